@@ -1,0 +1,1 @@
+"""Everything between "a LoRA somewhere" and "weights changed". Only ``patch`` knows ComfyUI."""

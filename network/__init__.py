@@ -1,0 +1,1 @@
+"""The one door to the outside: HTTP to public addresses, and resumable, verified downloads."""

@@ -1,0 +1,1 @@
+"""RunComfy's Model API: paid once, never lost. No ComfyUI import."""
