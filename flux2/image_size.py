@@ -1,0 +1,107 @@
+"""Output sizes: the hosted API's presets, custom sizes, and the size of a picture.
+
+Presets: the pixel sizes of RunComfy's ``blackforestlabs/flux-2/lora`` schema. Everything FLUX.2
+makes is a multiple of 16 a side; sizes are cut down to that, never stretched.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .references import MULTIPLE, plan_reference, token_count
+
+CUSTOM = "custom"
+MATCH_IMAGE = "match image"
+PRESETS: dict[str, tuple[int, int]] = {
+    "square_hd": (1024, 1024),
+    "square": (512, 512),
+    "portrait_4_3": (768, 1024),
+    "portrait_16_9": (576, 1024),
+    "landscape_4_3": (1024, 768),
+    "landscape_16_9": (1024, 576),
+}
+CHOICES = [*PRESETS, CUSTOM, MATCH_IMAGE]
+MIN_CUSTOM, MAX_CUSTOM = 512, 2048
+
+
+class ImageSizeError(ValueError):
+    """A size that cannot be made; the message names the input."""
+
+
+class ImageSize(NamedTuple):
+    """A requested and an effective size, in pixels."""
+
+    requested: tuple[int, int]
+    width: int
+    height: int
+    notes: tuple[str, ...] = ()
+
+    def swapped(self) -> ImageSize:
+        """Portrait for landscape and the reverse."""
+        return ImageSize(self.requested[::-1], self.height, self.width, self.notes)
+
+    def describe(self) -> str:
+        """``992x736 (from 1000x750), 2852 tokens``."""
+        source = ""
+        if self.requested != (self.width, self.height):
+            source = f" (from {self.requested[0]}x{self.requested[1]})"
+        tokens = token_count(self.width, self.height)
+        return "\n".join((f"{self.width}x{self.height}{source}, {tokens} tokens", *self.notes))
+
+
+def snap(pixels: int) -> int:
+    """The largest multiple of 16 that is not above ``pixels``, as the model's own cropping does."""
+    return pixels // MULTIPLE * MULTIPLE
+
+
+def custom_size(width: int, height: int) -> ImageSize:
+    """A size of the user's own, each side 512-2048 px, cut down to multiples of 16."""
+    for name, value in (("width", width), ("height", height)):
+        if not MIN_CUSTOM <= value <= MAX_CUSTOM:
+            raise ImageSizeError(
+                f"{name} is {value}; a custom size takes {MIN_CUSTOM}-{MAX_CUSTOM} px a side. "
+                "Choose a value in that range or a preset."
+            )
+    return ImageSize((width, height), snap(width), snap(height))
+
+
+def matching_size(width: int, height: int) -> ImageSize:
+    """The size of a picture, by the rule of a single reference.
+
+    Shrunk to 2024^2 px where larger and cut to multiples of 16, so that the output grid is the
+    very grid of the picture as a reference: nothing shifts.
+    """
+    plan = plan_reference(width, height)
+    return ImageSize((width, height), *plan.size)
+
+
+def resolve(
+    choice: str, width: int, height: int, swap: bool, image: tuple[int, int] | None
+) -> ImageSize:
+    """The size for a widget ``choice``; ``image`` is the (width, height) of a connected picture.
+
+    Raises ``ImageSizeError`` naming the input at fault.
+    """
+    unused = ()
+    if image is not None and choice != MATCH_IMAGE:
+        unused = (f'image is connected but not used: image_size is "{choice}".',)
+    if choice in PRESETS:
+        size = ImageSize(PRESETS[choice], *PRESETS[choice])
+    elif choice == CUSTOM:
+        size = custom_size(width, height)
+    elif choice == MATCH_IMAGE:
+        if image is None:
+            raise ImageSizeError(
+                'image_size is "match image" but image is not connected. Connect an image, or '
+                "choose a preset."
+            )
+        try:
+            size = matching_size(*image)
+        except ValueError as error:
+            raise ImageSizeError(f"image {error}") from error
+    else:
+        raise ImageSizeError(
+            f'image_size "{choice}" is unknown; choose one of {", ".join(CHOICES)}.'
+        )
+    size = size._replace(notes=unused)
+    return size.swapped() if swap else size

@@ -1,0 +1,129 @@
+"""Pixel rules for reference images, as the model's authors wrote them.
+
+Source: ``encode_image_refs`` and ``default_prep`` in black-forest-labs/flux2
+(``src/flux2/sampling.py``): RGB; shortest side at least 64 px and aspect ratio at most 8:1; shrink
+(never enlarge) with LANCZOS to an area cap that depends on how many references there are; then
+centre-crop to a multiple of 16. diffusers and ai-toolkit cap every reference at 1024^2 whatever the
+count, and an edit LoRA is sensitive to the rule it was trained with: so the rule is a choice.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+MULTIPLE = 16
+"""Pixels per latent cell and side: the VAE's 8 times the 2x2 patch."""
+MIN_SIDE = 64
+MAX_ASPECT = 8
+ONE_REFERENCE_AREA = 2024**2
+SEVERAL_REFERENCES_AREA = 1024**2
+
+
+class ReferenceSize(str, Enum):
+    """How large a reference may be, by widget value."""
+
+    FLUX2 = "flux2"
+    ONE_MEGAPIXEL = "1 megapixel each"
+    AS_IS = "as is"
+
+    def area_cap(self, several: bool) -> int | None:
+        """Largest area in pixels, or None for no cap."""
+        if self is ReferenceSize.AS_IS:
+            return None
+        if self is ReferenceSize.ONE_MEGAPIXEL or several:
+            return SEVERAL_REFERENCES_AREA
+        return ONE_REFERENCE_AREA
+
+
+class ReferenceImageError(ValueError):
+    """A reference image that FLUX.2 cannot take."""
+
+
+class ReferencePlan(NamedTuple):
+    """What happens to one picture; all values in pixels."""
+
+    source: tuple[int, int]
+    """Width and height as it comes in."""
+    scaled: tuple[int, int]
+    """Width and height after shrinking; equal to ``source`` where nothing shrinks."""
+    crop: tuple[int, int, int, int]
+    """Left, top, right, bottom of the centre crop inside ``scaled``."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height that reach the VAE, both multiples of 16."""
+        left, top, right, bottom = self.crop
+        return right - left, bottom - top
+
+    @property
+    def tokens(self) -> int:
+        """Tokens this picture adds to the model's sequence."""
+        width, height = self.size
+        return token_count(width, height)
+
+    def describe(self) -> str:
+        """``1000x750 -> cropped to 992x736, 2852 tokens``."""
+        steps = []
+        if self.scaled != self.source:
+            steps.append(f"shrunk to {self.scaled[0]}x{self.scaled[1]}")
+        if self.size != self.scaled:
+            steps.append(f"cropped to {self.size[0]}x{self.size[1]}")
+        change = ", ".join(steps) or "unchanged"
+        return f"{self.source[0]}x{self.source[1]} -> {change}, {self.tokens} tokens"
+
+
+def token_count(width: int, height: int) -> int:
+    """Tokens of a picture of ``width`` x ``height`` pixels (multiples of 16)."""
+    return width * height // MULTIPLE**2
+
+
+def plan_reference(
+    width: int, height: int, rule: ReferenceSize = ReferenceSize.FLUX2, several: bool = False
+) -> ReferencePlan:
+    """The crop plan of a picture of ``width`` x ``height`` pixels.
+
+    ``several`` says whether it is one of several references. Raises ``ReferenceImageError`` for a
+    side under 64 px or an aspect ratio beyond 8:1, as the authors' code does.
+    """
+    if min(width, height) < MIN_SIDE:
+        raise ReferenceImageError(
+            f"is {width}x{height}; FLUX.2 takes references of at least {MIN_SIDE} px a side. "
+            "Use a larger picture."
+        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ReferenceImageError(
+            f"is {width}x{height}, longer than {MAX_ASPECT}:1; FLUX.2 takes references up to "
+            f"{MAX_ASPECT}:1. Crop it first."
+        )
+    cap = rule.area_cap(several)
+    scaled = (width, height)
+    if cap is not None and width * height > cap:
+        scale = math.sqrt(cap / (width * height))
+        scaled = (int(width * scale), int(height * scale))
+    new_width, new_height = (side // MULTIPLE * MULTIPLE for side in scaled)
+    left, top = (scaled[0] - new_width) // 2, (scaled[1] - new_height) // 2
+    return ReferencePlan((width, height), scaled, (left, top, left + new_width, top + new_height))
+
+
+def prepare_reference(image: torch.Tensor, plan: ReferencePlan) -> torch.Tensor:
+    """``image`` shrunk and cropped by ``plan``.
+
+    ``image`` is ``[H, W, C]`` in 0..1 with 1, 3 or 4 channels (grey is repeated, alpha is dropped,
+    as PIL's ``convert("RGB")`` does); the result is ``[h, w, 3]`` float32 in 0..1. A picture that
+    is not shrunk keeps its exact values; one that is goes through 8 bit, as in the authors' code,
+    rounded to the nearest level.
+    """
+    image = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].repeat(1, 1, 3)
+    image = image.to(torch.float32).clamp(0, 1)
+    if plan.scaled != plan.source:
+        pixels = (image * 255).round().to(torch.uint8).cpu().numpy()
+        resized = Image.fromarray(pixels).resize(plan.scaled, Image.Resampling.LANCZOS)
+        image = torch.from_numpy(np.asarray(resized).astype(np.float32) / 255)
+    left, top, right, bottom = plan.crop
+    return image[top:bottom, left:right]

@@ -1,0 +1,28 @@
+"""The extension: which nodes ComfyUI sees."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .edit_conditioning import (
+    Flux2EditConditioning,
+    Flux2EditReference,
+    Flux2EditReferenceReport,
+)
+from .image_size import Flux2EditImageSize
+from .sampler import Flux2EditSampler
+
+
+class Flux2LoraEdit(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            Flux2EditImageSize,
+            Flux2EditConditioning,
+            Flux2EditSampler,
+            Flux2EditReference,
+            Flux2EditReferenceReport,
+        ]
+
+
+async def comfy_entrypoint() -> Flux2LoraEdit:
+    return Flux2LoraEdit()
