@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .edit_conditioning import (
-    Flux2EditConditioning,
-    Flux2EditReference,
-    Flux2EditReferenceReport,
-)
+from .edit_conditioning import Flux2EditConditioning
 from .image_size import Flux2EditImageSize
 from .sampler import Flux2EditSampler
 
@@ -19,8 +15,6 @@ class Flux2LoraEdit(ComfyExtension):
             Flux2EditImageSize,
             Flux2EditConditioning,
             Flux2EditSampler,
-            Flux2EditReference,
-            Flux2EditReferenceReport,
         ]
 
 

@@ -9,6 +9,8 @@ import sys
 import types
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 if "flux2_lora_edit" not in sys.modules:
@@ -16,4 +18,12 @@ if "flux2_lora_edit" not in sys.modules:
     package.__path__ = [str(ROOT)]
     sys.modules["flux2_lora_edit"] = package
 
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+
+from inprocess import import_comfy  # noqa: E402  (found through the path set above)
+
+
+@pytest.fixture(scope="session")
+def comfy_inprocess() -> None:
+    """ComfyUI imported into this process on the CPU; skips where ``COMFYUI_PATH`` names none."""
+    import_comfy()

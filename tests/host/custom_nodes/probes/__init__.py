@@ -1,0 +1,90 @@
+"""Test-only nodes: look inside what flows through a graph, and make what no stock node makes."""
+
+import copy
+import logging
+import os
+
+import folder_paths
+import torch
+from safetensors.torch import save_file
+
+
+class TestSaveConditioning:
+    """Writes the text and the reference latents of a CONDITIONING into the output folder."""
+
+    CATEGORY, OUTPUT_NODE, FUNCTION, RETURN_TYPES = "test", True, "save", ()
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"conditioning": ("CONDITIONING",), "name": ("STRING", {})}}
+
+    def save(self, conditioning, name):
+        tensors = {}
+        for index, (text, extras) in enumerate(conditioning):
+            tensors[f"text_{index}"] = text.contiguous()
+            for number, latent in enumerate(extras.get("reference_latents", []), 1):
+                tensors[f"reference_{index}_{number}"] = latent.contiguous()
+        save_file(tensors, os.path.join(folder_paths.get_output_directory(), f"{name}.safetensors"))
+        return {"ui": {"text": (str(sorted(tensors)),)}}
+
+
+class TestNaNImage:
+    """A picture with one NaN pixel."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "make", ("IMAGE",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        image = torch.full((1, 96, 96, 3), 0.5)
+        image[0, 40, 40, 0] = float("nan")
+        return (image,)
+
+
+class TestLoraStack:
+    """A LORA_STACK as another pack would hand it over: given as JSON."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "make", ("LORA_STACK",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"json": ("STRING", {})}}
+
+    def make(self, json):
+        import json as module
+
+        return (module.loads(json),)
+
+
+class TestCountEncodes:
+    """Hands on a CLIP and a VAE that log each encode, with the text or the picture's size."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "wrap", ("CLIP", "VAE")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"clip": ("CLIP",), "vae": ("VAE",)}}
+
+    def wrap(self, clip, vae):
+        clip, vae = clip.clone(), copy.copy(vae)
+        encode_text, encode_picture = clip.encode_from_tokens_scheduled, vae.encode
+        tokenize = clip.tokenize
+
+        def count_text(tokens, *args, **kwargs):
+            logging.info("COUNTED text %s", tokens.pop("counted"))
+            return encode_text(tokens, *args, **kwargs)
+
+        def count_picture(pixels):
+            logging.info("COUNTED picture %dx%d", pixels.shape[2], pixels.shape[1])
+            return encode_picture(pixels)
+
+        clip.tokenize = lambda text: tokenize(text) | {"counted": text}
+        clip.encode_from_tokens_scheduled = count_text
+        vae.encode = count_picture
+        return (clip, vae)
+
+
+NODES = (TestSaveConditioning, TestNaNImage, TestLoraStack, TestCountEncodes)
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

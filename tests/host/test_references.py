@@ -1,0 +1,92 @@
+"""Our reference latents against the host's VAE encode of pictures prepared by hand with PIL."""
+
+import math
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from graphs import loaders, noise_picture, upload
+from host.graph import Graph
+
+pytestmark = pytest.mark.host
+
+ONE, SEVERAL = 2024**2, 1024**2
+
+
+def by_hand(picture: Image.Image, cap: int | None, shift: int = 0) -> Image.Image:
+    """The authors' rule with PIL alone; ``shift`` moves the crop, to see the test fail."""
+    if cap and picture.width * picture.height > cap:
+        factor = math.sqrt(cap / (picture.width * picture.height))
+        size = int(picture.width * factor), int(picture.height * factor)
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    width, height = picture.width // 16 * 16, picture.height // 16 * 16
+    left, top = (picture.width - width) // 2 + shift, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+def encode_both(server, client, vae_name, sizes, rule, cap, shift=0):
+    """(ours, the host's encode of the pictures prepared by hand), a list of latents each."""
+    graph = Graph()
+    _, clip, vae = loaders(graph, "dev", vae_name)
+    images, hands = {}, []
+    for number, size in enumerate(sizes, 1):
+        picture = noise_picture(*size, seed=number)
+        name = f"reference-{size[0]}x{size[1]}-{number}.png"
+        images[f"image_{number}"] = graph.add("LoadImage", image=upload(client, name, picture))
+        prepared = upload(client, f"by-hand-{name}", by_hand(picture, cap, shift))
+        image = graph.add("LoadImage", image=prepared)
+        latent = graph.add("VAEEncode", pixels=image, vae=vae)
+        text = graph.add("CLIPTextEncode", clip=clip, text="")
+        reference = graph.add("ReferenceLatent", conditioning=text, latent=latent)
+        graph.add("TestSaveConditioning", conditioning=reference, name=f"hand_{number}")
+        hands.append(f"hand_{number}")
+    ours = graph.add(
+        "Flux2EditConditioning", clip=clip, vae=vae, prompt="x", reference_size=rule, **images
+    )
+    graph.add("TestSaveConditioning", conditioning=ours, name="ours_positive")
+    graph.add("TestSaveConditioning", conditioning=ours.out(1), name="ours_negative")
+    client.run(graph.prompt, timeout=280).check()
+
+    def read(name):
+        return load_file(server.output / f"{name}.safetensors")
+
+    positive, negative = read("ours_positive"), read("ours_negative")
+    latents = [positive[f"reference_0_{n}"] for n in range(1, len(sizes) + 1)]
+    for n, latent in enumerate(latents, 1):
+        assert torch.equal(latent, negative[f"reference_0_{n}"]), "negative must carry them too"
+    assert len([key for key in positive if key.startswith("reference")]) == len(sizes)
+    return latents, [read(name)["reference_0_1"] for name in hands]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rule", "cap"),
+    [
+        ([(148, 100)], "flux2", ONE),
+        ([(1000, 750)], "flux2", ONE),
+        ([(2300, 2100)], "flux2", ONE),
+        ([(2300, 2100)], "1 megapixel each", SEVERAL),
+        ([(1300, 1000)], "as is", None),
+        ([(1300, 1000), (148, 100)], "flux2", SEVERAL),
+        ([(300, 1500), (1300, 1000), (1000, 750)], "flux2", SEVERAL),
+    ],
+)
+def test_reference_latents_equal_the_hosts(server, client, small_vae, sizes, rule, cap):
+    if small_vae != "taef2" and max(map(max, sizes)) > 1000:
+        pytest.skip("4 megapixels through the full autoencoder take minutes on a CPU")
+    ours, hand = encode_both(server, client, small_vae, sizes, rule, cap)
+    for mine, theirs in zip(ours, hand, strict=True):
+        assert mine.shape == theirs.shape
+        assert torch.equal(mine, theirs)
+
+
+def test_the_check_sees_a_crop_that_is_off_by_one(server, client, small_vae):
+    ours, hand = encode_both(server, client, small_vae, [(150, 100)], "flux2", ONE, shift=1)
+    assert ours[0].shape == hand[0].shape
+    assert not torch.allclose(ours[0], hand[0], atol=1e-3)
+
+
+def test_the_full_autoencoder_agrees_too(server, client, full_vae):
+    ours, hand = encode_both(server, client, full_vae, [(150, 101)], "flux2", ONE)
+    assert torch.equal(ours[0], hand[0])
