@@ -1,0 +1,84 @@
+"""The rooms' dependencies run one way, and the project's files agree with each other."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "latent_preview",
+        "node_helpers", "nodes", "server", "execution"}  # fmt: skip
+
+MAY_IMPORT = {
+    "flux2": set(),
+    "network": set(),
+    "lora_loader": {"flux2", "network"},
+    "remote": {"flux2", "network"},
+    "nodes": {"flux2", "network", "lora_loader", "remote"},
+}
+MAY_KNOW_COMFY = {"nodes"}
+KNOW_COMFY_TOO = {"lora_loader/patch.py"}
+"""The only modules of the inner rooms that import the host."""
+
+
+def modules(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """(first name, inside the pack) of each import in ``path``, wherever it stands."""
+    package = path.relative_to(ROOT).parent.parts
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name.split(".")[0], False) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.append((node.module.split(".")[0], False))
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1]
+            target = [*base, *(node.module or "").split(".")] if node.module else [*base]
+            names = [target] if target else [[alias.name] for alias in node.names]
+            found += [(name[0], True) for name in names if name]
+    return found
+
+
+CASES = [(room, path) for room in MAY_IMPORT for path in modules(room)]
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), CASES, ids=[str(path.relative_to(ROOT)) for _, path in CASES]
+)
+def test_dependencies_run_one_way(room, path):
+    name = str(path.relative_to(ROOT).as_posix())
+    for target, inside in imports(path):
+        if inside:
+            assert target == room or target in MAY_IMPORT[room], f"{name} imports {target}"
+        elif target in HOST:
+            assert room in MAY_KNOW_COMFY or name in KNOW_COMFY_TOO, f"{name} imports {target}"
+        else:
+            # The pack's folder is not on sys.path, and a room's name could be anybody's.
+            assert target not in MAY_IMPORT, f"{name} imports {target} absolutely"
+
+
+def test_only_declared_packages_are_imported():
+    declared = {"filelock", "huggingface_hub", "numpy", "PIL", "requests", "safetensors"}
+    # urllib3 and certifi are requests' own foundation, installed with it.
+    foundation = {"torch", "urllib3", "certifi"}
+    allowed = declared | HOST | foundation | set(sys.stdlib_module_names)
+    for room in MAY_IMPORT:
+        for path in modules(room):
+            for target, inside in imports(path):
+                assert inside or target in allowed, f"{path.name} imports {target}"
+
+
+def test_requirements_equal_the_projects_dependencies():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
+    listed = (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
+    assert re.findall(r'"(.+?)"', block) == listed
+
+
+def test_no_module_is_called_utils():
+    assert not [p for room in MAY_IMPORT for p in modules(room) if "util" in p.stem]
