@@ -94,6 +94,18 @@ def comfy_forward(patcher, noise, text, timestep, guidance, references):
     )
 
 
+def with_our_loader(patcher, path, scale):
+    from flux2_lora_edit.lora_loader.files import LoraFiles
+    from flux2_lora_edit.lora_loader.patch import apply_plan, weight_shapes
+    from flux2_lora_edit.lora_loader.pipeline import plan_stack
+    from flux2_lora_edit.lora_loader.source import InstalledSource
+    from flux2_lora_edit.lora_loader.stack import LoraEntry
+
+    entry = LoraEntry(path.name, scale, scale, InstalledSource(path.name))
+    stack = plan_stack([entry], weight_shapes(patcher), locate=lambda _: path, files=LoraFiles())
+    return apply_plan(patcher, stack.plan, "auto").model
+
+
 def relative_error(ours, theirs):
     return ((ours - theirs).norm() / theirs.norm()).item()
 
@@ -111,20 +123,15 @@ def test_forward_equals_diffusers_and_peft(variant, count, with_lora, tmp_path):
     )
     oracle = diffusers_model(weights, variant)
     if with_lora:
-        from flux2_lora_edit.lora_loader.pipeline import apply_stack
-        from flux2_lora_edit.lora_loader.source import InstalledSource
-        from flux2_lora_edit.lora_loader.stack import LoraEntry
-
         path = tmp_path / "style.safetensors"
         write_lora(path, oracle)
-        oracle.load_lora_adapter(
-            load_file(path),
-            prefix="transformer",
-            metadata={"r": 4, "lora_alpha": 2.0, "target_modules": []},
-        )
-        entry = LoraEntry("style.safetensors", 0.75, 0.75, InstalledSource("style.safetensors"))
-        patcher, _report = apply_stack(patcher, [entry], locate=lambda _: path)
+        tensors = load_file(path)
+        modules = sorted({key[len("transformer.") :].split(".lora_")[0] for key in tensors})
+        settings = {"r": 4, "lora_alpha": 2.0, "target_modules": modules}
+        config = {f"transformer.{name}": value for name, value in settings.items()}
+        oracle.load_lora_adapter(tensors, prefix="transformer", metadata=config)
         oracle.set_adapters(["default_0"], weights=[0.75])
+        patcher = with_our_loader(patcher, path, 0.75)
 
     generator = torch.Generator().manual_seed(3)
     noise = torch.randn(1, 128, *GRID, generator=generator)
