@@ -1,0 +1,1 @@
+"""The commands of ``scripts/``: ``parse`` needs the standard library only, ``run`` the rest."""

@@ -1,0 +1,129 @@
+"""A ComfyUI base directory with tiny models and photographs, cached by its generator's source."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from . import tiny, tiny_loras, tiny_vae
+from .folders import link_or_copy
+
+# Real photographs of three sizes, from scikit-image's wheel (public domain and CC0).
+PHOTOS = {"astronaut.png": (512, 512), "chelsea.png": (451, 300), "coffee.png": (600, 400)}
+FOLDERS = ("diffusion_models", "loras", "text_encoders", "vae", "vae_approx")
+
+
+def models_dir(cache: Path) -> Path:
+    """The cached base directory ``models/<folder>/*.safetensors`` and ``input/*.png``.
+
+    Written once (about 700 MB, 10-20 s) and then shared: treat it as read-only and give a server a
+    directory of its own with ``make_base``.
+    """
+    target = cache / f"tiny-{_fingerprint()}"
+    if target.is_dir():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    # A rename makes it complete or absent; a second process at the same work loses quietly.
+    building = Path(tempfile.mkdtemp(prefix="tiny-building-", dir=cache))
+    try:
+        for name, (weights, metadata) in _files().items():
+            path = building / "models" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(weights, path, metadata)
+        copy_photos(building / "input")
+        os.rename(building, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return target
+
+
+def make_base(target: Path, source: Path, custom_nodes: Iterable[Path] = ()) -> Path:
+    """Lay out a base directory of one server's own at ``target`` and return it.
+
+    ``source`` is what ``models_dir`` gave. LoRAs are copied, since tests write among them; the big
+    files are hard links where the file system allows. ``custom_nodes`` are folders, put in under
+    their own names; ``link_nodes`` adds one under another.
+    """
+    for folder in (*(f"models/{name}" for name in FOLDERS), "custom_nodes", "output"):
+        (target / folder).mkdir(parents=True, exist_ok=True)
+    for path in sorted((source / "models").rglob("*.safetensors")):
+        place = target / "models" / path.relative_to(source / "models")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.relative_to(target / "models").parts[0] == "loras":
+            shutil.copyfile(path, place)
+        else:
+            _hard_link(path, place)
+    shutil.copytree(source / "input", target / "input", dirs_exist_ok=True)
+    for folder in custom_nodes:
+        link_nodes(folder, target)
+    return target
+
+
+def link_nodes(folder: Path, base: Path, name: str = "") -> Path:
+    """Put a custom node folder into ``base`` under ``name``; its own name by default."""
+    return link_or_copy(folder, base / "custom_nodes" / (name or folder.name))
+
+
+def copy_photos(folder: Path) -> None:
+    """Copy the photographs out of scikit-image, which carries them in its wheel."""
+    from skimage import data_dir  # imported here: a test requirement, not one of the host
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PHOTOS:
+        shutil.copyfile(Path(data_dir) / name, folder / name)
+
+
+def _files() -> dict[str, tuple[tiny.Weights, dict[str, str]]]:
+    """Path below ``models`` -> weights and header metadata."""
+    weights = {
+        "diffusion_models/flux2-dev-tiny.safetensors": tiny.transformer("dev"),
+        "diffusion_models/flux2-klein-tiny.safetensors": tiny.transformer("klein-9b"),
+        # Text width 512: what the 768-wide text encoder does not fit.
+        "diffusion_models/flux2-narrow-text.safetensors": tiny.transformer(
+            "dev", hidden=128, context=512, double=1, single=1
+        ),
+        "diffusion_models/flux1-dev-tiny.safetensors": tiny.flux1_transformer(),
+        "text_encoders/clip-l-random.safetensors": tiny.clip_l(),
+        "vae/flux2-vae-tiny.safetensors": tiny_vae.autoencoder_kl(),
+        # For hosts that do not know the small decoder (before 0.20).
+        "vae/flux2-vae-full-random.safetensors": tiny_vae.autoencoder_kl(decoder_width=128),
+    }
+    for name, channels in (("taef2", 32), ("taef1", 16)):
+        for part in ("encoder", "decoder"):
+            weights[f"vae_approx/{name}_{part}.safetensors"] = tiny_vae.tae(part, channels)
+    files = {name: (tensors, {"format": "pt"}) for name, tensors in weights.items()}
+    for name, lora in {
+        "ai-toolkit": tiny_loras.ai_toolkit(),
+        "diffusers": tiny_loras.diffusers(),
+        "kohya": tiny_loras.kohya(),
+        "flux1": tiny_loras.flux1(),
+        "klein-9b-width": tiny_loras.ai_toolkit(
+            hidden=4096, double=1, single=0, rank=2, base="flux2_klein_9b"
+        ),
+    }.items():
+        files[f"loras/{name}.safetensors"] = tuple(lora)
+    return files
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256()
+    for module in (tiny, tiny_vae, tiny_loras):
+        digest.update(Path(module.__file__).read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _hard_link(path: Path, place: Path) -> None:
+    if place.exists():
+        return
+    try:
+        os.link(path, place)
+    except OSError:
+        shutil.copyfile(path, place)
