@@ -1,0 +1,210 @@
+"""Which model a file was trained for, from its names, shapes and metadata; whether that is ours.
+
+FLUX.1 and klein 4B share the width 3072, so a FLUX.1 file partly fits klein 4B: its block counts,
+per-block modulation, MLP shapes and metadata tell it apart.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..flux2.variants import RELEASED, Flux2Model
+from .adapters.geometry import Geometry, Unfit, geometry
+from .header import Header
+from .naming import split_key, words
+
+FLUX1_WIDTH = 3072
+
+_BLOCKS: Mapping[tuple[str, ...], str] = {
+    ("single", "transformer", "blocks"): "single",
+    ("single", "blocks"): "single",
+    ("transformer", "blocks"): "double",
+    ("double", "blocks"): "double",
+}
+# Modules inside a block whose input is as wide as the model, and so tell its width.
+_WIDTH_IN = frozenset(
+    "img_attn_qkv txt_attn_qkv attn_to_q attn_to_k attn_to_v attn_add_q_proj attn_add_k_proj "
+    "attn_add_v_proj linear1 attn_to_qkv_mlp_proj img_mlp_0 txt_mlp_0 ff_linear_in "
+    "ff_context_linear_in img_attn_proj txt_attn_proj attn_to_out_0 attn_to_add_out proj_mlp "
+    "ff_net_0_proj ff_context_net_0_proj".split()
+)
+# FLUX.1's blocks have these modules and FLUX.2's have not.
+_FLUX1_NAMES = re.compile(
+    r"^(?:(?:img|txt)_mod_lin|modulation_lin|norm1(?:_context)?_linear|norm_linear|proj_mlp"
+    r"|ff(?:_context)?_net_.*)$"
+)
+_FLUX1_SINGLE_NAMES = frozenset({"proj_out", "attn_to_q", "attn_to_k", "attn_to_v"})
+# Rows over columns, or columns over rows, that only FLUX.1 has.
+_FLUX1_RATIOS: Mapping[str, tuple[int, int]] = {
+    "linear1": (7, 1), "img_mlp_0": (4, 1), "txt_mlp_0": (4, 1), "linear2": (1, 5),
+    "img_mlp_2": (1, 4), "txt_mlp_2": (1, 4),
+}  # fmt: skip
+_METADATA_KEYS = (
+    "ss_base_model_version", "modelspec.architecture", "base_model", "ss_sd_model_name",
+    "modelspec.title", "ss_network_module",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a file tells of the model that it was trained for; None where it does not tell.
+
+    ``family`` is "FLUX.1" or "FLUX.2"; ``variant`` a released FLUX.2's name; block counts are what
+    its highest block numbers ask for at least; ``sign`` says how it was found out.
+    """
+
+    family: str | None
+    variant: str | None
+    width: int | None
+    double_blocks: int
+    single_blocks: int
+    base_model: str | None
+    distilled: bool | None
+    sign: str
+
+    def describe(self) -> str:
+        """For a sentence: "FLUX.2 klein 9B (width 4096)"."""
+        width = f" (width {self.width})" if self.width else ""
+        if self.family == "FLUX.1":
+            return f"FLUX.1{width}"
+        name = next((m.name for m in RELEASED if m.width == self.width), self.variant)
+        if name:
+            return f"FLUX.2 {name}{width}"
+        if self.width:
+            return f"a FLUX.2 of width {self.width}"
+        return self.base_model or "an unknown model"
+
+
+def trained_for(header: Header) -> Training:
+    """Everything the header tells about the base model, without a tensor read."""
+    hint = " ".join(header.metadata.get(key, "") for key in _METADATA_KEYS[:3]).lower()
+    widths: Counter[int] = Counter()
+    blocks = {"double": 0, "single": 0}
+    sign = ""
+    for stem, shapes in _modules(header).items():
+        found = words(stem)
+        kind, number, module = _in_block(found)
+        if kind is None:
+            if {"vector", "in"} <= set(found) or "time_text_embed" in "_".join(found):
+                sign = sign or f"it has {stem}"
+            continue
+        blocks[kind] = max(blocks[kind], number + 1)
+        if _FLUX1_NAMES.match(module) or (kind == "single" and module in _FLUX1_SINGLE_NAMES):
+            sign = sign or f"it has {stem}"
+        form = _form(shapes)
+        if form is None or not form.rows or not form.columns:
+            continue
+        if module in _WIDTH_IN:
+            widths[form.columns] += 1
+        rows, columns = _FLUX1_RATIOS.get(module, (0, 0))
+        if rows and form.rows * columns == form.columns * rows:
+            sign = sign or f"its {stem} is {form.rows} x {form.columns}"
+    width = widths.most_common(1)[0][0] if widths else None
+    family, variant = _from_hint(hint)
+    if sign:
+        family = "FLUX.1"
+    elif family == "FLUX.1":
+        sign = "its metadata says so"
+    elif width == FLUX1_WIDTH and (blocks["double"] > 5 or blocks["single"] > 20):
+        family = "FLUX.1"
+        sign = f"it has {blocks['double']} double and {blocks['single']} single blocks"
+    named = next((header.metadata[key] for key in _METADATA_KEYS[:3] if key in header.metadata), "")
+    return Training(
+        family,
+        variant if family != "FLUX.1" else None,
+        width,
+        blocks["double"],
+        blocks["single"],
+        named[:200] or None,
+        _distilled(header.metadata),
+        sign,
+    )
+
+
+def _modules(header: Header) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Stem -> the shapes of its parts."""
+    modules: dict[str, dict[str, tuple[int, ...]]] = {}
+    for key, info in header.tensors.items():
+        readings = split_key(key)
+        if readings:
+            modules.setdefault(readings[0].stem, {})[readings[0].part] = info.shape
+    return modules
+
+
+def _form(shapes: Mapping[str, tuple[int, ...]]) -> Geometry | None:
+    try:
+        return geometry(shapes, ())
+    except Unfit:
+        return None
+
+
+def _in_block(found: tuple[str, ...]) -> tuple[str | None, int, str]:
+    """The kind and number of the block that a stem's words lie in, and the module inside it."""
+    for at in range(len(found)):
+        for name, kind in _BLOCKS.items():
+            end = at + len(name)
+            if found[at:end] == name and end < len(found) and found[end].isdigit():
+                return kind, min(int(found[end][:6]), 10**5), "_".join(found[end + 1 :])
+    return None, 0, ""
+
+
+def _from_hint(hint: str) -> tuple[str | None, str | None]:
+    """Family and variant that the metadata names."""
+    if re.search(r"flux[\W_]*2", hint):
+        if "klein" in hint:
+            size = re.search(r"(?<!\d)([49])[\W_]*b", hint)
+            return "FLUX.2", f"klein {size[1]}B" if size else None
+        # ai-toolkit writes plain "flux2" for dev; OneTrainer "Flux.2/lora" for every size.
+        return "FLUX.2", "dev" if "dev" in hint or re.search(r"\bflux2\b", hint) else None
+    if re.search(r"flux[\W_]*1|flux[\W_]*(?:dev|schnell)", hint):
+        return "FLUX.1", None
+    return None, None
+
+
+def _distilled(metadata: Mapping[str, str]) -> bool | None:
+    """Whether the metadata says the base was klein's distilled model, or its undistilled "base"."""
+    text = " ".join(
+        value[:10_000].lower() for key, value in metadata.items() if "lora_adapter" not in key
+    )
+    if re.search(r"klein[\W_]*base|klein[\W_]*[49]b[\W_]*base", text):
+        return False
+    if re.search(r"klein[\W_]*[49]b[\W_]*distilled", text):
+        return True
+    return None
+
+
+def wrong_base(training: Training, model: Flux2Model) -> str | None:
+    """Why the file cannot be for this model: "was trained for X; the model is Y. Do Z."
+
+    None where nothing speaks against it.
+    """
+    if training.family == "FLUX.1":
+        why = f" ({training.sign})" if training.sign else ""
+        return (
+            f"was trained for {training.describe()}{why}; the model is {model.describe()}. A "
+            f"FLUX.1 LoRA does not work on FLUX.2, even where shapes fit: use one made for "
+            f"{_short(model)}."
+        )
+    if training.width is not None and training.width != model.width:
+        return _another(training, model, "")
+    if training.double_blocks > model.double_blocks or training.single_blocks > model.single_blocks:
+        depth = (
+            f" with at least {training.double_blocks} double and {training.single_blocks} single "
+            f"blocks (the model has {model.double_blocks} and {model.single_blocks})"
+        )
+        return _another(training, model, depth)
+    return None
+
+
+def _another(training: Training, model: Flux2Model, depth: str) -> str:
+    made_for = training.describe()
+    load = f" or load {made_for.split(' (')[0]}" if made_for.startswith("FLUX.2") else ""
+    return (
+        f"was trained for {made_for}{depth}; the model is {model.describe()}. Use a LoRA made for "
+        f"{_short(model)}{load}."
+    )
+
+
+def _short(model: Flux2Model) -> str:
+    return f"FLUX.2 {model.name}" if model.name else f"width {model.width}"

@@ -1,0 +1,108 @@
+"""LoRA files with the tensors that were read from them, kept for a while.
+
+Moving a slider applies the same files again: what was read stays until other files need the room.
+"""
+
+import math
+from collections import OrderedDict
+from pathlib import Path
+from threading import Lock
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .header import Header, LoraFileError, read_header
+
+_KEPT = (torch.float16, torch.bfloat16, torch.float32)
+_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+class LoraFile:
+    """One file: its header, and the tensors read so far, as bf16, fp16, fp32 or integers."""
+
+    def __init__(self, header: Header) -> None:
+        self.header = header
+        self._tensors: dict[str, Tensor] = {}
+        self._peaks: dict[str, float] = {}
+
+    @property
+    def bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self._tensors.values())
+
+    def read(self, keys: list[str]) -> None:
+        """Bring the tensors of ``keys`` into memory; raises LoraFileError."""
+        missing = [key for key in keys if key not in self._tensors]
+        if not missing:
+            return
+        try:
+            with safe_open(self.header.path, framework="pt", device="cpu") as file:
+                for key in missing:
+                    # A copy: what safe_open gives is the mapped file, which may be replaced.
+                    self._tensors[key] = _widened(file.get_tensor(key)).clone()
+        except (SafetensorError, OSError, TypeError, RuntimeError) as error:
+            raise LoraFileError(
+                f"The file cannot be read: {error}. Delete it and fetch it again."
+            ) from None
+
+    def tensor(self, key: str) -> Tensor:
+        return self._tensors[key]
+
+    def peak(self, key: str) -> float:
+        """The largest magnitude of a tensor; NaN or infinity where it holds one."""
+        if key not in self._peaks:
+            self._peaks[key] = _peak(self._tensors[key])
+        return self._peaks[key]
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    if tensor.dtype in _FLOAT8:
+        return tensor.to(torch.bfloat16)  # exact: bfloat16 holds every float8 value
+    if tensor.dtype == torch.float64 and tensor.numel() > 1:
+        return tensor.float()
+    return tensor
+
+
+def _peak(tensor: Tensor) -> float:
+    if tensor.numel() == 0 or not tensor.is_floating_point():
+        return 0.0
+    low, high = (float(end) for end in torch.aminmax(tensor))
+    # aminmax carries NaN into both ends.
+    return math.nan if math.isnan(low) else max(abs(low), abs(high))
+
+
+class LoraFiles:
+    """The files last used, at most ``most`` of them and ``most_bytes`` together.
+
+    A file is known by its path, size and modification time: a changed file is read anew.
+    """
+
+    def __init__(self, most: int = 6, most_bytes: int = 2 * 2**30) -> None:
+        self.most, self.most_bytes = most, most_bytes
+        self._files: OrderedDict[tuple[str, int, int], LoraFile] = OrderedDict()
+        self._lock = Lock()
+
+    def open(self, path: Path) -> LoraFile:
+        """The file at ``path`` with its header checked; raises LoraFileError."""
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise LoraFileError(f"The file cannot be read: {error.strerror}.") from None
+        key = (str(path), stat.st_size, stat.st_mtime_ns)
+        with self._lock:
+            file = self._files.pop(key, None)
+            if file is None:
+                for stale in [other for other in self._files if other[0] == key[0]]:
+                    del self._files[stale]
+                file = LoraFile(read_header(path))
+            self._files[key] = file
+            return file
+
+    def trim(self) -> None:
+        """Let go of the files used longest ago until the rest fits."""
+        with self._lock:
+            while self._files and (
+                len(self._files) > self.most
+                or sum(file.bytes for file in self._files.values()) > self.most_bytes
+            ):
+                self._files.popitem(last=False)

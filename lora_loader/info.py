@@ -1,0 +1,123 @@
+"""What a LoRA file says of itself: base, rank, alpha, trainer, licence, trigger words. No network.
+
+Sources: modelspec (Stability AI's sai-model-spec), kohya's ``ss_*`` keys, ai-toolkit's
+``training_info`` and ``trigger_word``, and the ``.txt`` that many download pages put beside a file.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from .compatibility import trained_for
+from .header import Header, LoraFileError, read_header
+from .naming import split_key
+from .scaling import header_settings
+from .source import SourceError
+from .stack import LoraEntry
+from .trainer import trainer_of
+
+MAX_SIDECAR_BYTES = 16 * 1024
+MAX_TEXT = 500
+_TRIGGER_KEYS = (
+    "modelspec.trigger_phrase", "trigger_word", "trigger_words", "ss_trigger_words",
+    "activation text", "instance_prompt", "modelspec.usage_hint",
+)  # fmt: skip
+_MOST_TAGS = 5
+
+
+def describe_stack(
+    entries: Sequence[LoraEntry], locate: Callable[[LoraEntry], Path]
+) -> tuple[str, str]:
+    """A few lines on each LoRA, and all trigger words joined by commas.
+
+    A file that is not on disk or cannot be read is said so in its lines; nothing raises.
+    """
+    texts, words = [], []
+    for entry in entries:
+        try:
+            path = Path(locate(entry))
+            header = read_header(path)
+        except (SourceError, LoraFileError) as error:
+            texts.append(f"{entry.source.describe()}\n  {error}")
+            continue
+        found = trigger_words(header.metadata, _sidecar(path))
+        words += found
+        texts.append("\n  ".join([entry.source.describe(), *_lines(header, found)]))
+    return "\n".join(texts) or "The stack is empty.", ", ".join(dict.fromkeys(words))
+
+
+def _lines(header: Header, found: Sequence[str]) -> list[str]:
+    metadata = header.metadata
+    training = trained_for(header)
+    ranks = sorted({_rank(key, info.shape) for key, info in header.tensors.items()} - {0})
+    settings = header_settings(metadata)
+    alpha = metadata.get("ss_network_alpha", "")
+    if settings is not None and settings.alpha is not None:
+        alpha = f"{settings.alpha:g}"
+    facts = {
+        "title": metadata.get("modelspec.title") or metadata.get("ss_output_name", ""),
+        "trained for": training.describe(),
+        "named base": training.base_model or "",
+        "rank": ", ".join(map(str, ranks)),
+        "alpha": alpha,
+        "trainer": trainer_of(header),
+        "licence": metadata.get("modelspec.license") or metadata.get("license", ""),
+        "author": metadata.get("modelspec.author", ""),
+        "trigger words": ", ".join(found),
+        "tensors": f"{len(header.tensors)}, {header.size / 2**20:.1f} MiB",
+    }
+    return [f"{name}: {' '.join(fact.split())[:MAX_TEXT]}" for name, fact in facts.items() if fact]
+
+
+def _rank(key: str, shape: tuple[int, ...]) -> int:
+    readings = split_key(key)
+    if not readings or readings[0].part not in ("down", "hada_w1_b", "lokr_w2_b"):
+        return 0
+    return shape[0] if len(shape) >= 2 else 0
+
+
+def trigger_words(table: Mapping[str, str], sidecar: str) -> list[str]:
+    """The words a file was trained with: what it names, else its most frequent training tags."""
+    words: list[str] = []
+    for key in _TRIGGER_KEYS:
+        words += _split(table.get(key, ""))
+    words += _split(_nested(table.get("training_info", "")).get("trigger_word", ""))
+    words += _split(sidecar)
+    return list(dict.fromkeys(words)) or _frequent_tags(table.get("ss_tag_frequency", ""))
+
+
+def _split(text: object) -> list[str]:
+    if not isinstance(text, str):
+        return []
+    pieces = text.replace("\n", ",").split(",")
+    return [piece.strip()[:MAX_TEXT] for piece in pieces if piece.strip()]
+
+
+def _nested(text: str) -> dict[str, object]:
+    try:
+        table = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def _frequent_tags(text: str) -> list[str]:
+    """kohya's tag counts per data set; a tag of a single picture is no trigger."""
+    counts: dict[str, int] = {}
+    for tags in _nested(text).values():
+        for tag, count in tags.items() if isinstance(tags, dict) else ():
+            if isinstance(count, int) and not isinstance(count, bool):
+                counts[tag.strip()] = counts.get(tag.strip(), 0) + count
+    ranked = sorted(counts, key=lambda tag: -counts[tag])
+    return [tag for tag in ranked if tag and counts[tag] > 1][:_MOST_TAGS]
+
+
+def _sidecar(path: Path) -> str:
+    """The text beside a file, ``ink.txt`` beside ``ink.safetensors``; "" where there is none."""
+    beside = path.with_suffix(".txt")
+    try:
+        if beside.stat().st_size > MAX_SIDECAR_BYTES:
+            return ""
+        return beside.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

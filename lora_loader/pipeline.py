@@ -1,0 +1,154 @@
+"""A stack of LoRAs -> a plan for the model: locate, read, check, fuse. ``patch`` applies it."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ..flux2.variants import Flux2Model, identify
+from .files import LoraFile, LoraFiles
+from .fuse import Plan, fuse
+from .header import LoraFileError
+from .layout import Layout
+from .prepare import Prepared, prepare
+from .report import LoraReport, shortlist
+from .scaling import PeftSettings, config_settings
+from .stack import LoraEntry
+
+logger = logging.getLogger(__name__)
+
+Locate = Callable[[LoraEntry], Path]
+
+CONFIG_NAME = "adapter_config.json"
+PEFT_NAME = "adapter_model.safetensors"
+MAX_CONFIG_BYTES = 2**20
+
+
+class LoraStackError(ValueError):
+    """A LoRA of the stack that must not be applied; names slot, file, cause and way out."""
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """The keys of a file that train a text encoder, for the host's own loader."""
+
+    name: str
+    scale: float
+    file: LoraFile
+    keys: tuple[str, ...]
+
+    def tensors(self) -> dict[str, Tensor]:
+        self.file.read(list(self.keys))
+        return {key: self.file.tensor(key) for key in self.keys}
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """What to do to the model's weights, and what to say about it."""
+
+    plan: Plan
+    model: Flux2Model
+    loras: tuple[LoraReport, ...]
+    warnings: tuple[str, ...]
+    text_parts: tuple[TextPart, ...] = ()
+
+
+def plan_stack(
+    entries: Sequence[LoraEntry],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    locate: Locate,
+    files: LoraFiles,
+    on_mismatch: str = "error",
+    before_each: Callable[[], None] = lambda: None,
+) -> StackPlan:
+    """Read and check every LoRA of a stack against the model's weight ``shapes``.
+
+    ``locate`` finds (or fetches) an entry's file; ``before_each`` may stop the work by raising.
+    Raises NotFlux2Error, LoraStackError, and what ``locate`` raises.
+    """
+    model = identify(shapes)
+    layout = Layout(shapes)
+    stack = []
+    reports: list[LoraReport] = []
+    warnings: list[str] = []
+    text_parts = []
+    for entry, path in _same_file_once(entries, locate, before_each, warnings):
+        before_each()
+        try:
+            config, ignored = _sibling_settings(path)
+            file = files.open(path)
+            prepared = prepare(entry, file, layout, model, config)
+        except LoraFileError as error:
+            raise LoraStackError(f"{entry.slot}: {error}\n{entry.source.describe()}") from None
+        if ignored:
+            warnings.append(f"{entry.name}: {ignored}")
+        if prepared.refusal and on_mismatch != "warn":
+            raise LoraStackError(f"{entry.slot} {prepared.refusal}\n{entry.source.describe()}")
+        warnings += _warnings(entry, prepared)
+        stack += [
+            (key, replace(step, scale=step.scale * entry.strength_model))
+            for key, step in prepared.steps
+        ]
+        reports.append(prepared.report)
+        if prepared.text_keys:
+            text_parts.append(TextPart(entry.name, entry.strength_clip, file, prepared.text_keys))
+    files.trim()
+    return StackPlan(fuse(stack), model, tuple(reports), tuple(warnings), tuple(text_parts))
+
+
+def _same_file_once(
+    entries: Sequence[LoraEntry],
+    locate: Locate,
+    before_each: Callable[[], None],
+    warnings: list[str],
+) -> list[tuple[LoraEntry, Path]]:
+    """The entries with their files; one file in two slots is one entry with the scales' sum."""
+    found: dict[Path, LoraEntry] = {}
+    for entry in entries:
+        if entry.strength_model == 0:
+            continue
+        before_each()
+        path = Path(locate(entry))
+        earlier = found.get(path)
+        if earlier is None:
+            found[path] = entry
+            continue
+        warnings.append(f"{entry.name} is in the stack twice; its scales are added")
+        total = earlier.strength_model + entry.strength_model
+        clip = earlier.strength_clip + entry.strength_clip
+        found[path] = LoraEntry(earlier.name, total, clip, earlier.source, earlier.slot)
+    return [(entry, path) for path, entry in found.items() if entry.strength_model != 0]
+
+
+def _sibling_settings(path: Path) -> tuple[PeftSettings | None, str]:
+    """PEFT's settings beside the file, where they are surely its own; and what was ignored."""
+    config = path.with_name(CONFIG_NAME)
+    try:
+        if config.stat().st_size > MAX_CONFIG_BYTES:
+            return None, ""
+        settings = config_settings(config.read_text(encoding="utf-8", errors="replace"))
+        neighbours = [p for p in path.parent.glob("*.safetensors") if p != path]
+    except OSError:
+        return None, ""
+    if settings is None or (neighbours and path.name != PEFT_NAME):
+        several = (
+            f"the {CONFIG_NAME} beside it is not used, because other LoRAs lie there too. If it "
+            f"belongs to this one, give both a folder of their own"
+        )
+        return None, several if settings is not None else ""
+    return settings, ""
+
+
+def _warnings(entry: LoraEntry, prepared: Prepared) -> list[str]:
+    report = prepared.report
+    warnings = [f"{entry.name} {prepared.refusal}"] if prepared.refusal else []
+    for what, names in (
+        ("not in this model", report.unmatched),
+        ("not applied", report.unsupported),
+    ):
+        if names:
+            warnings.append(f"{entry.name}: {len(names)} modules {what}: {shortlist(names)}")
+    return warnings

@@ -1,0 +1,137 @@
+"""The file's own scale of each adapter: alpha / rank, wherever the trainer keeps alpha.
+
+An ``.alpha`` tensor wins. Without one, PEFT's settings count: diffusers and SimpleTuner write them
+into the header as ``lora_adapter_metadata``, raw PEFT into ``adapter_config.json`` beside the file.
+Without any, the scale is 1. Rules: peft ``LoraLayer.update_layer`` and ``get_pattern_key``.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+METADATA_KEY = "lora_adapter_metadata"
+
+_MOST_PATTERNS = 5_000
+
+
+@dataclass(frozen=True)
+class PeftSettings:
+    """What PEFT trained with: the ``kind`` of adapter ("LoRA", "LoHa", "LoKr"), alpha and rank.
+
+    The patterns are PEFT's exceptions to both, by module.
+    """
+
+    kind: str
+    alpha: float
+    rank: int | None = None
+    rslora: bool = False
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    rank_pattern: Mapping[str, float] = field(default_factory=dict)
+
+    def scale(self, stem: str, rank: int | None) -> float:
+        """alpha / rank (or / sqrt(rank) with rsLoRA) of the module that ``stem`` names.
+
+        ``rank`` is that of its tensors; where they have none (full LoKr), the rank it was set to.
+        """
+        if rank is None:
+            rank = int(_looked_up(self.rank_pattern, stem, self.rank or 0))
+        if rank < 1:
+            return 1.0
+        alpha = _looked_up(self.alpha_pattern, stem, self.alpha)
+        return alpha / (math.sqrt(rank) if self.rslora else rank)
+
+
+def _looked_up(patterns: Mapping[str, float], stem: str, otherwise: float) -> float:
+    return next((v for pattern, v in patterns.items() if _matches(pattern, stem)), otherwise)
+
+
+def _matches(pattern: str, stem: str) -> bool:
+    """PEFT's rule: the pattern matches the whole path or its end after a dot."""
+    if stem == pattern or stem.endswith(f".{pattern}"):
+        return True
+    if re.escape(pattern).replace(r"\.", ".").replace(r"\-", "-") == pattern:
+        return False
+    anchored, bare = pattern.startswith("^"), pattern.removeprefix("^")
+    before = r"(?:base_model\.model\.|transformer\.)*" if anchored else r"(?:.*\.)?"
+    try:
+        return re.match(rf"{before}(?:{bare})$", stem) is not None
+    except re.error:
+        return False
+
+
+def header_settings(metadata: Mapping[str, str]) -> PeftSettings | None:
+    """PEFT's settings from the header, with ``transformer.`` before each name or without; or None.
+
+    A text encoder's settings are not the transformer's.
+    """
+    table = _table(metadata.get(METADATA_KEY, ""))
+    own = {key: value for key, value in table.items() if "." not in key}
+    prefixes = sorted({key.split(".", 1)[0] for key in table if "." in key})
+    prefixes = [name for name in prefixes if not name.startswith("text_encoder")]
+    if "transformer" in prefixes:
+        prefixes = ["transformer"]
+    for prefix in prefixes[:1]:
+        for key, value in table.items():
+            if key.startswith(f"{prefix}."):
+                own[key.removeprefix(f"{prefix}.")] = value
+    return _settings(own)
+
+
+def config_settings(text: str) -> PeftSettings | None:
+    """PEFT's settings from the text of an ``adapter_config.json``, or None where it has none."""
+    return _settings(_table(text))
+
+
+def _table(text: str) -> dict[str, object]:
+    try:
+        table = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def _settings(table: Mapping[str, object]) -> PeftSettings | None:
+    kind = _KINDS.get(str(table.get("peft_type", "LORA")))
+    alpha = _number(table.get("lora_alpha" if kind == "LoRA" else "alpha"))
+    rank = _number(table.get("r"))
+    if kind is None or alpha is None:
+        return None
+    return PeftSettings(
+        kind,
+        alpha,
+        int(rank) if rank is not None and rank >= 1 else None,
+        table.get("use_rslora") is True,
+        _patterns(table.get("alpha_pattern")),
+        _patterns(table.get("rank_pattern")),
+    )
+
+
+_KINDS = {"LORA": "LoRA", "LOHA": "LoHa", "LOKR": "LoKr"}
+
+
+def _patterns(given: object) -> dict[str, float]:
+    if not isinstance(given, dict):
+        return {}
+    numbers = {pattern: _number(value) for pattern, value in given.items() if _is_safe(pattern)}
+    known = {pattern: value for pattern, value in numbers.items() if value is not None}
+    return dict(list(known.items())[:_MOST_PATTERNS])
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e9 and math.isfinite(value) else None
+
+
+def _is_safe(pattern: object) -> bool:
+    """A pattern is a regular expression from a stranger's file: without repeated groups and with
+    few wildcards, matching it takes no time worth naming."""
+    return (
+        isinstance(pattern, str)
+        and len(pattern) <= 300
+        and re.search(r"\)\s*[*+?{]", pattern) is None
+        and len(re.findall(r"[*+{]", pattern)) <= 3
+        and "\\1" not in pattern
+    )

@@ -1,0 +1,184 @@
+"""Where a LoRA comes from, as a value: "installed name | owner/repo[@revision][:file] | https URL".
+
+Nothing here reads a file or opens a connection.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+from urllib.parse import unquote, urlsplit
+
+HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
+MAX_TEXT = 2048
+
+_REPO_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?")
+_REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/-]{0,198}[A-Za-z0-9_-])?")
+_HOST_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?\.?", re.IGNORECASE)
+_HUB_FORMS = "owner/repo, owner/repo:file.safetensors or owner/repo@revision:file.safetensors"
+
+
+class SourceError(ValueError):
+    """A LoRA's name, repo or URL that cannot be used; says what is wrong and the way out."""
+
+
+@dataclass(frozen=True)
+class InstalledSource:
+    """A file in ComfyUI's ``loras`` folders, by its name relative to them."""
+
+    name: str
+
+    def describe(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A file in a Hugging Face repository.
+
+    ``revision`` is a branch, tag or commit (None: the repository's default); ``file`` is a path
+    inside the repository with forward slashes (None: the one LoRA file that it holds).
+    """
+
+    repo: str
+    revision: str | None = None
+    file: str | None = None
+
+    def describe(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        file = f":{self.file}" if self.file else ""
+        return f"{self.repo}{revision}{file}"
+
+
+@dataclass(frozen=True)
+class UrlSource:
+    """An https address. Its query may hold a signature, so ``describe`` leaves the query out."""
+
+    url: str
+
+    def describe(self) -> str:
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+
+Source: TypeAlias = InstalledSource | HubSource | UrlSource
+
+
+def parse_hub(text: str) -> HubSource:
+    """A repository, with an optional revision and file, or a hub blob/resolve URL.
+
+    Raises SourceError for anything else.
+    """
+    text = _plain(text, "Hugging Face repo")
+    if "://" in text:
+        return _parse_hub_url(text)
+    host, _, rest = text.partition("/")
+    if host.lower() in HUB_HOSTS and rest:
+        return _parse_hub_url(f"https://{text}")
+    location, colon, file = text.partition(":")
+    repo, at, revision = location.partition("@")
+    if (colon and not file) or (at and not revision):
+        raise SourceError(f"'{text}' ends in nothing after its '@' or ':'. Write {_HUB_FORMS}.")
+    return HubSource(_repo(repo, text), _revision(revision) if at else None, _file(file))
+
+
+def _parse_hub_url(text: str) -> HubSource:
+    url = _split(text, "Hugging Face repo")
+    if (url.hostname or "").lower() not in HUB_HOSTS:
+        raise SourceError(
+            f"'{url.hostname}' is not Hugging Face. Choose the kind 'url' for other sites, or "
+            f"write {_HUB_FORMS}."
+        )
+    parts = [unquote(part) for part in url.path.split("/") if part]
+    if parts[:1] in (["datasets"], ["spaces"]):
+        raise SourceError(f"The address is one of the hub's {parts[0]}; a model repo is needed.")
+    if len(parts) < 2:
+        raise SourceError(f"The Hugging Face address names no repo. Write {_HUB_FORMS}.")
+    repo = _repo("/".join(parts[:2]), f"{parts[0]}/{parts[1]}")
+    kind, rest = (parts[2], parts[3:]) if len(parts) > 2 else (None, [])
+    if kind is None:
+        return HubSource(repo)
+    if kind == "tree" and len(rest) == 1:
+        return HubSource(repo, _revision(rest[0]))
+    if kind in ("blob", "resolve", "raw") and len(rest) >= 2:
+        # A pull request's revision (refs/pr/3) is the one form with slashes of its own.
+        cut = 3 if rest[0] == "refs" and len(rest) > 3 else 1
+        return HubSource(repo, _revision("/".join(rest[:cut])), _file("/".join(rest[cut:])))
+    raise SourceError(
+        "The Hugging Face address must be a repo's page or a file's page (.../blob/main/"
+        f"file.safetensors). Or write {_HUB_FORMS}."
+    )
+
+
+def parse_url(text: str) -> UrlSource:
+    """An https address that may be fetched; raises SourceError for anything else.
+
+    Whether its host is a public one is decided where the connection is made.
+    """
+    text = _plain(text, "URL")
+    url = _split(text, "URL")
+    host = url.hostname or ""
+    if ":" not in host and not _HOST_NAME.fullmatch(host):
+        raise SourceError(f"The URL's host name '{host}' has characters that no host name has.")
+    if len(url.path) < 2 and not url.query:
+        raise SourceError(f"The URL names the site {host} but no file on it.")
+    return UrlSource(url._replace(fragment="").geturl())
+
+
+def _plain(text: object, what: str) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise SourceError(f"The {what} is empty.")
+    text = text.strip()
+    if len(text) > MAX_TEXT:
+        raise SourceError(f"The {what} is {len(text)} characters long; {MAX_TEXT} is the most.")
+    if not text.isprintable() or any(c.isspace() for c in text) or "\\" in text:
+        raise SourceError(
+            f"The {what} holds a space, a backslash or an unprintable character. Copy it again; "
+            "a space in a file name is written %20 in an address."
+        )
+    return text
+
+
+def _split(text: str, what: str):  # type: ignore[no-untyped-def]  # SplitResult
+    try:
+        url = urlsplit(text)
+        port_is_odd = url.port not in (None, 443) and not 0 < (url.port or 0) < 65536
+    except ValueError:
+        raise SourceError(f"The {what} cannot be read as an address. Copy it again.") from None
+    if url.scheme.lower() != "https":
+        raise SourceError(
+            f"The {what} must start with https:// (it starts with "
+            f"'{url.scheme or text[:8]}'). Other ways of transport are not used."
+        )
+    if "@" in url.netloc:
+        raise SourceError(
+            f"The {what} carries a user name or password. Remove the part before '@'; tokens "
+            "belong in the environment (HF_TOKEN, CIVITAI_API_TOKEN)."
+        )
+    if not url.hostname or port_is_odd:
+        raise SourceError(f"The {what} has no usable host. Copy it again.")
+    return url
+
+
+def _repo(repo: str, text: str) -> str:
+    parts = repo.split("/")
+    if len(parts) != 2 or not all(_REPO_PART.fullmatch(part) for part in parts) or ".." in repo:
+        raise SourceError(f"'{text}' names no Hugging Face repo. Write {_HUB_FORMS}.")
+    return repo
+
+
+def _revision(revision: str) -> str:
+    if not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision:
+        raise SourceError(f"'{revision}' is not a branch, tag or commit of a repo.")
+    return revision
+
+
+def _file(file: str) -> str | None:
+    if not file:
+        return None
+    if any(part in ("", ".", "..") for part in file.split("/")) or ":" in file:
+        raise SourceError(f"'{file}' is not a path inside a repo.")
+    if not file.lower().endswith(".safetensors"):
+        raise SourceError(
+            f"'{file}' is not a .safetensors file. Other formats can carry code and are never read."
+        )
+    return file

@@ -1,0 +1,103 @@
+"""LORA_STACK: a list of (name, strength_model, strength_clip), as other stacker packs pass it."""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .source import InstalledSource, Source
+
+MAX_LORAS = 3
+"""Enabled entries in all: the hosted API's limit, so that one stack serves both ways."""
+
+
+class StackError(ValueError):
+    """A LoRA stack that cannot be used; says which entry and what to do."""
+
+
+class _Triple(NamedTuple):
+    name: str
+    strength_model: float
+    strength_clip: float
+
+
+class LoraEntry(_Triple):
+    """One LoRA and its scales. A plain 3-tuple to every other pack; ours also know their source.
+
+    ``slot`` says where the user set it ("LoRA slot 2"), for errors and the report.
+    """
+
+    source: Source
+    slot: str
+
+    def __new__(
+        cls,
+        name: str,
+        strength_model: float,
+        strength_clip: float,
+        source: Source | None = None,
+        slot: str = "",
+    ) -> "LoraEntry":
+        entry = super().__new__(cls, name, strength_model, strength_clip)
+        entry.source = InstalledSource(name) if source is None else source
+        entry.slot = slot or f"LoRA '{name}'"
+        return entry
+
+    def __getnewargs__(self) -> tuple:  # copy and pickle keep the source
+        return (*self, self.source, self.slot)
+
+
+def as_entries(value: object) -> list[LoraEntry]:
+    """Any pack's stack as entries; strength 0 and the name "None" are absent.
+
+    Raises StackError where an entry is not (name, strength_model, strength_clip), or a strength is
+    not a finite number.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
+        raise StackError(
+            f"lora_stack is a {type(value).__name__}, not a LoRA stack. Connect the lora_stack "
+            "output of a LoRA stack node."
+        )
+    entries = (_entry(item, number) for number, item in enumerate(value, start=1))
+    return [entry for entry in entries if entry is not None]
+
+
+def _entry(item: object, number: int) -> LoraEntry | None:
+    if not isinstance(item, tuple | list) or len(item) not in (2, 3):
+        raise StackError(
+            f"Entry {number} of lora_stack is not (name, strength_model, strength_clip). Remove "
+            "the stacker that made it, or set that LoRA in this pack's LoRA Stack."
+        )
+    name, strength_model = item[0], _strength(item[1], number)
+    strength_clip = _strength(item[2], number) if len(item) == 3 else strength_model
+    if name is None or name in ("", "None", "none"):
+        return None
+    if not isinstance(name, str):
+        raise StackError(f"Entry {number} of lora_stack names its file by a {type(name).__name__}.")
+    if strength_model == 0 and strength_clip == 0:
+        return None
+    source, slot = getattr(item, "source", None), getattr(item, "slot", "")
+    return LoraEntry(
+        name, strength_model, strength_clip, source, slot or f"Entry {number} of lora_stack"
+    )
+
+
+def _strength(value: object, number: int) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise StackError(
+            f"Entry {number} of lora_stack has the strength {value!r}; a finite number is needed."
+        )
+    return float(value)
+
+
+def combine(upstream: object, own: Iterable[LoraEntry]) -> list[LoraEntry]:
+    """The upstream stack, then our own entries; StackError beyond ``MAX_LORAS`` enabled ones."""
+    entries = as_entries(upstream) + as_entries(list(own))
+    if len(entries) > MAX_LORAS:
+        names = ", ".join(entry.source.describe() for entry in entries)
+        raise StackError(
+            f"The stack holds {len(entries)} enabled LoRAs; {MAX_LORAS} is the most. Disable "
+            f"{len(entries) - MAX_LORAS} of: {names}."
+        )
+    return entries
