@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import comfy.sd
@@ -15,15 +14,13 @@ from ..lora_loader.info import describe_stack
 from ..lora_loader.patch import MODES, apply_plan, weight_shapes
 from ..lora_loader.pipeline import StackPlan, plan_stack
 from ..lora_loader.report import Report
-from ..lora_loader.source import InstalledSource, SourceError
 from ..lora_loader.stack import LoraEntry, as_entries, combine
 from .category import CATEGORY
-from .lora_slots import SLOTS, check_slot, entry_of, fingerprint, installed_path, slot_input
+from .lora_files import locate_local, locator
+from .lora_slots import SLOTS, LoraStackType, check_slot, entry_of, fingerprint, slot_input
 from .notice import show_text
 
 logger = logging.getLogger(__name__)
-
-LoraStackType = io.Custom("LORA_STACK")
 
 # The files last applied, so that a moved slider reads nothing again. It holds files by path, size
 # and time, knows nothing of a run or a model, and bounds itself (see LoraFiles).
@@ -175,7 +172,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
         stack = plan_stack(
             entries,
             weight_shapes(model),
-            locate=locate,
+            locate=locator(lambda text: show_text(text, cls.hidden.unique_id)),
             files=_FILES,
             on_mismatch=on_mismatch,
             before_each=model_management.throw_exception_if_processing_interrupted,
@@ -190,20 +187,6 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
         if cls.hidden.unique_id is not None:
             show_text(text, cls.hidden.unique_id)
         return io.NodeOutput(applied.model, clip, report.to_json(), ui=ui.PreviewText(text))
-
-
-def locate(entry: LoraEntry) -> Path:
-    """An entry's file on this disk, fetched where it has to be."""
-    if isinstance(entry.source, InstalledSource):
-        try:
-            return installed_path(entry.source.name)
-        except SourceError as error:
-            raise SourceError(f"{entry.slot}: {error}") from None
-    raise SourceError(
-        f"{entry.slot}: LoRAs from Hugging Face and links are not fetched yet in this version. "
-        f"Download the file into a loras folder and choose it as installed.\n"
-        f"{entry.source.describe()}"
-    )
 
 
 def _apply_to_clip(clip: Any, stack: StackPlan) -> tuple[Any, tuple[str, ...]]:
@@ -250,7 +233,7 @@ class Flux2EditLoraInfo(io.ComfyNode):
 
     @classmethod
     def execute(cls, lora_stack: object) -> io.NodeOutput:
-        info, trigger_words = describe_stack(as_entries(lora_stack), locate)
+        info, trigger_words = describe_stack(as_entries(lora_stack), locate_local)
         if cls.hidden.unique_id is not None:
             show_text(info, cls.hidden.unique_id)
         return io.NodeOutput(info, trigger_words, ui=ui.PreviewText(info))

@@ -19,6 +19,7 @@ SLOTS = tuple(f"lora_{number}" for number in range(1, MAX_LORAS + 1))
 MAX_SCALE = 4.0
 
 Slot = Mapping[str, Any]
+LoraStackType = io.Custom("LORA_STACK")
 
 
 def slot_input(name: str) -> io.DynamicCombo.Input:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "latent_preview",
+HOST = {"aiohttp", "comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "latent_preview",
         "node_helpers", "nodes", "server", "execution"}  # fmt: skip
 
 MAY_IMPORT = {

@@ -1,0 +1,90 @@
+"""LORA_STACK -> the LoRAs of a hosted request: where RunComfy's machines can fetch them."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+from ..lora_loader.source import HubSource, Source, SourceError, UrlSource, parse_hub, parse_url
+from ..lora_loader.stack import LoraEntry, as_entries
+from ..network.record import read_record, record_of
+from ..remote.errors import InvalidInput
+from ..remote.payload import MAX_LORAS, RemoteLora
+from .lora_slots import installed_path
+
+MAX_SCALE = 4.0
+
+
+def remote_loras(stack: object) -> list[RemoteLora]:
+    """The enabled LoRAs of any pack's stack as the API takes them.
+
+    Raises InvalidInput naming the slot: for more than three, a scale outside 0 to 4, or a file
+    that lies on this machine alone (nothing is ever uploaded).
+    """
+    entries = [entry for entry in as_entries(stack) if entry.strength_model != 0]
+    if len(entries) > MAX_LORAS:
+        raise InvalidInput(
+            "lora_stack",
+            f"lora_stack holds {len(entries)} enabled LoRAs; {MAX_LORAS} is the most that RunComfy "
+            "takes. Disable the rest.",
+        )
+    return [_remote(entry) for entry in entries]
+
+
+def _remote(entry: LoraEntry) -> RemoteLora:
+    scale = entry.strength_model
+    if not 0 <= scale <= MAX_SCALE:
+        raise InvalidInput(
+            "lora_stack",
+            f"{entry.slot}: its strength is {scale:g}; RunComfy takes 0 to {MAX_SCALE:g}. Change "
+            "it, or run this LoRA locally.",
+        )
+    return RemoteLora(_address(entry.source, entry.slot), scale, entry.slot)
+
+
+def _address(source: Source, slot: str) -> str:
+    if isinstance(source, UrlSource):
+        return source.url
+    if isinstance(source, HubSource):
+        return hub_address(source, slot)
+    known = _origin(source.name)
+    if known is None:
+        raise InvalidInput(
+            "lora_stack",
+            f"{slot} is a file on this machine, which RunComfy cannot read, and nothing is ever "
+            "uploaded. Use the kind 'hugging face' or 'url' for it, or sample on your own GPU.\n"
+            f"{source.name}",
+        )
+    return _address(known, slot)
+
+
+def hub_address(source: HubSource, slot: str) -> str:
+    """``owner/repo``, or the address of the very file where one is named."""
+    if source.file is None:
+        if source.revision is None:
+            return source.repo
+        raise InvalidInput(
+            "lora_stack",
+            f"{slot} names a revision but no file, which RunComfy has no way to say. Write "
+            f"{source.repo}@{source.revision}:file.safetensors.",
+        )
+    revision = quote(source.revision or "main", safe="")
+    return f"https://huggingface.co/{source.repo}/resolve/{revision}/{quote(source.file)}"
+
+
+def _origin(name: str) -> HubSource | UrlSource | None:
+    """Where an installed file was fetched from, by the record beside it; None if unknown."""
+    try:
+        record = read_record(record_of(installed_path(name))) or {}
+    except SourceError:
+        return None
+    texts = {key: value for key, value in record.items() if isinstance(value, str) and value}
+    try:
+        if "repo" in texts and "file" in texts:
+            revision = texts.get("commit") or texts.get("revision")
+            at = f"@{revision}" if revision else ""
+            return parse_hub(f"{texts['repo']}{at}:{texts['file']}")
+        if urlsplit(texts.get("url", "")).scheme == "https":
+            return parse_url(texts["url"])
+    except (SourceError, ValueError):
+        return None
+    return None
