@@ -56,8 +56,12 @@ def fetch(
 
     Raises FetchError and NetworkError (both say what to do), and what ``should_stop`` raises.
     """
+    try:
+        policy = AddressPolicy.from_environment(env) if policy is None else policy
+    except ValueError as error:
+        raise FetchError(f"The environment is set up wrongly: {error}.") from None
     terms = Terms(
-        policy=AddressPolicy.from_environment(env) if policy is None else policy,
+        policy=policy,
         max_bytes=max_bytes,
         idle_timeout=idle_timeout,
         backoff=backoff,

@@ -55,7 +55,7 @@ def read_header(path: Path) -> Header:
         with open(path, "rb") as file:
             prefix = file.read(64)
             length = int.from_bytes(prefix[:8], "little")
-            if size < 8 or length < 2 or length > min(size - 8, MAX_HEADER_BYTES):
+            if len(prefix) < 8 or length < 2 or length > min(size - 8, MAX_HEADER_BYTES):
                 raise LoraFileError(_what_it_is(prefix, size, length))
             file.seek(8)
             text = file.read(length)
@@ -99,7 +99,7 @@ def _what_it_is(prefix: bytes, size: int, length: int) -> str:
             f"The file's header claims {length} bytes; {MAX_HEADER_BYTES} is the most for a LoRA. "
             "The file is damaged or made to do harm."
         )
-    if 2 <= length <= MAX_HEADER_BYTES:
+    if size >= 8 and 2 <= length <= MAX_HEADER_BYTES:
         return _CUT_SHORT
     return "The file is not a .safetensors file or is damaged. Delete it and fetch it again."
 

@@ -76,7 +76,7 @@ def _miss(name: str, wanted: str, paths: Sequence[str]) -> str:
     asked = wanted.lower().removesuffix(EXTENSION)
     close: list[str] = []
     for text in (asked, asked.rsplit("/", 1)[-1]):
-        close += difflib.get_close_matches(text, known, n=NEAR_NAMES, cutoff=0.5)
+        close += difflib.get_close_matches(text, known, n=NEAR_NAMES, cutoff=0.6)
     near = list(dict.fromkeys(known[key] for key in close))[:NEAR_NAMES]
     if near:
         return f"There is no LoRA '{name}' in the loras folders. Near names: {', '.join(near)}."

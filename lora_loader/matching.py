@@ -75,7 +75,7 @@ def match(header: Header, layout: Layout) -> Matching:
         if parts.keys() <= {"weight", "bias"}:
             weights += parts.values()
             continue
-        groups.append(Group(stem, adapter, parts, at))
+        groups += [Group(stem, adapter, own, at) for own in _apart(parts)]
     return Matching(tuple(groups), tuple(unmatched), tuple(weights), tuple(repeated))
 
 
@@ -99,6 +99,15 @@ def _hand_out_companions(tables: dict[tuple[str, str], dict[str, str]]) -> None:
         if lonely and len(names) == 2 and len(lonely) == 1:
             owner = names[1 - names.index(lonely[0])]
             tables[stem, owner].update(tables.pop((stem, lonely[0])))
+
+
+def _apart(parts: dict[str, str]) -> list[dict[str, str]]:
+    """A LoRA and a full difference of one module are two adapters, which add."""
+    differences = {part: key for part, key in parts.items() if part in ("diff", "diff_b")}
+    others = {part: key for part, key in parts.items() if part not in differences}
+    if others.keys() <= _COMPANIONS:
+        return [parts]
+    return [own for own in (others, differences) if own]
 
 
 def naming_of(group: Group) -> str:

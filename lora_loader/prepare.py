@@ -72,6 +72,10 @@ def prepare(
     text_stems = {stem for stem in matching.unmatched if _is_text_encoder(stem)}
     text_keys = tuple(key for key in header.tensors if text_stems and _is_text_encoder(key))
     unmatched = tuple(stem for stem in matching.unmatched if stem not in text_stems)
+    if text_stems:
+        findings.notes.append(
+            f"{len(text_stems)} modules are a text encoder's: {shortlist(sorted(text_stems))}"
+        )
     order_matters = any(isinstance(step.effect, Transform) for _, step in steps)
     if order_matters:
         findings.notes.append("depends on the weights below it: its place in the stack matters")
@@ -220,8 +224,6 @@ def _refusal(matching: Matching, report: LoraReport, training: Training, model: 
             "LoRA. Load it with Load Diffusion Model instead."
         )
     if not matching.groups:
-        if matching.unmatched and not report.total:
-            return ""  # a text encoder's LoRA, and nothing else
         return _nothing_matched(matching, training, model)
     for what, names in (
         ("has factors of the wrong shape", report.misshapen),
@@ -234,7 +236,7 @@ def _refusal(matching: Matching, report: LoraReport, training: Training, model: 
                 f"is {model.describe()}. Use a LoRA that fits, or set on_mismatch to warn to apply "
                 "the rest."
             )
-    if not report.matched and report.total:
+    if not report.matched:
         return f"holds nothing that can be applied: {shortlist(report.unsupported)}."
     return ""
 
@@ -243,7 +245,13 @@ def _nothing_matched(matching: Matching, training: Training, model: Flux2Model) 
     if not matching.unmatched:
         return "holds no tensors at all. Delete it and fetch it again."
     named = f" It was trained for {training.describe()}." if training.base_model else ""
+    what = matching.unmatched[0][:120]
+    if all(_is_text_encoder(stem) for stem in matching.unmatched):
+        return (
+            f"trains a text encoder alone ({what}) and matches none of the model's modules. Use a "
+            f"LoRA made for {model.describe()}."
+        )
     return (
-        f"matches none of the model's modules: its names are like {matching.unmatched[0][:120]}."
+        f"matches none of the model's modules: its names are like {what}."
         f"{named} The model is {model.describe()}: use a LoRA made for it."
     )

@@ -68,7 +68,7 @@ def parse_hub(text: str) -> HubSource:
 
     Raises SourceError for anything else.
     """
-    text = _plain(text, "Hugging Face repo")
+    text = _plain(text, "Hugging Face repo", spaces=True)
     if "://" in text:
         return _parse_hub_url(text)
     host, _, rest = text.partition("/")
@@ -124,13 +124,13 @@ def parse_url(text: str) -> UrlSource:
     return UrlSource(url._replace(fragment="").geturl())
 
 
-def _plain(text: object, what: str) -> str:
+def _plain(text: object, what: str, spaces: bool = False) -> str:
     if not isinstance(text, str) or not text.strip():
         raise SourceError(f"The {what} is empty.")
     text = text.strip()
     if len(text) > MAX_TEXT:
         raise SourceError(f"The {what} is {len(text)} characters long; {MAX_TEXT} is the most.")
-    if not text.isprintable() or any(c.isspace() for c in text) or "\\" in text:
+    if not text.isprintable() or "\\" in text or (" " in text and not spaces):
         raise SourceError(
             f"The {what} holds a space, a backslash or an unprintable character. Copy it again; "
             "a space in a file name is written %20 in an address."
@@ -175,7 +175,12 @@ def _revision(revision: str) -> str:
 def _file(file: str) -> str | None:
     if not file:
         return None
-    if any(part in ("", ".", "..") for part in file.split("/")) or ":" in file:
+    parts = file.split("/")
+    if (
+        any(part in ("", ".", "..") for part in parts)
+        or not file.isprintable()
+        or {*file} & {*":\\"}
+    ):
         raise SourceError(f"'{file}' is not a path inside a repo.")
     if not file.lower().endswith(".safetensors"):
         raise SourceError(

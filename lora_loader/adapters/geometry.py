@@ -109,6 +109,8 @@ def _lora(factors: list[tuple[int, int]], shapes: Mapping[str, Shape]) -> Geomet
             raise Unfit(f"has a middle factor {list(mid)} that fits neither of its others")
     elif rank != up_rank:
         raise Unfit(f"has factors of rank {rank} and {up_rank}")
+    if not rank:
+        raise Unfit("has factors of rank 0")
     return Geometry("LoRA", rows, columns, rank)
 
 

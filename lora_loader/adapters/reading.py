@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..scaling import PeftSettings
@@ -57,7 +58,8 @@ def read_adapter(
             bias = Dense(parts[part].reshape(-1), factor)
     if form.kind == "bias":
         return Adapter(None, bias, form.kind, scale)
-    effect = _effect(parts, form, rows, columns, scale, peaks)
+    effect = _effect(parts, form, rows, columns, scale, peaks, stem)
+    _check_product(form, scale, peaks)
     kind = form.kind
     magnitude = _magnitude(parts, rows, columns)
     if magnitude is not None:
@@ -77,6 +79,18 @@ def _check(part: str, tensor: Tensor, peak: float) -> None:
         raise Unfit(f"is stored as {name}, without the scale that would give it a meaning")
     if not math.isfinite(peak):
         raise NotFinite(f"holds NaN or infinity in {part}")
+
+
+def _check_product(form: Geometry, scale: float, peaks: Mapping[str, float]) -> None:
+    """Refuse finite factors whose product is not: it would put infinity into the model."""
+    if form.kind not in ("LoRA", "LoHa", "LoKr", "GLoRA"):
+        return
+    bound = abs(scale) * max(form.rank or 1, 1) ** 2
+    for part, peak in peaks.items():
+        if part.startswith(("up", "down", "mid", "hada", "lokr", "glora")) and part != "up_bias":
+            bound *= peak
+    if bound > torch.finfo(torch.float32).max:
+        raise NotFinite("has factors so large that their product is infinite")
 
 
 def _scalar(part: str, tensor: Tensor) -> float:
@@ -105,6 +119,7 @@ def _scale(
 def _effect(
     parts: Mapping[str, Tensor], form: Geometry, rows: int, columns: int | None, scale: float,
     peaks: Mapping[str, float],
+    stem: str,
 ) -> Additive | Transform:  # fmt: skip
     match form.kind:
         case "LoRA":
@@ -129,7 +144,9 @@ def _effect(
         case "OFTv2":
             return _oft_v2(parts, columns)
         case "OFT" | "BOFT":
-            return _oft(parts, form.kind, rows)
+            # LyCORIS bounds the rotation by alpha x the output width, ComfyUI's trainer by alpha.
+            factor = 1 if stem.startswith("diffusion_model.") else rows
+            return _oft(parts, form.kind, rows, factor)
         case _:
             return _channel_scale(parts, rows, columns)
 
@@ -161,9 +178,11 @@ def _oft_v2(parts: Mapping[str, Tensor], columns: int | None) -> InputRotation:
     return InputRotation(vectors, divisor)
 
 
-def _oft(parts: Mapping[str, Tensor], kind: str, rows: int) -> BlockRotation | Butterfly:
-    # LyCORIS keeps the constraint in ``alpha`` and bounds the norm by it times the output width.
-    limit = _scalar("alpha", parts["alpha"]) * rows if "alpha" in parts else 0.0
+def _oft(
+    parts: Mapping[str, Tensor], kind: str, rows: int, factor: int
+) -> BlockRotation | Butterfly:
+    """``alpha`` is the constraint; ``factor`` makes it the bound of the skew part's norm."""
+    limit = _scalar("alpha", parts["alpha"]) * factor if "alpha" in parts else 0.0
     if not math.isfinite(limit):
         raise NotFinite("has an alpha that is NaN or infinite")
     rescale = parts.get("rescale")

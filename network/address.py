@@ -1,0 +1,221 @@
+"""Which links may be opened: https, to public addresses, and nothing else.
+
+A link in a workflow comes from whoever wrote the workflow, and ComfyUI's /prompt takes workflows
+from anywhere, so a link must not become a way into the user's own network (SSRF).
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+from .errors import AddressRefused, shown
+
+PROXY_VARIABLE = "FLUX2_LORA_EDIT_PROXY"
+
+# IANA special-purpose registries (RFC 6890 and successors), all that is not global unicast. The
+# last line: Azure's platform address, public by number, local by meaning.
+_CLOSED_V4 = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 "
+        "192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 "
+        "224.0.0.0/4 240.0.0.0/4 "
+        "168.63.129.16/32"
+    ).split()
+)
+_GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
+# Inside 2000::/3: Teredo and other protocol assignments, documentation (two), 6to4.
+_CLOSED_V6 = tuple(
+    ipaddress.IPv6Network(network)
+    for network in "2001::/23 2001:db8::/32 2002::/16 3fff::/20".split()
+)
+# On an IPv6-only network DNS64 writes every IPv4-only site this way: the last 32 bits decide.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+_LOCAL_SUFFIXES = (
+    ".localhost .local .localdomain .internal .intranet .private .corp .home .lan .home.arpa"
+).split()
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+
+class Target(NamedTuple):
+    """One checked link. ``authority`` is ``host`` for port 443, else ``host:port``."""
+
+    scheme: str
+    host: str  # lower case, ASCII; an IPv6 literal without brackets
+    port: int
+    request_path: str  # path and query, percent-encoded
+    local: bool  # one of the policy's loopback origins
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == 443 and self.scheme == "https" else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.request_path}"
+
+
+@dataclass(frozen=True)
+class AddressPolicy:
+    """What may be connected to. The default is: https on port 443, public addresses only.
+
+    loopback_origins: origins such as ``http://127.0.0.1:8188`` that are allowed besides, exactly
+        as written (scheme, host and port): the RunComfy stand-in and the tests use them.
+    ports: the ports open to public hosts.
+    proxy: ``http://[user:password@]host:port`` of a proxy that all public traffic goes through.
+
+    Proxies. HTTPS_PROXY and its kin are NOT used: a proxy resolves host names by itself, so the
+    address that was checked is no longer the one connected to. Who needs a proxy names it in
+    FLUX2_LORA_EDIT_PROXY (see :meth:`from_environment`). Then literal addresses are still checked
+    and local-looking names refused, but a public name that resolves to an inside address is the
+    proxy's to refuse. TLS is still verified end to end.
+    """
+
+    loopback_origins: frozenset[str] = frozenset()
+    ports: frozenset[int] = frozenset({443})
+    proxy: str | None = field(default=None, repr=False)  # it may hold a password
+
+    def __post_init__(self) -> None:
+        for origin in self.loopback_origins:
+            parts = urlsplit(origin)
+            if (
+                parts.scheme not in ("http", "https")
+                or not _is_loopback_name(parts.hostname or "")
+                or parts.port is None
+                or origin != f"{parts.scheme}://{parts.netloc}"
+                or "@" in parts.netloc
+            ):
+                raise ValueError(f"not a loopback origin with a port: {shown(origin)}")
+        if self.proxy is not None:
+            parts = urlsplit(self.proxy)
+            if parts.scheme != "http" or not parts.hostname or parts.port is None:
+                raise ValueError(f"{PROXY_VARIABLE} must look like http://host:port")
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> "AddressPolicy":
+        """The default policy, with the proxy that the operator named, if any."""
+        return cls(proxy=env.get(PROXY_VARIABLE) or None)
+
+    def allowing(self, *origins: str) -> "AddressPolicy":
+        """This policy with these loopback origins allowed too."""
+        more = self.loopback_origins | {origin.rstrip("/").lower() for origin in origins}
+        return AddressPolicy(frozenset(more), self.ports, self.proxy)
+
+    def check(self, url: str) -> Target:
+        """``url`` taken apart and found allowed as far as can be told without resolving it.
+
+        Raises :class:`AddressRefused`.
+        """
+        target = _parse(url, self.loopback_origins)
+        if target.local:
+            return target
+        if target.scheme != "https":
+            raise AddressRefused(f"Only https links are opened.\n{shown(url)}")
+        if target.port not in self.ports:
+            raise AddressRefused(f"Port {target.port} is not open to links.\n{shown(url)}")
+        address = _literal(target.host)
+        if address is None and _is_local_name(target.host):
+            raise AddressRefused(f"The link points into the local network.\n{shown(url)}")
+        if address is not None and not is_public(address):
+            raise AddressRefused(f"The link points to a non-public address.\n{shown(url)}")
+        return target
+
+    def check_addresses(self, target: Target, addresses: list[str]) -> None:
+        """Refuses ``target`` unless EVERY address its name resolved to is allowed."""
+        parsed = [_literal(address) for address in addresses]
+        if target.local:
+            allowed = all(address is not None and address.is_loopback for address in parsed)
+        else:
+            allowed = all(address is not None and is_public(address) for address in parsed)
+        if not allowed:
+            # The address itself stays unsaid: it would map the user's network for a stranger.
+            raise AddressRefused(
+                f"{target.host} resolves to a non-public address, which links may not reach. "
+                "(Behind a VPN or proxy tool with made-up addresses, name its proxy in the "
+                f"environment variable {PROXY_VARIABLE}.)"
+            )
+
+
+PUBLIC_ONLY = AddressPolicy()
+
+
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether ``address`` is ordinary global unicast.
+
+    IPv4-mapped, 6to4 and Teredo forms are refused whatever they hold; NAT64 is judged by the
+    IPv4 address inside.
+    """
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in _CLOSED_V4)
+    if address in _NAT64:
+        return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return address in _GLOBAL_V6 and not any(address in network for network in _CLOSED_V6)
+
+
+def _parse(url: str, loopback_origins: frozenset[str]) -> Target:
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise AddressRefused("The link holds spaces, backslashes or control characters.")
+    try:
+        parts = urlsplit(url)
+        raw_host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise AddressRefused(f"The link cannot be read.\n{shown(url)}") from None
+    scheme = parts.scheme.lower()
+    if scheme not in ("https", "http"):
+        raise AddressRefused(f"Only https links are opened.\n{shown(url)}")
+    if "@" in parts.netloc:
+        raise AddressRefused(f"The link holds a user name or password.\n{shown(url)}")
+    host = _host(raw_host, url)
+    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+    query = quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
+    request_path = f"{path}?{query}" if query else path
+    bracketed = f"[{host}]" if ":" in host else host
+    if port is None:
+        port = 443 if scheme == "https" else 80
+    local = f"{scheme}://{bracketed}:{port}" in loopback_origins
+    return Target(scheme, host, port, request_path, local)
+
+
+def _host(raw: str, url: str) -> str:
+    """The host of ``url`` as ASCII, every doubtful spelling refused."""
+    refused = AddressRefused(f"The link has no usable host name.\n{shown(url)}")
+    if ":" in raw:  # an IPv6 literal; a zone ("%eth0") only makes sense inside a local network
+        if "%" in raw or _literal(raw) is None:
+            raise refused
+        return str(ipaddress.IPv6Address(raw))
+    try:
+        host = raw.encode("idna").decode("ascii").lower() if raw else ""
+    except UnicodeError:
+        raise refused from None
+    host = host.removesuffix(".")  # the same host, but certificates and tokens know one spelling
+    if not host or len(host) > 253 or not _HOST_NAME.fullmatch(host):
+        raise refused
+    # "2130706433", "0x7f.1", "0177.0.0.1", "127.1": the system's resolver takes them all for
+    # addresses. Only the dotted decimal form is taken here.
+    if _NUMBER.fullmatch(host.rpartition(".")[2]) and _literal(host) is None:
+        raise refused
+    return host
+
+
+def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    if "%" in host:
+        return None
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_loopback_name(host: str) -> bool:
+    address = _literal(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def _is_local_name(host: str) -> bool:
+    return "." not in host or host.endswith(tuple(_LOCAL_SUFFIXES))

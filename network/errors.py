@@ -1,0 +1,126 @@
+"""Every way the outside can fail, as one short sentence a user can act on.
+
+A message never holds a query string, a fragment or a credential: links are shown through
+:func:`shown`, because the query of a download link is often its signature.
+"""
+
+import math
+from urllib.parse import urlsplit
+
+
+def shown(url: str) -> str:
+    """``scheme://host[:port]/path`` of ``url``, printable and at most 200 characters long."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        text = f"{parts.scheme}://{host}{parts.path}"
+    except ValueError:
+        return "(unreadable link)"
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+class NetworkError(Exception):
+    """Base of this room's errors. ``retryable``: the same request may well succeed later."""
+
+    retryable = False
+
+
+class AddressRefused(NetworkError):
+    """The link is not https, or not to a public address."""
+
+
+class ConnectionFailed(NetworkError):
+    """The host has no address, refuses, or breaks off before it answered."""
+
+    retryable = True
+
+
+class TlsFailed(NetworkError):
+    """The certificate is not valid for the host, or TLS could not be agreed."""
+
+
+class Stalled(NetworkError):
+    """Nothing arrived for the idle timeout."""
+
+    retryable = True
+
+
+class DeadlineExceeded(NetworkError):
+    """The caller's total time is up."""
+
+
+class Truncated(NetworkError):
+    """The answer ended before its declared end."""
+
+    retryable = True
+
+
+class BadResponse(NetworkError):
+    """The answer is not HTTP as it should be (framing, encoding, redirect without a target)."""
+
+
+class TooManyRedirects(NetworkError):
+    """A redirect loop, or a chain longer than allowed."""
+
+
+class TooLarge(NetworkError):
+    """The answer declares, or streams, more bytes than the caller takes."""
+
+
+class HttpStatusError(NetworkError):
+    """An HTTP status that is not the wanted one.
+
+    ``status`` and ``url`` are those of the last hop, ``error_code`` is the Hugging Face header
+    X-Error-Code (else empty), ``retry_after`` is Retry-After in seconds where it was a number.
+    """
+
+    def __init__(
+        self, status: int, url: str, error_code: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(f"{_status_text(status)} (HTTP {status}).\n{shown(url)}")
+        self.status = status
+        self.url = url
+        self.error_code = error_code
+        self.retry_after = retry_after
+        self.retryable = status in (408, 425, 429) or status >= 500
+
+
+class NotEnoughSpace(NetworkError):
+    """The disk cannot hold the file."""
+
+
+class Occupied(NetworkError):
+    """Another worker has just put another file where this one was to go."""
+
+
+class WebPage(NetworkError):
+    """A web page came in the file's place: a login, an error, or a page's own address."""
+
+
+class IntegrityError(NetworkError):
+    """All bytes arrived, but they are not the promised file (length, sha256, or its header)."""
+
+
+def _status_text(status: int) -> str:
+    known = {
+        401: "The server asks for a login",
+        403: "The server refuses access",
+        404: "The server has no such file",
+        410: "The file is gone from the server",
+        416: "The server cannot continue the download",
+        429: "The server asks to slow down",
+        451: "The file is withheld for legal reasons",
+    }
+    if status >= 500:
+        return "The server has a fault of its own; try again later"
+    return known.get(status, "The server gave an unexpected answer")
+
+
+def retry_after_seconds(value: str | None) -> float | None:
+    """A numeric Retry-After header in seconds; None for a date, nonsense, or nothing."""
+    try:
+        seconds = float(value or "")
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

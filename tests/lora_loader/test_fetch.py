@@ -1,0 +1,746 @@
+"""From a source to a file under the loras folders, against a loopback hub, CDN and Civitai."""
+
+import hashlib
+import json
+import logging
+import os
+import random
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies
+from loopback import Authority, Exchange, Server, Stop, ranged, serving, stop_after
+from loopback_hub import Hub
+
+from flux2_lora_edit.lora_loader import civitai
+from flux2_lora_edit.lora_loader.access import FetchError
+from flux2_lora_edit.lora_loader.fetch import fetch, find_fetched
+from flux2_lora_edit.lora_loader.names import name_of_header, safe_lora_name, safe_name
+from flux2_lora_edit.lora_loader.shelf import Fetched, Shelf, origin_of
+from flux2_lora_edit.lora_loader.source import HubSource, InstalledSource, UrlSource
+from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
+from flux2_lora_edit.network.connection import Transport
+from flux2_lora_edit.network.errors import AddressRefused, NetworkError, TooLarge
+
+
+def lora(seed: int, count: int = 50_000) -> bytes:
+    """A valid one-tensor file."""
+    header = {"a.lora_A.weight": {"dtype": "U8", "shape": [count], "data_offsets": [0, count]}}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + random.Random(seed).randbytes(count)
+
+
+INK, OIL, NEW = lora(1), lora(2), lora(3)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def server(authority: Authority) -> Iterator[Server]:
+    with serving(authority) as running:
+        yield running
+
+
+@pytest.fixture
+def cdn(authority: Authority) -> Iterator[Server]:
+    with serving(authority) as running:
+        yield running
+
+
+@pytest.fixture
+def hub(desk: "Desk", server: Server, cdn: Server) -> Hub:
+    desk.given["endpoint"] = server.origin
+    return Hub(server, cdn)
+
+
+class Desk:
+    """``fetch`` with the loopback servers in place of the world."""
+
+    def __init__(self, tmp_path: Path, server: Server, cdn: Server, tls: Callable[[], Any]) -> None:
+        self.root = tmp_path / "loras"
+        self.server = server
+        self.given: dict[str, Any] = {
+            "policy": PUBLIC_ONLY.allowing(server.origin, cdn.origin),
+            "transport": Transport(tls=tls),
+            "env": {},
+            "login": lambda: None,
+            "backoff": 0.01,
+            "progress": lambda done, total: None,
+            "should_stop": lambda: None,
+        }
+
+    def __call__(self, source: Any, **changes: Any) -> Fetched:
+        return fetch(source, **{"roots": [self.root], **self.given, **changes})
+
+    def files(self) -> list[str]:
+        """All files under the root but locks."""
+        found = (str(p.relative_to(self.root)) for p in self.root.rglob("*") if p.is_file())
+        return sorted(name for name in found if not name.endswith(".lock"))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, server: Server, cdn: Server, authority: Authority) -> Desk:
+    return Desk(tmp_path, server, cdn, authority.tls)
+
+
+def refusal(desk: Desk, source: Any, **changes: Any) -> str:
+    with pytest.raises(NetworkError) as caught:
+        desk(source, **changes)
+    return str(caught.value)
+
+
+# ---- the hub
+
+
+def test_the_one_file_of_a_repository(desk: Desk, hub: Hub) -> None:
+    repo = hub.add("ann/ink", {"README.md": b"#", "ink.safetensors": INK})
+    reports: list[tuple[int, int | None]] = []
+    got = desk(HubSource("ann/ink"), progress=lambda *report: reports.append(report))
+    assert got.path == desk.root / "flux2-lora-edit" / "ann--ink" / "ink.safetensors"
+    assert got.path.read_bytes() == INK
+    assert (got.sha256, got.revision, got.fetched) == (sha256(INK), repo.branches["main"], True)
+    assert reports[-1] == (len(INK), len(INK))
+    note = json.loads((got.path.parent / "ink.safetensors.json").read_text())
+    assert (note["repo"], note["file"]) == ("ann/ink", "ink.safetensors")
+    assert note["revision"] == repo.branches["main"]
+    assert (note["sha256"], note["size"]) == (sha256(INK), len(INK))
+    assert note["date"].startswith("20")
+    assert "SIGNED" not in json.dumps(note)
+    assert {seen.method for seen in hub.server.requests + hub.cdn.requests} == {"GET"}
+    # the bytes come from the commit that was listed, not from a branch that may move meanwhile
+    assert any(f"/resolve/{got.revision}/" in path for path in hub.asked())
+
+
+def test_what_is_here_makes_no_request(desk: Desk, hub: Hub) -> None:
+    commit = hub.add("ann/ink", {"ink.safetensors": INK}).branches["main"]
+    first = desk(HubSource("ann/ink"))
+    hub.forget()
+    for source in (
+        HubSource("ann/ink"),
+        HubSource("ann/ink", "main"),
+        HubSource("ann/ink", file="ink.safetensors"),
+        HubSource("ann/ink", commit, "ink.safetensors"),
+        UrlSource(f"{hub.endpoint}/ann/ink/resolve/main/ink.safetensors?download=true"),
+        UrlSource(f"{hub.endpoint}/ann/ink/blob/{commit}/ink.safetensors"),
+    ):
+        for env in ({}, {"HF_HUB_OFFLINE": "1"}):
+            got = desk(source, env=env)
+            assert (got.path, got.sha256, got.fetched) == (first.path, first.sha256, False)
+        assert find_fetched(source, [desk.root], env={"HF_ENDPOINT": hub.endpoint}) is not None
+    assert hub.asked() == []
+
+
+def test_offline_says_so_and_asks_nobody(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        said = refusal(desk, HubSource("ann/ink"), env={name: "true"})
+        assert "offline" in said.lower() and "ann--ink" in said
+    assert hub.asked() == []
+    # a file that was put there by hand is taken
+    path = desk.root / "flux2-lora-edit" / "ann--ink" / "ink.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(INK)
+    assert desk(HubSource("ann/ink"), env={"HF_HUB_OFFLINE": "1"}).path == path
+    assert desk(HubSource("ann/ink", file="ink.safetensors")).path == path
+    assert hub.asked() == []
+
+
+def test_a_cut_file_is_fetched_again(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    path = desk(HubSource("ann/ink")).path
+    path.write_bytes(INK[:100])
+    assert desk(HubSource("ann/ink")).path.read_bytes() == INK
+
+
+def test_several_files(desk: Desk, hub: Hub) -> None:
+    files = {f"{name}.safetensors": INK for name in ("b", "a", "c")}
+    hub.add("ann/many", files)
+    said = refusal(desk, HubSource("ann/many"))
+    assert "ann/many:a.safetensors" in said
+    assert [line for line in said.splitlines() if line in files] == sorted(files)
+    hub.add("ann/canon", {**files, "pytorch_lora_weights.safetensors": OIL})
+    assert desk(HubSource("ann/canon")).path.name == "pytorch_lora_weights.safetensors"
+    assert desk(HubSource("ann/many", file="b.safetensors")).path.name == "b.safetensors"
+    hub.add("ann/none", {"model.bin": b"x", "README.md": b"x"})
+    assert "no .safetensors" in refusal(desk, HubSource("ann/none"))
+    hub.add("ann/lots", {f"{n:03}.safetensors": b"" for n in range(500)})
+    assert "and 488 more" in refusal(desk, HubSource("ann/lots"))
+
+
+def test_the_three_404s_differ(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    good = {"HF_TOKEN": "good"}
+    assert "no Hugging Face repository 'ann/nix'" in refusal(desk, HubSource("ann/nix"), env=good)
+    file = refusal(desk, HubSource("ann/ink", file="nix.safetensors"), env=good)
+    assert "no file 'nix.safetensors'" in file and "ink.safetensors" in file
+    revision = refusal(desk, HubSource("ann/ink", "v9"), env=good)
+    assert "no branch, tag or commit 'v9'" in revision
+
+
+def test_the_refusals_of_a_gated_repository_differ(desk: Desk, hub: Hub) -> None:
+    hub.add("bfl/gated", {"ink.safetensors": INK}, access="gated")
+    source = HubSource("bfl/gated")
+    none = refusal(desk, source)
+    assert "HF_TOKEN" in none and f"{hub.endpoint}/bfl/gated" in none and "gated" in none
+    licence = refusal(desk, source, env={"HF_TOKEN": "other"})
+    assert "accept its licence" in licence and f"{hub.endpoint}/bfl/gated" in licence
+    bad = refusal(desk, source, env={"HF_TOKEN": "stale"})
+    assert "does not accept your token" in bad and "settings/tokens" in bad
+    assert len({none.split(".")[0], licence.split(".")[0], bad.split(".")[0]}) == 3
+    assert desk(source, env={"HF_TOKEN": "good"}).path.read_bytes() == INK
+
+
+def test_a_private_repository(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/own", {"ink.safetensors": INK}, access="private")
+    source = HubSource("ann/own")
+    assert "no such repository, or it is private" in refusal(desk, source)
+    assert "no Hugging Face repository" in refusal(desk, source, env={"HF_TOKEN": "other"})
+    assert "does not accept your token" in refusal(desk, source, env={"HF_TOKEN": "stale"})
+    assert desk(source, login=lambda: "good").path.read_bytes() == INK
+
+
+def test_a_stale_token_does_not_close_a_public_repository(
+    desk: Desk, hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    assert desk(HubSource("ann/ink"), env={"HF_TOKEN": "EXPIRED"}).path.read_bytes() == INK
+    assert "refused the token" in caplog.text
+    assert "EXPIRED" not in caplog.text
+
+
+def test_a_stale_token_is_not_blamed_for_other_things(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    stale = {"HF_TOKEN": "stale"}
+    assert "no branch, tag" in refusal(desk, HubSource("ann/ink", "v9"), env=stale)
+    hub.cdn.routes["*"] = lambda e: e.answer(403)
+    for env in ({}, stale, {"HF_TOKEN": "good"}):
+        assert "storage" in refusal(desk, HubSource("ann/ink"), env=env)
+
+
+def test_a_renamed_repository_is_followed(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/new", {"ink.safetensors": INK}, access="private")
+    answer = hub.server.routes["*"]
+
+    def moved(exchange: Exchange) -> None:
+        if "ann/old" in exchange.seen.path:
+            path = exchange.seen.path.replace("ann/old", "ann/new")
+            exchange.answer(307, b"", Location=f"{path}?{exchange.seen.query}")
+        else:
+            answer(exchange)
+
+    hub.server.routes["*"] = moved
+    assert desk(HubSource("ann/old"), env={"HF_TOKEN": "good"}).path.read_bytes() == INK
+
+
+def test_the_token_goes_to_the_hub_alone(
+    desk: Desk, hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    hub.add("bfl/gated", {"ink.safetensors": INK, "adapter_config.json": b"{}"}, access="gated")
+    desk(HubSource("bfl/gated"), env={"HF_TOKEN": " good\n"})
+    assert {seen.headers.get("authorization") for seen in hub.server.requests} == {"Bearer good"}
+    assert hub.cdn.requests
+    assert not any("authorization" in seen.headers for seen in hub.cdn.requests)
+    assert "good" not in caplog.text and "SIGNED" not in caplog.text
+    for path in desk.root.rglob("*"):
+        if path.is_file() and path.suffix != ".safetensors":
+            assert "good" not in path.read_text() and "SIGNED" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("env", "sent"),
+    [
+        ({"HF_TOKEN": "good", "HUGGING_FACE_HUB_TOKEN": "other"}, "Bearer good"),
+        ({"HUGGING_FACE_HUB_TOKEN": "good"}, "Bearer good"),
+        ({}, "Bearer other"),  # from the login
+        ({"HF_TOKEN": "good", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}, None),
+        ({"HF_TOKEN": "t\u00f6ken"}, None),
+        ({"HF_TOKEN": "go od\r\n"}, "Bearer good"),
+    ],
+)
+def test_where_the_token_comes_from(
+    desk: Desk, hub: Hub, env: dict[str, str], sent: str | None
+) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    desk(HubSource("ann/ink"), env=env, login=lambda: "other")
+    assert hub.server.requests[0].headers.get("authorization") == sent
+
+
+def test_a_revision_gets_a_folder_of_its_own(desk: Desk, hub: Hub) -> None:
+    old = hub.add("ann/ink", {"ink.safetensors": INK}).branches["main"]
+    new = hub.push("ann/ink", {"ink.safetensors": NEW})
+    assert desk(HubSource("ann/ink")).path.read_bytes() == NEW
+    pinned = desk(HubSource("ann/ink", old))
+    assert pinned.path.read_bytes() == INK
+    assert pinned.path.parent.name == f"ann--ink@{old[:12]}"
+    hub.forget()
+    assert desk(HubSource("ann/ink")).path.read_bytes() == NEW
+    assert desk(HubSource("ann/ink", old)).path == pinned.path
+    assert desk(HubSource("ann/ink", new, "ink.safetensors")).revision == new
+    assert hub.asked() == []
+
+
+def test_a_refresh_asks_and_fetches_only_what_changed(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    first = desk(HubSource("ann/ink"))
+    commit = hub.push("ann/ink", {"ink.safetensors": INK, "README.md": b"new"})
+    hub.forget()
+    again = desk(HubSource("ann/ink"), refresh=True)
+    assert (again.path, again.fetched, again.revision) == (first.path, False, commit)
+    assert not hub.cdn.requests
+    hub.push("ann/ink", {"ink.safetensors": NEW})
+    assert desk(HubSource("ann/ink")).path.read_bytes() == INK  # not asked, not changed
+    newest = desk(HubSource("ann/ink"), refresh=True)
+    assert (newest.path, newest.fetched) == (first.path, True)
+    assert newest.path.read_bytes() == NEW
+
+
+def test_the_config_of_a_peft_file_comes_along(desk: Desk, hub: Hub) -> None:
+    config = b'{"lora_alpha": 8, "r": 4}'
+    hub.add("ann/peft", {"adapter_model.safetensors": INK, "adapter_config.json": config})
+    path = desk(HubSource("ann/peft")).path
+    assert path.with_name("adapter_config.json").read_bytes() == config
+    # in a folder of the repository, and for the PEFT file among others
+    hub.add(
+        "ann/deep",
+        {
+            "v1/adapter_model.safetensors": INK,
+            "v1/adapter_config.json": config,
+            "v1/other.safetensors": OIL,
+        },
+    )
+    path = desk(HubSource("ann/deep", file="v1/adapter_model.safetensors")).path
+    assert path.relative_to(desk.root / "flux2-lora-edit").parts[:2] == ("ann--deep", "v1")
+    assert path.with_name("adapter_config.json").read_bytes() == config
+
+
+def test_the_config_of_another_file_does_not(desk: Desk, hub: Hub) -> None:
+    hub.add(
+        "ann/mixed",
+        {"adapter_model.safetensors": INK, "adapter_config.json": b"{}", "x.safetensors": OIL},
+    )
+    desk(HubSource("ann/mixed", file="x.safetensors"))
+    assert not any("adapter_config" in name for name in desk.files())
+
+
+def test_a_hostile_listing_cannot_choose_the_place(desk: Desk, hub: Hub) -> None:
+    for number, name in enumerate(
+        (
+            "../../../evil.safetensors",
+            "/etc/evil.safetensors",
+            "..\\..\\evil.safetensors",
+            "C:\\evil.safetensors",
+            "a/../../../../evil.safetensors",
+            "CON.safetensors",
+            "\x00.safetensors",
+        )
+    ):
+        hub.add(f"ann/evil{number}", {name: INK})
+        try:
+            desk(HubSource(f"ann/evil{number}"))
+        except (NetworkError, ValueError):
+            pass
+    inside = [path for path in desk.root.parent.rglob("*") if path.is_file()]
+    assert all(desk.root / "flux2-lora-edit" in path.parents for path in inside)
+    assert not any(path.name.upper().startswith("CON.") for path in inside)
+
+
+def test_bytes_that_are_not_the_listed_ones_are_refused(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    hub.cdn.routes["*"] = ranged(OIL)
+    assert "sha256" in refusal(desk, HubSource("ann/ink"))
+    assert desk.files() == []
+
+
+def test_what_is_no_lora_is_refused(desk: Desk, hub: Hub) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
+    hub.add("ann/pointer", {"ink.safetensors": pointer})
+    hub.add("ann/cut", {"ink.safetensors": INK[:-1]})
+    assert "git-lfs pointer" in refusal(desk, HubSource("ann/pointer"))
+    assert "usable LoRA" in refusal(desk, HubSource("ann/cut"))
+    assert desk.files() == []
+
+
+def test_passing_faults_of_the_hub_are_mended(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    answer = hub.server.routes["*"]
+    script: list[Any] = [
+        lambda e: e.answer(503),
+        Exchange.break_off,
+        answer,
+        lambda e: e.answer(429),
+    ]
+    hub.server.routes["*"] = lambda e: (script.pop(0) if script else answer)(e)
+    assert desk(HubSource("ann/ink")).path.read_bytes() == INK
+    assert not script
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>", b"[]", b"{}", b"null", b'{"sha": 3}', b"[" * 100_000, b"\xff", b'{"sha":"../x"}'],
+)
+def test_nonsense_from_the_hub_is_said_so(desk: Desk, hub: Hub, body: bytes) -> None:
+    hub.server.routes["*"] = lambda e: e.answer(200, body)
+    with pytest.raises(FetchError):
+        desk(HubSource("ann/ink"))
+
+
+def test_a_stop_while_the_hub_is_silent(desk: Desk, hub: Hub) -> None:
+    hub.server.routes["*"] = lambda e: e.pause(20)
+    with pytest.raises(Stop):
+        desk(HubSource("ann/ink"), should_stop=stop_after(0.3))
+
+
+def test_the_hub_must_be_public_too(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    with pytest.raises(AddressRefused):
+        desk(HubSource("ann/ink"), policy=None)
+    assert hub.asked() == []
+
+
+def test_the_endpoint_of_the_environment(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    env = {"HF_ENDPOINT": hub.endpoint + "/"}
+    assert desk(HubSource("ann/ink"), endpoint=None, env=env).path.read_bytes() == INK
+
+
+# ---- links
+
+
+def test_a_link_with_a_name(desk: Desk, server: Server) -> None:
+    server.routes["/files/ink%20one.safetensors"] = ranged(INK)
+    url = f"{server.origin}/files/ink%20one.safetensors?sig=SECRET"
+    got = desk(UrlSource(url))
+    assert got.path == desk.root / "flux2-lora-edit" / "127.0.0.1" / "ink one.safetensors"
+    assert got.sha256 == sha256(INK)
+    note = got.path.with_name(got.path.name + ".json").read_text()
+    assert "SECRET" not in note
+    server.requests.clear()
+    assert desk(UrlSource(url)).fetched is False
+    assert not server.requests
+    assert origin_of(got.path) is None  # its query is not in the note
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ('attachment; filename="ink.safetensors"', "ink.safetensors"),
+        ("attachment; filename=ink.safetensors; size=3", "ink.safetensors"),
+        ("attachment; filename*=UTF-8''t%C3%BCte.safetensors; filename=\"x\"", "tüte.safetensors"),
+        ('attachment; filename="../../../etc/ink.safetensors"', "ink.safetensors"),
+        ('attachment; filename="..\\\\..\\\\ink.safetensors"', "ink.safetensors"),
+        ('attachment; filename="C:\\\\x\\\\ink.safetensors"', "ink.safetensors"),
+        ('attachment; filename="/etc/passwd"', None),
+        ('attachment; filename="ink.ckpt"', None),
+        ('attachment; filename=".safetensors"', None),
+        ("attachment", None),
+        ("", None),
+    ],
+)
+def test_a_link_whose_name_the_server_knows(
+    desk: Desk, server: Server, disposition: str, name: str | None
+) -> None:
+    named = {"Content-Disposition": disposition} if disposition else {}
+    server.routes["/download/7"] = ranged(INK, **named)
+    got = desk(UrlSource(f"{server.origin}/download/7"))
+    assert got.path.parent == desk.root / "flux2-lora-edit" / "127.0.0.1"
+    if name is None:
+        assert got.path.name.startswith("lora-") and got.path.suffix == ".safetensors"
+    else:
+        assert got.path.name == name
+    assert {seen.method for seen in server.requests} == {"GET"}
+    assert origin_of(got.path) == UrlSource(f"{server.origin}/download/7")
+
+
+def test_two_links_with_one_name_do_not_collide(desk: Desk, server: Server) -> None:
+    server.routes |= {"/a/x.safetensors": ranged(INK), "/b/x.safetensors": ranged(OIL)}
+    first = desk(UrlSource(f"{server.origin}/a/x.safetensors"))
+    second = desk(UrlSource(f"{server.origin}/b/x.safetensors"))
+    assert first.path != second.path
+    assert first.path.read_bytes() == INK
+    assert second.path.read_bytes() == OIL
+    assert desk(UrlSource(f"{server.origin}/b/x.safetensors")).path == second.path
+
+
+def test_a_link_is_fetched_again_on_demand(desk: Desk, server: Server) -> None:
+    server.routes["/x.safetensors"] = ranged(INK)
+    source = UrlSource(f"{server.origin}/x.safetensors")
+    first = desk(source)
+    server.routes["/x.safetensors"] = ranged(OIL)
+    again = desk(source, refresh=True)
+    assert (again.path, again.fetched, again.sha256) == (first.path, True, sha256(OIL))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_link_that_wants_a_login(desk: Desk, server: Server, status: int) -> None:
+    server.routes["*"] = lambda e: e.answer(status)
+    for path in ("/x.safetensors", "/download/7"):
+        said = refusal(desk, UrlSource(server.origin + path + "?sig=SECRET"))
+        assert "login" in said and "SECRET" not in said
+
+
+def test_a_link_to_a_web_page(desk: Desk, server: Server) -> None:
+    server.routes["*"] = lambda e: e.answer(200, b"<html>", Content_Type="text/html")
+    for path in ("/x.safetensors", "/download/7"):
+        assert "web page" in refusal(desk, UrlSource(server.origin + path))
+    server.routes["*"] = lambda e: e.answer(200, b"<!doctype html><html>")
+    assert "web page" in refusal(desk, UrlSource(server.origin + "/x.safetensors"))
+    assert desk.files() == []
+
+
+def test_hub_links_are_hub_sources(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK, "b.safetensors": OIL})
+    got = desk(UrlSource(f"{hub.endpoint}/ann/ink/resolve/main/ink.safetensors?download=true"))
+    assert got.path.parent.name == "ann--ink"
+    assert got.revision == hub.repos["ann/ink"].branches["main"]
+    assert origin_of(got.path) == HubSource("ann/ink", got.revision, "ink.safetensors")
+
+
+def test_the_cap_is_an_argument(desk: Desk, server: Server) -> None:
+    server.routes["*"] = ranged(INK)
+    with pytest.raises(TooLarge):
+        desk(UrlSource(server.origin + "/x.safetensors"), max_bytes=1000)
+
+
+# ---- Civitai
+
+
+def version(number: int, *files: dict[str, Any]) -> dict[str, Any]:
+    return {"id": number, "trainedWords": ["ink style"], "files": list(files)}
+
+
+def file(number: int, name: str, content: bytes, **more: Any) -> dict[str, Any]:
+    return {
+        "id": number,
+        "name": name,
+        "type": "Model",
+        "hashes": {"SHA256": sha256(content).upper(), "AutoV2": "X"},
+        "downloadUrl": "https://evil.example/",
+        **more,
+    }
+
+
+class Civitai:
+    """Serves versions and their files; ``token`` is wanted for downloads."""
+
+    def __init__(self, server: Server, cdn: Server) -> None:
+        self.token = ""
+        self.server, self.cdn = server, cdn
+        server.routes["*"] = self.answer
+        self.json: dict[str, Any] = {}
+        self.contents: dict[str, bytes] = {}
+
+    def answer(self, exchange: Exchange) -> None:
+        seen = exchange.seen
+        if seen.path in self.json:
+            exchange.answer(200, json.dumps(self.json[seen.path]).encode())
+        elif seen.path.startswith("/api/download/models/"):
+            if self.token and seen.headers.get("authorization") != f"Bearer {self.token}":
+                exchange.answer(401, b'{"error":"Unauthorized"}')
+                return
+            self.cdn.routes["/blob"] = ranged(self.contents[seen.query])
+            exchange.answer(307, b"", Location=f"{self.cdn.origin}/blob?X-Amz-Signature=SIGNED")
+        else:
+            exchange.answer(404, b'{"error":"No model"}')
+
+
+@pytest.fixture
+def civitai_site(desk: Desk, server: Server, cdn: Server) -> Civitai:
+    desk.given["civitai_origins"] = {"civitai.com": server.origin, "civitai.red": cdn.origin}
+    site = Civitai(server, cdn)
+    site.json["/api/v1/models/11"] = {"modelVersions": [{"id": 22}, {"id": 21}]}
+    site.json["/api/v1/model-versions/22"] = version(22, file(5, "ink.safetensors", INK))
+    site.json["/api/v1/model-versions/21"] = version(
+        21,
+        file(6, "../../oil.safetensors", OIL, primary=True),
+        file(7, "new.safetensors", NEW),
+        file(8, "data.zip", b"x", type="Training Data"),
+    )
+    site.contents = {"fileId=5": INK, "fileId=6": OIL, "fileId=7": NEW}
+    return site
+
+
+@pytest.mark.parametrize(
+    ("link", "content", "name"),
+    [
+        ("https://civitai.com/models/11", INK, "ink.safetensors"),
+        ("https://civitai.com/models/11/some-name", INK, "ink.safetensors"),
+        ("https://civitai.com/models/11?modelVersionId=21", OIL, "oil.safetensors"),
+        ("https://civitai.com/models/11/x?modelVersionId=21&fileId=7", NEW, "new.safetensors"),
+        (
+            "https://civitai.com/api/download/models/22?type=Model&format=SafeTensor",
+            INK,
+            "ink.safetensors",
+        ),
+        ("https://civitai.com/api/download/models/21", OIL, "oil.safetensors"),
+        ("https://civitai.com/model-versions/21", OIL, "oil.safetensors"),
+    ],
+)
+def test_civitai_links(
+    desk: Desk, civitai_site: Civitai, link: str, content: bytes, name: str
+) -> None:
+    civitai_site.token = "key"
+    got = desk(UrlSource(link), env={"CIVITAI_API_TOKEN": "key"})
+    assert got.path.read_bytes() == content
+    assert got.path == desk.root / "flux2-lora-edit" / "127.0.0.1" / name
+    sent = {seen.headers.get("authorization") for seen in civitai_site.server.requests}
+    assert sent == {"Bearer key"}
+    assert not any("authorization" in seen.headers for seen in civitai_site.cdn.requests)
+    note = json.loads(got.path.with_name(name + ".json").read_text())
+    assert note["trigger_words"] == ["ink style"]
+    assert "SIGNED" not in json.dumps(note) and '"key"' not in json.dumps(list(note.values()))
+    civitai_site.server.requests.clear()
+    assert desk(UrlSource(link)).path == got.path
+    assert not civitai_site.server.requests
+
+
+def test_civitai_refusals_differ(desk: Desk, civitai_site: Civitai) -> None:
+    civitai_site.token = "key"
+    source = UrlSource("https://civitai.com/models/11")
+    assert "CIVITAI_API_TOKEN" in (none := refusal(desk, source))
+    assert "refuses your API key" in (bad := refusal(desk, source, env={"CIVITAI_TOKEN": "x"}))
+    assert none != bad
+    assert "no such model" in refusal(desk, UrlSource("https://civitai.com/models/99"))
+    several = version(23, file(1, "a.safetensors", INK), file(2, "b.safetensors", OIL))
+    civitai_site.json["/api/v1/model-versions/23"] = several
+    said = refusal(desk, UrlSource("https://civitai.com/api/download/models/23"))
+    assert "fileId=1: a.safetensors" in said and "fileId=2: b.safetensors" in said
+    civitai_site.json["/api/v1/model-versions/24"] = version(24, file(3, "a.zip", INK))
+    assert "no .safetensors" in refusal(desk, UrlSource("https://civitai.com/model-versions/24"))
+
+
+def test_a_civitai_login_page_in_the_files_place(desk: Desk, civitai_site: Civitai) -> None:
+    civitai_site.server.routes["/api/download/models/22"] = lambda e: e.answer(
+        200, b"<html>", Content_Type="text/html"
+    )
+    said = refusal(desk, UrlSource("https://civitai.com/models/11"))
+    assert "CIVITAI_API_TOKEN" in said
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"files": 3}, {"files": [3, {"id": "x"}]}])
+def test_nonsense_from_civitai_is_said_so(desk: Desk, civitai_site: Civitai, answer: Any) -> None:
+    civitai_site.json["/api/v1/model-versions/22"] = answer
+    with pytest.raises(FetchError):
+        desk(UrlSource("https://civitai.com/models/11"))
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://civitai.com/models/1", "https://civitai.com"),
+        ("https://www.civitai.com/models/1", "https://civitai.com"),
+        ("https://civitai.green/models/1", "https://civitai.com"),
+        ("https://civitai.red/models/1", "https://civitai.red"),
+        ("https://CIVITAI.com:443/models/1", "https://civitai.com"),
+        ("https://civitai.com.evil.example/models/1", None),
+        ("https://evilcivitai.com/models/1", None),
+        ("https://civitai.com:8443/models/1", None),
+        ("https://civitai.com/user/1", None),
+        ("https://civitai.com/models/x", None),
+        ("https://civitai.com/models/1/a/b", None),
+    ],
+)
+def test_which_links_are_civitais(url: str, origin: str | None) -> None:
+    link = civitai.parse_link(url)
+    assert (link and link.origin) == origin
+
+
+# ---- places and names
+
+
+def test_the_first_root_that_can_be_written(
+    desk: Desk, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where a folder is wanted")
+    got = desk(HubSource("ann/ink"), roots=[blocked, tmp_path / "second"])
+    assert got.path.is_relative_to(tmp_path / "second")
+    # and it is found there from then on, whatever comes first
+    assert (
+        desk(HubSource("ann/ink"), roots=[tmp_path / "new", tmp_path / "second"]).path == got.path
+    )
+    said = refusal(desk, HubSource("ann/ink"), roots=[blocked])
+    assert str(blocked) in said
+    assert "(none is configured)" in refusal(desk, HubSource("ann/ink"), roots=[])
+
+
+def test_a_proxy_that_is_written_wrongly_is_said_so(desk: Desk) -> None:
+    env = {"FLUX2_LORA_EDIT_PROXY": "socks5://me:SECRET@proxy:1"}
+    said = refusal(desk, HubSource("ann/ink"), policy=None, env=env)
+    assert "FLUX2_LORA_EDIT_PROXY" in said and "SECRET" not in said
+
+
+def test_a_disk_that_fails_is_said_so(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    folder = desk.root / "flux2-lora-edit"
+    folder.mkdir(parents=True)
+    (folder / "ann--ink").write_text("a file where the folder is wanted")
+    assert "cannot be written" in refusal(desk, HubSource("ann/ink"))
+
+
+def test_what_the_fetched_files_take(desk: Desk, hub: Hub) -> None:
+    hub.add("ann/ink", {"ink.safetensors": INK})
+    assert Shelf([desk.root]).taken() == 0
+    desk(HubSource("ann/ink"))
+    assert Shelf([desk.root]).taken() == len(INK)
+
+
+def test_an_installed_file_is_not_fetched(desk: Desk) -> None:
+    assert "installed" in refusal(desk, InstalledSource("x.safetensors"))
+    assert origin_of(desk.root / "x.safetensors") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("ink.safetensors", "ink.safetensors"),
+        ("a/b\\c.safetensors", "c.safetensors"),
+        ("..", ""),
+        ("...safetensors", "safetensors"),
+        ("nul", "_nul"),
+        ("Com1.safetensors", "_Com1.safetensors"),
+        ("a:b*c?.safetensors", "a_b_c_.safetensors"),
+        ("x\x00\n.safetensors", "x__.safetensors"),
+        ("a" * 300 + ".safetensors", "a" * 108 + ".safetensors"),
+        (" .hidden. ", "hidden"),
+    ],
+)
+def test_safe_names(text: str, name: str) -> None:
+    assert safe_name(text) == name
+    assert os.sep not in name and len(name) <= 120
+
+
+@given(strategies.text(max_size=300))
+def test_any_text_makes_a_safe_name(text: str) -> None:
+    name = safe_name(text)
+    assert not set(name) & set('/\\:*?"<>|\0\r\n')
+    assert name not in (".", "..") and len(name) <= 121
+    assert name == name.strip(". ")
+    lora_name = safe_lora_name(text)
+    assert lora_name is None or lora_name.lower().endswith(".safetensors")
+    name_of_header(text)
+
+
+def test_names_that_are_no_loras() -> None:
+    assert safe_lora_name(".safetensors") is None
+    assert safe_lora_name("a.safetensors.exe") is None
+    assert name_of_header(None) is None
+
+
+def test_default_policy_is_public_only(desk: Desk, server: Server) -> None:
+    assert AddressPolicy.from_environment({}) == PUBLIC_ONLY
+    with pytest.raises(AddressRefused):
+        desk(UrlSource(server.origin + "/x.safetensors"), policy=None)
+    assert server.connections == 0
