@@ -117,9 +117,9 @@ class FusedAdapter(WeightAdapterBase):
         """Apply every step to ``weight`` in place; strength_model and offset are done already."""
         steps = unpack(_on(weight.device, self.weights))
         if not _is_identity(function, weight):
-            changed = weight.float()
-            _apply(steps, changed, 1.0)
-            weight += function((changed - weight.float()) * strength).to(weight.dtype)
+            changed = weight.to(torch.float32, copy=True)
+            _apply(steps, changed, strength)
+            weight += function(changed - weight.float()).to(weight.dtype)
             return weight
         if weight.dtype in _COMPUTED and weight.is_contiguous():
             _apply(steps, weight, strength)
@@ -143,7 +143,7 @@ def _apply(steps: tuple[Step, ...], weight: Tensor, strength: float) -> None:
 
 def _is_identity(function: Callable[[Tensor], Tensor], weight: Tensor) -> bool:
     """Whether the host's patch function leaves a change as it is; the probe takes no memory."""
-    probe = weight.new_zeros(()).expand(weight.shape)
+    probe = torch.zeros((), dtype=weight.dtype, device=weight.device).expand(weight.shape)
     return function(probe) is probe
 
 

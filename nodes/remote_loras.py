@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from ..lora_loader.source import HubSource, Source, SourceError, UrlSource, parse_hub, parse_url
+from ..lora_loader.shelf import origin_of
+from ..lora_loader.source import HubSource, Source, SourceError, UrlSource, parse_hub
 from ..lora_loader.stack import LoraEntry, as_entries
-from ..network.record import read_record, record_of
 from ..remote.errors import InvalidInput
 from ..remote.payload import MAX_LORAS, RemoteLora
 from .lora_slots import installed_path
@@ -71,20 +71,11 @@ def hub_address(source: HubSource, slot: str) -> str:
     return f"https://huggingface.co/{source.repo}/resolve/{revision}/{quote(source.file)}"
 
 
-def _origin(name: str) -> HubSource | UrlSource | None:
-    """Where an installed file was fetched from, by the record beside it; None if unknown."""
+def _origin(name: str) -> Source | None:
+    """Where an installed file was fetched from, by the note beside it; None if unknown."""
     try:
-        record = read_record(record_of(installed_path(name))) or {}
+        source = origin_of(installed_path(name))
+        # The note is a file like any other: what it names is checked as if it had been typed.
+        return parse_hub(source.describe()) if isinstance(source, HubSource) else source
     except SourceError:
         return None
-    texts = {key: value for key, value in record.items() if isinstance(value, str) and value}
-    try:
-        if "repo" in texts and "file" in texts:
-            revision = texts.get("commit") or texts.get("revision")
-            at = f"@{revision}" if revision else ""
-            return parse_hub(f"{texts['repo']}{at}:{texts['file']}")
-        if urlsplit(texts.get("url", "")).scheme == "https":
-            return parse_url(texts["url"])
-    except (SourceError, ValueError):
-        return None
-    return None

@@ -60,7 +60,7 @@ class Plan(NamedTuple):
         return [payload["seed"] for payload in self.payloads]
 
 
-def make_plan(chosen: Chosen, policy: AddressPolicy, interrupted) -> Plan:  # noqa: ANN001
+def make_plan(chosen: Chosen, policy: AddressPolicy, interrupted) -> Plan:
     """Everything checked and encoded, nothing sent; for a worker thread. Raises InvalidInput."""
     if chosen.mode not in MODES:
         raise InvalidInput("mode", f"mode is '{chosen.mode}'; it takes {', '.join(MODES)}.")
@@ -130,7 +130,7 @@ def _auto_size(
     pictures: list[tuple[str, torch.Tensor]],
     urls: list[str],
     policy: AddressPolicy,
-    interrupted,  # noqa: ANN001
+    interrupted,
 ) -> tuple[str, list[str]]:
     if pictures:
         height, width = pictures[0][1].shape[:2]

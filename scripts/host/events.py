@@ -68,9 +68,13 @@ class Result:
         )
 
     def images(self, node: str | None = None) -> list[dict[str, str]]:
-        """The images that a node (or all of them) put out, as ``Client.view`` takes them."""
+        """The images that a node (or all of them) saved, as ``Client.view`` takes them.
+
+        Pictures that a node only shows (``"type": "temp"``) are in ``outputs`` alone.
+        """
         outputs = self.outputs if node is None else {node: self.outputs.get(node, {})}
-        return [image for output in outputs.values() for image in output.get("images", [])]
+        images = [image for output in outputs.values() for image in output.get("images", [])]
+        return [image for image in images if image["type"] == "output"]
 
 
 class Recorder:

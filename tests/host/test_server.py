@@ -11,7 +11,7 @@ from PIL import Image
 
 from host import models, stock
 from host import server as servers
-from host.client import PromptRefused
+from host.client import Client, PromptRefused
 
 pytestmark = pytest.mark.host
 
@@ -94,6 +94,14 @@ def test_interrupt_stops_sampling_within_a_step(client, stock_models):
     assert result.status == "interrupted"
     assert time.monotonic() - asked[0] < 5
     assert client.run(stock.edit(stock_models).prompt).status == "success"
+
+
+def test_a_client_that_leaves_takes_its_work_along(server, client, stock_models):
+    with Client(server.url) as leaving:
+        for seed in (1, 2):
+            leaving.queue(stock.edit(stock_models, steps=4000, seed=seed).prompt)
+    # With 8000 steps in front of it this would not end in time.
+    assert client.run(stock.edit(stock_models, seed=3).prompt, 30).status == "success"
 
 
 def test_an_upload_is_a_usable_input(client, stock_models):

@@ -1,0 +1,98 @@
+"""A picture from the graph as a ``data:`` address, within the caps that RunComfy's nodes use.
+
+The API has no upload; RunComfy's own pack sends pictures inside the request, at most 6 MiB and
+32 MP each and 64 MiB in all (runcomfy-com/comfyui-runcomfy-partner-nodes).
+"""
+
+import base64
+import io
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .errors import InvalidInput
+
+MAX_PICTURE_BYTES = 6 * 1024 * 1024
+MAX_PICTURE_PIXELS = 32_000_000
+MAX_REQUEST_BYTES = 64 * 1024 * 1024
+
+_JPEG_QUALITIES = (95, 90, 85, 75, 60)
+_WEBP_SIDE = 16383
+_JPEG_SIDE = 65500
+
+
+class Encoded(NamedTuple):
+    """``address``: the data URI. ``notice``: what was changed to make it fit, or empty."""
+
+    address: str
+    notice: str
+
+
+def encode(pixels: np.ndarray, name: str, max_bytes: int = MAX_PICTURE_BYTES) -> Encoded:
+    """One picture, float [height, width, 1, 3 or 4] in 0..1, as a data URI.
+
+    Values are clipped and rounded to 8 bit (NaN becomes 0), alpha is laid on white. PNG first;
+    over the cap lossless WebP, then JPEG of falling quality, with a notice. Raises InvalidInput,
+    naming ``name``.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
+        raise InvalidInput(name, f"{name} is no picture (its shape is {tuple(pixels.shape)}).")
+    height, width = pixels.shape[:2]
+    if width * height > MAX_PICTURE_PIXELS:
+        raise InvalidInput(
+            name,
+            f"{name} has {width} x {height} pixels; {MAX_PICTURE_PIXELS // 10**6} MP is the most "
+            "that RunComfy takes. Scale it down first (Scale Image to Total Pixels).",
+        )
+    image = Image.fromarray(_on_white(pixels))
+    data, kind, change = _fit(image, max_bytes)
+    if data is None:
+        raise InvalidInput(
+            name, f"{name} does not fit into {max_bytes / 2**20:g} MiB. Scale it down first."
+        )
+    address = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return Encoded(address, f"{name} was sent as {change}: its PNG is too large." if change else "")
+
+
+def _on_white(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [height, width, 3]."""
+    values = np.nan_to_num(pixels.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+    rgb = values[..., :3] if values.shape[2] > 1 else np.repeat(values, 3, axis=2)
+    if values.shape[2] == 4:
+        alpha = values[..., 3:]
+        rgb = rgb * alpha + (1.0 - alpha)
+    return (rgb * 255.0 + 0.5).astype(np.uint8)
+
+
+def _fit(image: Image.Image, max_bytes: int) -> tuple[bytes | None, str, str]:
+    """(bytes, type, what was changed), the first way that fits; no bytes if none does."""
+    if len(data := _saved(image, "PNG", compress_level=6)) <= max_bytes:
+        return data, "png", ""
+    if max(image.size) <= _WEBP_SIDE:
+        data = _saved(image, "WEBP", lossless=True, quality=50, method=2)
+        if len(data) <= max_bytes:
+            return data, "webp", "lossless WebP"
+    if max(image.size) <= _JPEG_SIDE:
+        for quality in _JPEG_QUALITIES:
+            data = _saved(image, "JPEG", quality=quality, subsampling=0)
+            if len(data) <= max_bytes:
+                return data, "jpeg", f"JPEG of quality {quality}"
+    return None, "", ""
+
+
+def _saved(image: Image.Image, kind: str, **options: int | bool) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def check_request(addresses: list[str], max_bytes: int = MAX_REQUEST_BYTES) -> None:
+    """Refuse pictures that fit alone but not together. Raises InvalidInput."""
+    total = sum(len(address) for address in addresses)
+    if total > max_bytes:
+        raise InvalidInput(
+            "image_1",
+            f"The pictures take {total / 2**20:.1f} MiB together; {max_bytes / 2**20:g} MiB is the "
+            "most of one request. Use fewer or smaller pictures, or addresses in image_urls.",
+        )

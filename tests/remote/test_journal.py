@@ -1,0 +1,188 @@
+"""The record of paid requests: durable, shared, bounded, private, per account."""
+
+import json
+import multiprocessing
+import os
+import stat
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import filelock
+import pytest
+from remote_support import PROMPT, journal_of, new_token, payload
+
+from flux2_lora_edit.remote import journal as record
+from flux2_lora_edit.remote.errors import JournalError
+from flux2_lora_edit.remote.journal import Journal
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return journal_of(tmp_path / "private", "token-a")
+
+
+def later(journal: Journal, session: str = "another") -> Journal:
+    """The same user's ComfyUI, started anew."""
+    return replace(journal, session=session)
+
+
+def test_a_request_from_intent_to_delivery(journal: Journal) -> None:
+    entry = journal.intend("model", payload())
+    assert [e.state for e in journal.entries()] == ["submitting"]
+    entry = journal.mark(entry, record.ACCEPTED, "id-1")
+    entry = journal.mark(entry, "delivered")
+    (found,) = journal.entries()
+    assert found == entry
+    assert (found.state, found.request_id, found.is_open) == ("delivered", "id-1", False)
+    assert later(journal).open_requests() == []
+
+
+@pytest.mark.parametrize("state", sorted(record.OPEN_STATES))
+def test_what_a_dead_process_left_is_open(journal: Journal, state: str) -> None:
+    entry = journal.mark(journal.intend("model", payload()), state, "id-1")
+    assert [e.key for e in later(journal).open_requests()] == [entry.key]
+    mine = [e.key for e in journal.open_requests()]
+    assert mine == ([entry.key] if state in ("unknown", "left") else []), "not its own running ones"
+
+
+def test_another_account_sees_nothing_and_may_not_resume(journal: Journal, tmp_path: Path) -> None:
+    journal.mark(journal.intend("model", payload()), record.ACCEPTED, "id-1")
+    stranger = journal_of(tmp_path / "private", "token-b", "another")
+    assert stranger.open_requests() == []
+    with pytest.raises(JournalError, match="another RunComfy token") as caught:
+        stranger.adopt("id-1")
+    assert caught.value.request_id == "id-1"
+    assert later(journal).adopt("id-1").model == "model"
+
+
+def test_an_id_from_elsewhere_may_be_resumed_and_writes_nothing(journal: Journal) -> None:
+    entry = journal.adopt("id-9")
+    assert (entry.request_id, entry.account) == ("id-9", journal.account)
+    assert not journal.path.exists()
+    journal.mark(entry, "delivered")
+    assert [e.request_id for e in journal.entries()] == ["id-9"]
+
+
+def test_an_id_once_known_stays_known(journal: Journal) -> None:
+    entry = journal.intend("model", payload())
+    journal.mark(entry, record.LEFT, "id-1")  # the late thread, with the answer
+    journal.mark(entry, record.UNKNOWN)  # the one who gave up waiting, without it
+    (found,) = journal.entries()
+    assert (found.state, found.request_id) == ("unknown", "id-1")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b'{"key": "half', b"\x00\xff\n", b"[]\n", b'{"key": 1}\n', b"null\n", b'"x"\n',
+     b'{"key":"k","state":"odd","model":"","account":"","payload":"","session":"","started":0,'
+     b'"changed":0,"request_id":""}\n', b"[" * 50_000],
+)  # fmt: skip
+def test_a_torn_or_foreign_line_harms_no_other(journal: Journal, damage: bytes) -> None:
+    journal.intend("model", payload())
+    with open(journal.path, "ab") as file:
+        file.write(damage)
+    journal.mark(journal.intend("model", payload()), record.ACCEPTED, "id-2")
+    assert [e.state for e in journal.entries()] == ["submitting", "accepted"]
+
+
+def test_nothing_of_the_request_is_in_it(journal: Journal) -> None:
+    body = payload(images=["data:image/png;base64,QUJD", "https://example.com/my-picture.png"])
+    journal.mark(journal.intend("model", body), record.ACCEPTED, "id-1")
+    text = journal.path.read_text(encoding="utf-8")
+    for secret in ("token-a", PROMPT, "QUJD", "my-picture", "0123456789abcdef"):
+        assert secret not in text
+    keys = set(json.loads(text.splitlines()[0]))
+    assert keys == {"key", "state", "model", "account", "payload", "session", "started",
+                    "changed", "request_id"}  # fmt: skip
+    # The fingerprint is salted: a guessed prompt cannot be confirmed from the file alone.
+    other = replace(journal, salt=b"other").intend("model", body)
+    assert other.payload != journal.entries()[0].payload
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_it_is_its_owners_alone(journal: Journal) -> None:
+    old = os.umask(0)
+    try:
+        journal.intend("model", payload())
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(journal.folder.stat().st_mode) == 0o700
+    for file in journal.folder.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+
+
+def test_it_stays_bounded_and_keeps_what_is_open(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "COMPACT_BYTES", 20_000)
+    monkeypatch.setattr(record, "MAX_ENTRIES", 20)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # the disk is not what is tested
+    kept = [journal.mark(journal.intend("m", {}), record.LEFT, f"open-{n}") for n in range(5)]
+    sizes = []
+    for number in range(150):
+        journal.mark(journal.intend("m", {}), "delivered", f"id-{number}")
+        sizes.append(journal.path.stat().st_size)
+    assert max(sizes) < 25_000 and min(sizes[60:]) < 12_000, "grows, and is cut"
+    assert {e.key for e in kept} <= {e.key for e in journal.entries()}
+    assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
+
+
+def test_what_is_open_for_a_month_is_let_go(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "COMPACT_BYTES", 0)
+    old = replace(journal, now=lambda: 1000.0)
+    old.mark(old.intend("m", {}), record.LEFT, "old")
+    new = replace(journal, now=lambda: 1000.0 + 31 * 86400)
+    new.mark(new.intend("m", {}), record.LEFT, "new")
+    assert [e.request_id for e in new.entries()] == ["new"]
+
+
+def test_a_journal_that_cannot_be_written_stops_the_money(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    journal = journal_of(tmp_path / "file" / "folder", new_token())
+    with pytest.raises(JournalError, match="nothing is submitted"):
+        journal.intend("model", payload())
+
+
+def test_a_held_lock_is_waited_for_and_bounded(journal: Journal) -> None:
+    journal.intend("model", payload())
+    held = filelock.FileLock(f"{journal.path}.lock", thread_local=False)
+    with held, pytest.raises(JournalError, match="locked"):
+        replace(journal, lock_s=0.05).intend("model", payload())
+    with held:
+        threading.Timer(0.15, held.release).start()
+        journal.intend("model", payload())
+
+
+def _write_many(folder: str, number: int) -> None:
+    journal = journal_of(Path(folder), "token-a", f"process-{number}")
+    for index in range(15):
+        journal.mark(journal.intend("m", {}), record.ACCEPTED, f"{number}-{index}")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+def test_processes_share_it_without_losing_a_line(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_write_many, args=(str(tmp_path), n)) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+        assert worker.exitcode == 0
+    entries = journal_of(tmp_path, "token-a").entries()
+    assert len(entries) == 60 and {e.state for e in entries} == {"accepted"}
+    assert {e.request_id for e in entries} == {f"{n}-{i}" for n in range(4) for i in range(15)}
+
+
+def test_each_line_is_on_the_disk_before_the_call_returns(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(handle) or real(handle))
+    journal.intend("model", payload())
+    assert len(synced) == 2, "the file, and the folder that has its new name"
+    journal.mark(journal.entries()[0], record.LEFT)
+    assert len(synced) == 3

@@ -1,0 +1,320 @@
+"""The node's own parts: LoRAs as the API names them, pictures in order, outputs, fingerprint."""
+
+import asyncio
+import importlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from remote_support import MODEL, new_token
+from standin_server import Standin
+
+from flux2_lora_edit.lora_loader.source import HubSource, InstalledSource, UrlSource
+from flux2_lora_edit.lora_loader.stack import LoraEntry
+from flux2_lora_edit.network.address import PUBLIC_ONLY
+from flux2_lora_edit.remote.batch import Request
+from flux2_lora_edit.remote.decode import Picture
+from flux2_lora_edit.remote.errors import InvalidInput, JobFailed
+from flux2_lora_edit.remote.payload import MAX_SEED
+from flux2_lora_edit.remote.price import Price
+from flux2_lora_edit.remote.states import Phase, read_result
+
+
+@pytest.fixture
+def room(comfy_inprocess: None):  # noqa: ANN201
+    """The node room's modules by name; they need a ComfyUI."""
+    names = ("remote_loras", "runcomfy", "runcomfy_inputs", "runcomfy_outputs", "runcomfy_account",
+             "runcomfy_run")  # fmt: skip
+    return SimpleNamespace(
+        **{name: importlib.import_module(f"flux2_lora_edit.nodes.{name}") for name in names}
+    )
+
+
+@pytest.fixture
+def home(room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user directory and an environment without any login."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "YOUR_API_TOKEN", "RUNCOMFY_API_BASE",
+                 "XDG_CONFIG_HOME"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def entry(source, scale: float = 1.0, slot: str = "LoRA slot 1") -> LoraEntry:
+    return LoraEntry(source.describe(), scale, scale, source, slot)
+
+
+@pytest.mark.parametrize(
+    ("source", "path"),
+    [
+        (HubSource("owner/repo"), "owner/repo"),
+        (HubSource("owner/repo", None, "a.safetensors"),
+         "https://huggingface.co/owner/repo/resolve/main/a.safetensors"),
+        (HubSource("owner/repo", "v1", "d/a b.safetensors"),
+         "https://huggingface.co/owner/repo/resolve/v1/d/a%20b.safetensors"),
+        (HubSource("owner/repo", "refs/pr/3", "a.safetensors"),
+         "https://huggingface.co/owner/repo/resolve/refs%2Fpr%2F3/a.safetensors"),
+        (UrlSource("https://example.com/a?token=1"), "https://example.com/a?token=1"),
+    ],
+)  # fmt: skip
+def test_hub_and_web_sources_pass(room, source, path: str) -> None:
+    (lora,) = room.remote_loras.remote_loras([entry(source, 0.5)])
+    assert (lora.path, lora.scale, lora.slot) == (path, 0.5, "LoRA slot 1")
+
+
+@pytest.fixture
+def loras_folder(room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "loras"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("mine.safetensors", "sub/fetched.safetensors", "web.safetensors"):
+        (folder / name).write_bytes(b"x")
+    monkeypatch.setattr(
+        room.remote_loras, "installed_path", lambda name: folder / name.replace("\\", "/")
+    )
+    return folder
+
+
+def test_a_file_of_this_machine_is_refused_with_its_slot(room, loras_folder: Path) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        room.remote_loras.remote_loras(
+            [
+                entry(HubSource("a/b")),
+                entry(InstalledSource("mine.safetensors"), slot="LoRA slot 2"),
+            ]
+        )
+    text = str(caught.value)
+    assert text.startswith("LoRA slot 2 is a file on this machine") and "hugging face" in text
+    assert text.endswith("\nmine.safetensors") and caught.value.field == "lora_stack"
+
+
+@pytest.mark.parametrize(
+    ("record", "path"),
+    [
+        ({"repo": "o/r", "file": "f.safetensors", "revision": "abc123"},
+         "https://huggingface.co/o/r/resolve/abc123/f.safetensors"),
+        ({"repo": "o/r", "file": "f.safetensors"},
+         "https://huggingface.co/o/r/resolve/main/f.safetensors"),
+        ({"url": "https://example.com/f.safetensors"}, "https://example.com/f.safetensors"),
+    ],
+)  # fmt: skip
+def test_a_fetched_file_goes_by_where_it_came_from(
+    room, loras_folder: Path, record: dict, path: str
+) -> None:
+    (loras_folder / "sub" / "fetched.safetensors.json").write_text(json.dumps(record))
+    stack = [("sub/fetched.safetensors", 1.0, 1.0)]  # of another pack: a plain tuple
+    assert room.remote_loras.remote_loras(stack)[0].path == path
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["{", "[]", '{"repo": "../../x", "file": "f.safetensors"}', '{"url": "http://example.com/f"}',
+     '{"url": "file:///etc/passwd"}', '{"repo": 5, "file": []}', '{"url": "https://u:p@x/f"}'],
+)  # fmt: skip
+def test_a_bad_record_is_no_source(room, loras_folder: Path, record: str) -> None:
+    (loras_folder / "web.safetensors.json").write_text(record)
+    with pytest.raises(InvalidInput, match="file on this machine"):
+        room.remote_loras.remote_loras([entry(InstalledSource("web.safetensors"))])
+
+
+@pytest.mark.parametrize("scale", [-0.5, 4.05])
+def test_strengths_that_the_api_does_not_take(room, scale: float) -> None:
+    with pytest.raises(InvalidInput, match="LoRA slot 1: its strength is"):
+        room.remote_loras.remote_loras([entry(HubSource("a/b"), scale)])
+
+
+def test_absent_ones_do_not_count_and_four_are_too_many(room) -> None:
+    hub = entry(HubSource("a/b"))
+    off = LoraEntry("x", 0.0, 1.0, HubSource("c/d"), "LoRA slot 2")
+    assert len(room.remote_loras.remote_loras([hub, off, hub, hub])) == 3
+    assert room.remote_loras.remote_loras(None) == []
+    with pytest.raises(InvalidInput, match="4 enabled LoRAs"):
+        room.remote_loras.remote_loras([hub] * 4)
+    with pytest.raises(InvalidInput, match="revision but no file"):
+        room.remote_loras.remote_loras([entry(HubSource("a/b", "v1"))])
+
+
+def chosen(room, **changes):  # noqa: ANN201
+    base = room.runcomfy_inputs.Chosen(
+        "a cat", "auto", "auto", 2.5, 28, 7, "png", 1, (None, None, None), "", None
+    )
+    return base._replace(**changes)
+
+
+def plan(room, **changes):  # noqa: ANN201
+    return room.runcomfy_inputs.make_plan(chosen(room, **changes), PUBLIC_ONLY, lambda: False)
+
+
+def test_auto_is_text_to_image_until_there_is_a_picture(room) -> None:
+    assert plan(room).schema.model_id == "blackforestlabs/flux-2/lora"
+    assert plan(room).size == "landscape_4_3"
+    edit = plan(room, images=(None, torch.zeros(1, 90, 160, 3), None))
+    assert edit.schema.model_id.endswith("/edit") and edit.size == "landscape_16_9"
+    assert edit.notices == ["Pictures are numbered without gaps: in the prompt image_2 is image 1."]
+    square = plan(room, images=(torch.zeros(1, 9, 9, 3), None, None), image_size="portrait_4_3")
+    assert square.size == "portrait_4_3" and square.notices == []
+
+
+def test_batches_spread_and_sizes_mix(room) -> None:
+    many = plan(room, images=(torch.rand(2, 8, 16, 3), torch.rand(1, 4, 4, 4), None))
+    assert len(many.payloads[0]["image_urls"]) == 3
+    with pytest.raises(InvalidInput, match="4 connected pictures and 1 addresses"):
+        plan(room, images=(torch.rand(4, 8, 8, 3), None, None), image_urls="https://a.example/b")
+    with pytest.raises(InvalidInput, match="takes no picture"):
+        plan(room, mode="text to image", images=(torch.rand(1, 8, 8, 3), None, None))
+    with pytest.raises(InvalidInput, match="no picture to edit"):
+        plan(room, mode="edit")
+    with pytest.raises(InvalidInput, match="mode is 'video'"):
+        plan(room, mode="video")
+
+
+def test_seeds_of_a_batch(room) -> None:
+    assert plan(room, batch_count=3).seeds == [7, 8, 9]
+    assert plan(room, seed=MAX_SEED, batch_count=2).seeds == [MAX_SEED, 0]
+    drawn = plan(room, seed=-1, batch_count=2).seeds
+    assert 0 <= drawn[0] <= MAX_SEED and drawn[1] == (drawn[0] + 1) % (MAX_SEED + 1)
+    with pytest.raises(InvalidInput, match="seed is"):
+        plan(room, seed=MAX_SEED + 1)
+
+
+def test_the_size_of_an_address_that_cannot_be_read_is_said(room, monkeypatch) -> None:
+    inputs = room.runcomfy_inputs
+    monkeypatch.setattr(inputs, "picture_size", lambda *_: None)
+    unread = plan(room, image_urls="https://a.example/b.png")
+    assert unread.size == "square_hd" and "could not be read" in unread.notices[0]
+    monkeypatch.setattr(inputs, "picture_size", lambda *_: (900, 1600))
+    assert plan(room, image_urls="https://a.example/b.png").size == "portrait_16_9"
+
+
+def picture(height: int, width: int, value: float, mask: bool = False) -> Picture:
+    rgb = np.full((height, width, 3), value, np.float32)
+    return Picture(rgb, np.ones((height, width), np.float32) if mask else None)
+
+
+def test_neighbours_of_one_size_are_one_batch_and_none_is_left_out(room) -> None:
+    images, masks = room.runcomfy_outputs.as_batches(
+        [picture(4, 6, 0.1), picture(4, 6, 0.2, True), picture(8, 2, 0.3), picture(4, 6, 0.4)]
+    )
+    assert [tuple(i.shape) for i in images] == [(2, 4, 6, 3), (1, 8, 2, 3), (1, 4, 6, 3)]
+    assert [tuple(m.shape) for m in masks] == [(2, 4, 6), (1, 8, 2), (1, 4, 6)]
+    assert images[0].dtype == torch.float32 and masks[0][:, 0, 0].tolist() == [0.0, 1.0]
+    assert [round(float(i[-1].mean()), 3) for i in images] == [0.2, 0.3, 0.4]
+
+
+def request(phase: Phase, position: int | None = None) -> Request:
+    return Request(1, {}, phase=phase, position=position)
+
+
+def test_the_line_of_progress(room) -> None:
+    text = room.runcomfy_outputs.progress_text
+    price = Price(0.02, "image", "")
+    assert text([request(Phase.QUEUED, 3)], 12.4, price) == (
+        "In queue (position 3) · 12 s · $0.02 per image"
+    )
+    assert text([request(Phase.RUNNING)], 1, None) == "Running · 1 s"
+    several = [request(Phase.SUCCEEDED), request(Phase.QUEUED, 5), request(Phase.QUEUED, 2),
+               request(Phase.FAILED), request(Phase.RUNNING)]  # fmt: skip
+    assert text(several, 3, None) == (
+        "1 of 5 done · 1 running · 2 queued (position 2) · 1 failed · 3 s"
+    )
+
+
+def test_info_holds_what_is_promised_and_no_more(room) -> None:
+    done, failed = request(Phase.SUCCEEDED), request(Phase.FAILED)
+    done.outcome = room.runcomfy_outputs.Delivery(
+        read_result({"status": "succeeded", "output": "https://x/y?sig=1", "cost": 0.02}),
+        [picture(2, 2, 0)],
+    )
+    failed.error = JobFailed("no luck", "id-2")
+    done.payload = failed.payload = {"prompt": "secret words"}
+    text = room.runcomfy_outputs.info_text(MODEL, [done, failed], [], None, image_size="square")
+    info = json.loads(text)
+    assert info["cost_usd"] == 0.02 and [r["status"] for r in info["requests"]] == [
+        "succeeded", "failed",
+    ]  # fmt: skip
+    assert "secret" not in text and "sig=" not in text and "https" not in text
+
+
+def fingerprint(room, **inputs) -> str:
+    return room.runcomfy.Flux2EditRunComfy.fingerprint_inputs(**inputs)
+
+
+def test_the_fingerprint_is_the_account(room, home: Path, monkeypatch) -> None:
+    assert fingerprint(room, prompt="a") == "no account"
+    monkeypatch.setenv("RUNCOMFY_TOKEN", "token-one")
+    first = fingerprint(room, prompt="a")
+    assert first == fingerprint(room, prompt="a") and "token" not in first
+    monkeypatch.setenv("RUNCOMFY_TOKEN", "token-two")
+    assert fingerprint(room, prompt="a") != first
+    monkeypatch.setenv("RUNCOMFY_TOKEN", "token-one")
+    monkeypatch.setenv("RUNCOMFY_API_BASE", "http://127.0.0.1:1")
+    assert fingerprint(room, prompt="a") != first
+    monkeypatch.setenv("RUNCOMFY_API_BASE", "http://elsewhere")
+    assert fingerprint(room, prompt="a") == "no account"
+
+
+def test_a_resume_of_all_open_ones_runs_again_when_there_are_others(
+    room, home: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("RUNCOMFY_TOKEN", "token-one")
+    none = fingerprint(room, resume_request_id=" Open ")
+    journal = room.runcomfy_account.open_account().journal
+    journal.mark(journal.intend("m", {}), "left", "id-1")
+    assert fingerprint(room, resume_request_id="open") != none
+    assert "id-1" not in fingerprint(room, resume_request_id="")
+
+
+@pytest.mark.parametrize("name", ["batch_count", "timeout_minutes"])
+def test_ranges_are_checked_by_the_node_itself(room, home: Path, name: str) -> None:
+    node = room.runcomfy.Flux2EditRunComfy
+    inputs = {"prompt": "a", "mode": "auto", "image_size": "auto", "guidance_scale": 2.5,
+              "num_inference_steps": 28, "seed": 1, "output_format": "png", "batch_count": 1,
+              name: 0}  # fmt: skip
+    with pytest.raises(InvalidInput, match=f"{name} is 0"):
+        asyncio.run(node.execute(**inputs))
+
+
+def test_which_ids_are_resumed(room, home: Path, monkeypatch) -> None:
+    monkeypatch.setenv("RUNCOMFY_TOKEN", "token-one")
+    account, ids = room.runcomfy_account.open_account(), room.runcomfy_run._ids
+    assert ids(account, " a1 , b2\nb2;c3 ") == ["a1", "b2", "c3"]
+    with pytest.raises(InvalidInput, match="no open request"):
+        ids(account, "OPEN")
+    for entry_id in ("id-1", "id-2"):
+        account.journal.mark(account.journal.intend("m", {}), "left", entry_id)
+    account.journal.mark(account.journal.intend("m", {}), "unknown")
+    assert ids(account, "open") == ["id-1", "id-2"]
+    for text in ("a/b", "a " * 0 + "../x", " ".join(f"i{n}" for n in range(17))):
+        with pytest.raises(InvalidInput, match="resume_request_id takes"):
+            ids(account, text)
+
+
+def test_it_is_not_offered_where_api_nodes_are_off(room) -> None:
+    assert room.runcomfy.hosted_nodes(True) == []
+    assert room.runcomfy.hosted_nodes(False) == [room.runcomfy.Flux2EditRunComfy]
+
+
+def test_the_private_folder_is_one_that_comfyui_serves_to_nobody(room, home: Path) -> None:
+    import folder_paths
+
+    folder = room.runcomfy_account.folder()
+    assert folder.name.startswith(folder_paths.SYSTEM_USER_PREFIX)
+    assert folder_paths.get_public_user_directory(folder.name) is None
+
+
+def test_a_proxy_never_stands_before_this_machines_stand_in(
+    room, home: Path, monkeypatch, standin: Standin
+) -> None:
+    monkeypatch.setenv("RUNCOMFY_TOKEN", new_token())
+    monkeypatch.setenv("FLUX2_LORA_EDIT_PROXY", "http://127.0.0.1:9")
+    live = room.runcomfy_account.open_account()
+    assert live.api().session.proxies == {"https": "http://127.0.0.1:9"}
+    monkeypatch.setenv("RUNCOMFY_API_BASE", standin.origin)
+    local = room.runcomfy_account.open_account()
+    assert local.policy.proxy is None and local.policy.loopback_origins == {standin.origin}
+    assert local.api().price(MODEL)["price_unit"] == "image"

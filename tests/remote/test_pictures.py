@@ -1,0 +1,253 @@
+"""Pictures out (data URIs) and in (PNG, JPEG, WebP in every mode), and where they may come from."""
+
+import base64
+import io
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from standin_server.pictures import draw, png
+
+from flux2_lora_edit.network.address import PUBLIC_ONLY
+from flux2_lora_edit.remote.credentials import ApiOrigin
+from flux2_lora_edit.remote.decode import UnreadablePicture, decode, sniff
+from flux2_lora_edit.remote.encode import Encoded, check_request, encode
+from flux2_lora_edit.remote.errors import InvalidInput
+from flux2_lora_edit.remote.media import is_storage, storage_policy
+
+NOISE = np.random.default_rng(0).random((96, 64, 3), dtype=np.float32)
+
+
+def opened(encoded: Encoded) -> Image.Image:
+    head, data = encoded.address.split(",", 1)
+    image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+    assert head == f"data:image/{image.format.lower()};base64"
+    return image
+
+
+def test_a_png_of_the_clipped_and_rounded_values() -> None:
+    values = np.array([[-1.0, 0.0, 0.4999, 0.5, 1.0, 7.0, np.nan, np.inf, -np.inf]])
+    encoded = encode(np.repeat(values[..., None], 3, axis=2), "image_1")
+    pixels = np.asarray(opened(encoded))[0, :, 0]
+    assert pixels.tolist() == [0, 0, 127, 128, 255, 255, 0, 255, 0]
+    assert encoded.notice == ""
+
+
+def test_every_eight_bit_value_survives_the_way_there_and_back() -> None:
+    ramp = (np.arange(256, dtype=np.float32) / 255).reshape(16, 16, 1).repeat(3, axis=2)
+    buffer = io.BytesIO()
+    opened(encode(ramp, "image_1")).save(buffer, "PNG")
+    assert np.array_equal(decode(buffer.getvalue()).rgb, ramp)
+
+
+def test_alpha_is_laid_on_white_and_grey_becomes_rgb() -> None:
+    rgba = np.array([[[1, 0, 0, 1], [1, 0, 0, 0.5], [1, 0, 0, 0]]], dtype=np.float32)
+    assert np.asarray(opened(encode(rgba, "i")))[0].tolist() == [
+        [255, 0, 0], [255, 128, 128], [255, 255, 255],
+    ]  # fmt: skip
+    assert opened(encode(np.full((2, 3, 1), 0.2), "i")).mode == "RGB"
+
+
+def test_over_the_cap_it_is_webp_without_loss_then_jpeg() -> None:
+    smooth = np.linspace(0, 1, 256 * 256 * 3, dtype=np.float32).reshape(256, 256, 3)
+    size = len(opened_bytes(encode(smooth, "i")))
+    webp = encode(smooth, "image_2", size - 1)
+    assert opened(webp).format == "WEBP" and "image_2 was sent as lossless WebP" in webp.notice
+    assert np.array_equal(
+        np.asarray(opened(webp).convert("RGB")), np.asarray(opened(encode(smooth, "i")))
+    )
+    jpeg = encode(NOISE, "image_2", 9000)
+    assert opened(jpeg).format == "JPEG" and "JPEG of quality" in jpeg.notice
+    assert len(opened_bytes(jpeg)) <= 9000
+    with pytest.raises(InvalidInput, match="does not fit"):
+        encode(NOISE, "image_2", 300)
+
+
+def opened_bytes(encoded: Encoded) -> bytes:
+    return base64.b64decode(encoded.address.split(",", 1)[1])
+
+
+def test_too_many_pixels_or_no_picture_at_all() -> None:
+    huge = np.broadcast_to(np.float32(0), (8000, 4001, 3))
+    with pytest.raises(InvalidInput, match="4001 x 8000 pixels; 32 MP"):
+        encode(huge, "image_3")
+    for shape in ((4, 4), (4, 4, 2), (0, 4, 3), (1, 4, 4, 3)):
+        with pytest.raises(InvalidInput, match="image_3"):
+            encode(np.zeros(shape), "image_3")
+
+
+def test_the_cap_of_a_request_is_of_all_its_pictures() -> None:
+    check_request(["x" * 50, "y" * 50], 100)
+    with pytest.raises(InvalidInput, match="together"):
+        check_request(["x" * 50, "y" * 51], 100)
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+RGB = Image.fromarray((NOISE * 255).astype(np.uint8))
+
+
+def as_float(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_the_three_formats(kind: str) -> None:
+    data = saved(RGB, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    picture = decode(data)
+    assert sniff(data) == kind and picture.mask is None
+    assert picture.rgb.dtype == np.float32 and picture.rgb.shape == (96, 64, 3)
+    assert np.array_equal(picture.rgb, as_float(Image.open(io.BytesIO(data))))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB"])
+def test_modes_without_alpha(mode: str) -> None:
+    image = RGB.quantize(16) if mode == "P" else RGB.convert(mode)
+    picture = decode(saved(image, "PNG"))
+    assert picture.mask is None and np.array_equal(picture.rgb, as_float(image))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_becomes_a_mask(mode: str) -> None:
+    image = RGB.convert(mode)
+    alpha = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8), (96, 1)))
+    image.putalpha(alpha)
+    for kind in ("PNG", "WEBP") if mode == "RGBA" else ("PNG",):
+        options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+        picture = decode(saved(image, kind, **options))
+        assert picture.rgb.shape == (96, 64, 3)
+        assert np.allclose(picture.mask, 1 - np.asarray(alpha) / 255, atol=1e-6)
+        assert np.array_equal(picture.rgb, as_float(image.convert("RGBA")))
+
+
+def test_a_transparent_palette_becomes_a_mask() -> None:
+    image = RGB.quantize(4)
+    picture = decode(saved(image, "PNG", transparency=0))
+    assert np.array_equal(picture.mask, (np.asarray(image) == 0).astype(np.float32))
+
+
+def test_sixteen_bit_greys_keep_their_range_and_their_steps() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(">u2")
+    picture = decode(png(256, 1, [ramp.tobytes()], 16, 0))
+    assert np.allclose(picture.rgb[0, :, 0], ramp.astype(np.float32) / 65535)
+    assert len(np.unique(picture.rgb[0, :, 0])) == 256
+    fine = np.arange(1000, 1200).astype(">u2")
+    assert len(np.unique(decode(png(200, 1, [fine.tobytes()], 16, 0)).rgb)) == 200
+
+
+def test_sixteen_bit_rgb_keeps_its_range() -> None:
+    line = b"".join(struct.pack(">HHH", v, v, v) for v in range(0, 65536, 257))
+    picture = decode(png(256, 1, [line], 16, 2))
+    assert np.allclose(picture.rgb[0, :, 1], np.arange(256) / 255, atol=1 / 255)
+
+
+def test_cmyk_is_turned_into_rgb() -> None:
+    flat = Image.new("RGB", (16, 16), (200, 40, 90))
+    picture = decode(saved(flat.convert("CMYK"), "JPEG", quality=95))
+    assert np.allclose(picture.rgb.mean(axis=(0, 1)) * 255, (200, 40, 90), atol=6)
+
+
+def test_exif_orientation_is_honoured() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right by 90 degrees
+    image = Image.new("RGB", (64, 32), (0, 0, 0))
+    image.paste((255, 255, 255), (0, 0, 32, 32))  # the left half is white
+    picture = decode(saved(image, "JPEG", exif=exif, quality=95))
+    assert picture.rgb.shape == (64, 32, 3)
+    assert picture.rgb[:20].mean() > 0.95 and picture.rgb[-20:].mean() < 0.05
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_the_first_frame_of_an_animation(kind: str) -> None:
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 0, 255)))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = saved(first, kind, save_all=True, append_images=[second], **options)
+    assert decode(data).rgb[0, 0].tolist() == [1, 0, 0]
+
+
+def bomb(width: int, height: int) -> bytes:
+    data = bytearray(png(1, 1, [b"\0\0\0"]))
+    header = struct.pack(">II", width, height)
+    data[16:24] = header
+    import zlib
+
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "whole"),
+    [
+        (b"", "empty", False),
+        (b"<html>", "neither PNG, JPEG nor WebP", True),
+        (b"GIF89a" + b"\0" * 40, "neither", True),
+        (b"\x89PNG\r\n\x1a\n", "only begins", True),
+        (saved(RGB, "PNG")[:800], "damaged or cut", False),
+        (saved(RGB, "JPEG")[:800], "damaged or cut", False),
+        (bomb(9000, 9000), "9000 x 9000", True),
+        (bomb(60000, 60000), "absurd size", True),
+    ],
+)
+def test_what_is_not_decoded(data: bytes, words: str, whole: bool) -> None:
+    with pytest.raises(UnreadablePicture, match=words) as caught:
+        decode(data)
+    assert caught.value.whole is whole
+
+
+def test_the_cap_on_pixels_is_looked_at_before_decoding() -> None:
+    with pytest.raises(UnreadablePicture, match="64 x 96"):
+        decode(saved(RGB, "PNG"), max_pixels=64 * 96 - 1)
+    assert decode(saved(RGB, "PNG"), max_pixels=64 * 96).rgb.shape == (96, 64, 3)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
+def test_a_damaged_picture_is_only_ever_our_error(kind: str, data: st.DataObject) -> None:
+    raw = bytearray(saved(RGB.crop((0, 0, 16, 16)), kind))
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(raw)))
+    try:
+        picture = decode(bytes(raw[:cut]))
+    except UnreadablePicture:
+        return
+    assert picture.rgb.dtype == np.float32 and 0 <= picture.rgb.min() <= picture.rgb.max() <= 1
+
+
+def test_the_standins_pictures_are_decided_by_seed_and_prompt() -> None:
+    for kind in ("png", "jpeg", "webp"):
+        assert sniff(draw(24, 16, 1, "a", kind)) == kind.upper()
+        assert decode(draw(24, 16, 1, "a", kind)).rgb.shape == (16, 24, 3)
+    assert draw(24, 16, 1, "a") == draw(24, 16, 1, "a")
+    assert len({draw(24, 16, seed, prompt) for seed in (1, 2) for prompt in "ab"}) == 4
+
+
+LIVE = storage_policy(ApiOrigin("https://model-api.runcomfy.net", False), PUBLIC_ONLY)
+LOCAL = storage_policy(ApiOrigin("http://127.0.0.1:8199", True), PUBLIC_ONLY)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("runcomfy.net", True), ("files.runcomfy.net", True), ("a.b.runcomfy.com", True),
+        ("FILES.RUNCOMFY.NET.", True), ("runcomfy.net.evil.example", False),
+        ("evilruncomfy.net", False), ("runcomfy.org", False), ("127.0.0.1", False), ("", False),
+    ],
+)  # fmt: skip
+def test_storage_hosts(host: str, allowed: bool) -> None:
+    assert is_storage(host, LIVE) is allowed
+
+
+def test_a_standins_own_origin_and_no_other() -> None:
+    assert LIVE.loopback_origins == frozenset()
+    assert LOCAL.loopback_origins == {"http://127.0.0.1:8199"}
+    assert is_storage("127.0.0.1", LOCAL) and not is_storage("127.0.0.2", LOCAL)
+    plain = storage_policy(ApiOrigin("http://[::1]", True), PUBLIC_ONLY)
+    assert plain.loopback_origins == {"http://[::1]:80"}
