@@ -1,0 +1,64 @@
+"""What a file says of itself."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from flux2_lora_edit.lora_loader.info import describe_stack, trigger_words
+from flux2_lora_edit.lora_loader.source import SourceError
+from flux2_lora_edit.lora_loader.stack import LoraEntry
+from host import tiny_loras
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sidecar", "words"),
+    [
+        ({}, "", []),
+        ({"trigger_word": "inkstyle"}, "", ["inkstyle"]),
+        ({"modelspec.trigger_phrase": "ink, by hand"}, "", ["ink", "by hand"]),
+        ({"training_info": json.dumps({"trigger_word": "zed"})}, "", ["zed"]),
+        ({"training_info": "{"}, "", []),
+        ({}, "a photo\nin ink", ["a photo", "in ink"]),
+        (
+            {"ss_tag_frequency": json.dumps({"set": {"ink": 9, "cat": 12, "once": 1, "x": "2"}})},
+            "",
+            ["cat", "ink"],
+        ),
+        ({"ss_tag_frequency": json.dumps({"a": {"t": 2}}), "trigger_word": "w"}, "", ["w"]),
+    ],
+)
+def test_trigger_words(metadata, sidecar, words):
+    assert trigger_words(metadata, sidecar) == words
+
+
+def test_a_stack_in_words(tmp_path):
+    made = tiny_loras.diffusers()
+    metadata = made.metadata | {"modelspec.license": "apache-2.0", "trigger_word": "inkstyle"}
+    save_file({k: v.contiguous() for k, v in made.weights.items()}, tmp_path / "a", metadata)
+    (tmp_path / "a.txt").write_text("beside")
+    (tmp_path / "b").write_bytes(b"")
+    entries = [LoraEntry("a", 1.0, 1.0), LoraEntry("b", 1.0, 1.0), LoraEntry("c", 1.0, 1.0)]
+
+    def locate(entry):
+        if entry.name == "c":
+            raise SourceError("not on disk")
+        return tmp_path / entry.name
+
+    info, words = describe_stack(entries, locate)
+    for line in ("rank: 8", "alpha: 4", "trainer: diffusers", "licence: apache-2.0"):
+        assert line in info
+    assert "empty (0 bytes)" in info and "not on disk" in info
+    assert words == "inkstyle, beside"
+
+
+def test_an_empty_stack():
+    assert describe_stack([], lambda entry: None) == ("The stack is empty.", "")
+
+
+def test_long_metadata_is_cut(tmp_path):
+    weights = {"x.lora_A.weight": torch.ones(1, 1)}
+    save_file(weights, tmp_path / "a", {"modelspec.title": "x" * 5000 + "\n" * 50})
+    info, _ = describe_stack([LoraEntry("a", 1.0, 1.0)], lambda entry: tmp_path / entry.name)
+    assert len(info) < 1500

@@ -1,0 +1,299 @@
+"""A stack against a model's shapes: what is planned, what is refused, and the words for it."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from flux2_lora_edit.flux2.variants import NotFlux2Error, identify
+from flux2_lora_edit.lora_loader.files import LoraFiles
+from flux2_lora_edit.lora_loader.pipeline import LoraStackError, plan_stack
+from flux2_lora_edit.lora_loader.report import Report
+from flux2_lora_edit.lora_loader.stack import LoraEntry
+from host import tiny_loras
+from host.tiny import transformer_shapes
+
+H = 256
+
+
+def shapes(variant="dev", **sizes):
+    names = transformer_shapes(variant, **sizes).items()
+    return {f"diffusion_model.{n.replace('_norm.scale', '_norm.weight')}": s for n, s in names}
+
+
+MODEL = shapes()
+
+
+class Shelf:
+    """LoRA files in a folder, and stacks of them planned against a model."""
+
+    def __init__(self, folder):
+        self.folder, self.files, self.located = folder, LoraFiles(), []
+
+    def put(self, name, weights, metadata=None):
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        save_file({k: v.contiguous() for k, v in weights.items()}, path, metadata)
+        return name
+
+    def plan(self, *stack, model=MODEL, **how):
+        pairs = (item if isinstance(item, tuple) else (item, 1.0) for item in stack)
+        entries = [
+            LoraEntry(name, scale, scale, None, f"LoRA slot {slot}")
+            for slot, (name, scale) in enumerate(pairs, 1)
+        ]
+        return plan_stack(entries, model, locate=self.locate, files=self.files, **how)
+
+    def locate(self, entry):
+        self.located.append(entry.name)
+        return self.folder / entry.name
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    return Shelf(tmp_path)
+
+
+def pair(rows=H, columns=H, rank=4, value=0.01):
+    down = torch.full((rank, columns), value, dtype=torch.bfloat16)
+    return {"lora_A.weight": down, "lora_B.weight": torch.full((rows, rank), value).bfloat16()}
+
+
+def lora(stem="diffusion_model.double_blocks.0.img_attn.proj", **parts):
+    return {f"{stem}.{part}": tensor for part, tensor in (parts or pair()).items()}
+
+
+QKV_IN = "diffusion_model.double_blocks.0.img_attn.qkv"
+
+
+def test_one_weight_one_plan_whatever_the_trainers(shelf):
+    for name, made in (("a", tiny_loras.ai_toolkit()), ("b", tiny_loras.diffusers())):
+        shelf.put(f"{name}.safetensors", made.weights, made.metadata)
+    planned = shelf.plan("a.safetensors", ("b.safetensors", 0.5))
+    assert len(planned.plan) == 22
+    assert [(s.start, s.rows) for s in planned.plan[f"{QKV_IN}.weight"]] == [
+        (0, H), (H, H), (2 * H, H),
+    ]  # fmt: skip
+    assert len(planned.plan["diffusion_model.single_blocks.2.linear1.weight"]) == 1
+    assert [(r.matched, r.total) for r in planned.loras] == [(22, 22), (30, 30)]
+    assert planned.loras[1].file_scales == (0.5,)
+
+
+def test_scale_zero_is_not_even_located(shelf):
+    planned = shelf.plan(("missing.safetensors", 0.0))
+    assert planned.plan == {} and shelf.located == []
+
+
+def test_one_file_in_two_slots_is_one_at_the_sum(shelf):
+    shelf.put("a.safetensors", lora())
+    planned = shelf.plan(("a.safetensors", 0.25), ("a.safetensors", 0.5))
+    (steps,) = planned.plan.values()
+    assert len(steps) == 1 and steps[0].effect.scale * steps[0].scale == 0.75
+    assert len(planned.loras) == 1 and "twice" in planned.warnings[0]
+    assert shelf.plan(("a.safetensors", 0.5), ("a.safetensors", -0.5)).plan == {}
+
+
+def test_two_namings_of_one_module_add(shelf):
+    both = lora() | lora("lora_unet_double_blocks_0_img_attn_proj", **pair(value=0.02))
+    planned = shelf.plan(shelf.put("a.safetensors", both))
+    (steps,) = planned.plan.values()
+    assert steps[0].effect.up.shape[1] == 8
+    assert "two names" in planned.loras[0].notes[0]
+
+
+def test_the_same_part_twice_is_refused(shelf):
+    twice = lora() | {f"{QKV_IN[:-3]}proj.lora_down.weight": torch.ones(4, H)}
+    with pytest.raises(LoraStackError, match="same part twice"):
+        shelf.plan(shelf.put("a.safetensors", twice))
+
+
+def test_alpha_without_an_adapter_name_belongs_to_the_named_adapter(shelf):
+    named = {"lora_A.ink.weight": torch.ones(4, H), "lora_B.ink.weight": torch.ones(H, 4)}
+    planned = shelf.plan(shelf.put("a.safetensors", lora(**named, alpha=torch.tensor(1.0))))
+    assert planned.loras[0].file_scales == (0.25,)
+
+
+def test_settings_beside_a_file_count_where_they_are_surely_its_own(shelf):
+    config = json.dumps({"peft_type": "LORA", "lora_alpha": 1, "r": 4})
+    weights = lora("base_model.model.double_blocks.0.img_attn.proj")
+    for name in ("one/x.safetensors", "two/adapter_model.safetensors", "two/x.safetensors"):
+        shelf.put(name, weights)
+    for folder in ("one", "two"):
+        (shelf.folder / folder / "adapter_config.json").write_text(config)
+    assert shelf.plan("one/x.safetensors").loras[0].file_scales == (0.25,)
+    assert shelf.plan("two/adapter_model.safetensors").loras[0].file_scales == (0.25,)
+    other = shelf.plan("two/x.safetensors")
+    assert other.loras[0].file_scales == (1.0,) and "is not used" in other.warnings[0]
+
+
+def refusal(shelf, weights, metadata=None, **how):
+    name = shelf.put("styles/ink.safetensors", weights, metadata)
+    with pytest.raises(LoraStackError) as caught:
+        shelf.plan(name, **how)
+    text = str(caught.value)
+    assert text.startswith("LoRA slot 1") and text.endswith("\nstyles/ink.safetensors"), text
+    return text
+
+
+def test_another_width(shelf):
+    made = tiny_loras.ai_toolkit(hidden=384)
+    text = refusal(shelf, made.weights)
+    assert "trained for a FLUX.2 of width 384; the model is a FLUX.2 of width 256" in text
+
+
+@pytest.mark.parametrize(("width", "name"), [(6144, "dev"), (4096, "klein 9B"), (3072, "klein 4B")])
+def test_a_released_size_is_named(shelf, width, name):
+    text = refusal(shelf, lora(QKV_IN, **pair(3 * width, width, rank=1)))
+    assert f"trained for FLUX.2 {name} (width {width})" in text
+
+
+def test_deeper_than_the_model(shelf):
+    made = tiny_loras.ai_toolkit(double=5, single=3)
+    assert "at least 5 double and 3 single blocks" in refusal(shelf, made.weights)
+
+
+KLEIN_4B = shapes("klein-4b", hidden=3072, context=7680, double=5, single=20)
+
+
+@pytest.mark.parametrize(
+    ("stem", "rows", "columns"),
+    [
+        ("diffusion_model.double_blocks.0.img_mod.lin", 6 * 3072, 3072),
+        ("lora_unet_single_blocks_3_modulation_lin", 3 * 3072, 3072),
+        ("transformer.single_transformer_blocks.3.proj_out", 3072, 15360),
+        ("transformer.single_transformer_blocks.3.attn.to_q", 3072, 3072),
+        ("transformer.transformer_blocks.0.norm1.linear", 6 * 3072, 3072),
+        ("transformer.transformer_blocks.0.ff.net.0.proj", 4 * 3072, 3072),
+        ("diffusion_model.double_blocks.7.img_attn.qkv", 3 * 3072, 3072),
+        ("lora_unet_single_blocks_37_linear2", 3072, 15360),
+        ("diffusion_model.single_blocks.0.linear1", 21504, 3072),
+        ("diffusion_model.double_blocks.0.img_mlp.0", 4 * 3072, 3072),
+        ("diffusion_model.vector_in.in_layer", 3072, 768),
+    ],
+)
+def test_flux1_is_told_from_klein_4b(shelf, stem, rows, columns):
+    """The file's attention fits klein 4B's shapes; one more module gives it away."""
+    fits = lora("diffusion_model.double_blocks.0.img_attn.proj", **pair(3072, 3072, 1))
+    text = refusal(shelf, fits | lora(stem, **pair(rows, columns, 1)), model=KLEIN_4B)
+    assert "trained for FLUX.1" in text and "the model is FLUX.2 klein 4B" in text
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"ss_base_model_version": "flux1"},
+        {"modelspec.architecture": "flux-1-dev/lora"},
+        {"modelspec.architecture": "Flux.1-dev"},
+    ],
+)
+def test_flux1_is_told_by_its_metadata(shelf, metadata):
+    fits = lora(**pair(3072, 3072, 1))
+    assert "FLUX.1" in refusal(shelf, fits, metadata, model=KLEIN_4B)
+
+
+def test_a_klein_4b_lora_is_not_taken_for_flux1(shelf):
+    made = lora(**pair(3072, 3072, 1)) | lora(
+        "diffusion_model.single_blocks.19.linear1", **pair(9 * 3072, 3072, 1)
+    )
+    name = shelf.put("a.safetensors", made, {"ss_base_model_version": "flux2_klein_4b"})
+    planned = shelf.plan(name, model=KLEIN_4B)
+    assert planned.loras[0].trained_for == "FLUX.2 klein 4B (width 3072)"
+
+
+def test_warn_names_flux1_and_applies_what_fits(shelf):
+    mixed = lora(**pair(3072, 3072, 1)) | lora(
+        "diffusion_model.double_blocks.0.img_mod.lin", **pair(6 * 3072, 3072, 1)
+    )
+    planned = shelf.plan(shelf.put("a.safetensors", mixed), model=KLEIN_4B, on_mismatch="warn")
+    assert len(planned.plan) == 1 and "FLUX.1" in planned.warnings[0]
+
+
+PROJ = "diffusion_model.double_blocks.0.img_attn.proj"
+MLP = "diffusion_model.double_blocks.0.img_mlp.2"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({f"{MLP}.lora_A.weight": torch.ones(4, H), f"{MLP}.lora_B.weight": torch.ones(3 * H, 4)},
+         f"wrong shape: {MLP} was made for a weight of 768 x 256; the model's is 256 x 768"),
+        ({f"{MLP}.lora_A.weight": torch.ones(4, 3 * H)}, f"other half: {MLP} has down but not up"),
+        ({f"{MLP}.lora_B.weight": torch.ones(H, 4)}, f"other half: {MLP} has up but not down"),
+        ({f"{MLP}.diff": torch.full((H, 3 * H), torch.nan)}, f"infinity.*{MLP} holds NaN"),
+        ({f"{MLP}.alpha": torch.tensor(1.0)}, f"{MLP} has only alpha"),
+    ],
+)  # fmt: skip
+def test_misfits(shelf, change, words):
+    import re
+
+    assert re.search(words, refusal(shelf, lora() | change))
+    name = shelf.put("a.safetensors", lora() | change)
+    planned = shelf.plan(name, on_mismatch="warn")
+    assert list(planned.plan) == [f"{PROJ}.weight"] and MLP in planned.warnings[0]
+
+
+def test_nothing_matches(shelf):
+    text = refusal(shelf, lora("unet.down_blocks.0.attn1.to_q", **pair(64, 64)))
+    assert "matches none of the model's modules: its names are like unet.down_blocks" in text
+
+
+def test_no_tensors(shelf):
+    assert "no tensors" in refusal(shelf, {})
+
+
+def test_a_whole_model(shelf):
+    weights = {name: torch.zeros(shape) for name, shape in transformer_shapes("dev").items()}
+    assert "is a whole model" in refusal(shelf, weights)
+
+
+def test_a_damaged_file(shelf):
+    (shelf.folder / "a.safetensors").write_bytes(b"<!DOCTYPE html>" * 9)
+    with pytest.raises(LoraStackError, match=r"LoRA slot 1: The file is a web page.*\na\.saf"):
+        shelf.plan("a.safetensors", on_mismatch="warn")
+
+
+def test_unsupported_parts_are_named(shelf):
+    extra = {f"{PROJ}.lora_B.bias": torch.ones(H), "strange.module.lora_A.weight": torch.ones(1, 1)}
+    planned = shelf.plan(shelf.put("a.safetensors", lora() | extra))
+    (report,) = planned.loras
+    assert PROJ in report.unsupported[0] and report.unmatched == ("strange.module",)
+    assert len(planned.warnings) == 2
+
+
+def test_an_interrupt_goes_through(shelf):
+    shelf.put("a.safetensors", lora())
+
+    class Interrupted(Exception):
+        pass
+
+    def stop():
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        shelf.plan("a.safetensors", before_each=stop)
+
+
+def test_another_model_is_refused():
+    with pytest.raises(NotFlux2Error, match="FLUX.1"):
+        identify({"double_blocks.0.img_mod.lin.weight": (1, 1), "img_in.weight": (1, 1)})
+
+
+def test_the_reports_json_has_a_fixed_shape(shelf):
+    made = tiny_loras.ai_toolkit()
+    planned = shelf.plan(shelf.put("a.safetensors", made.weights, made.metadata))
+    report = Report(planned.model, "auto", "merge", "why", planned.loras, planned.warnings)
+    table = json.loads(report.to_json())
+    assert set(table) == {"schema", "model", "mode", "loras", "warnings"} and table["schema"] == 1
+    assert set(table["loras"][0]) == {
+        "slot", "name", "source", "trained_for", "trainer", "naming", "kinds", "ranks", "scale",
+        "file_scales", "matched", "total", "unmatched", "misshapen", "unpaired", "not_finite",
+        "unsupported", "notes", "order_matters",
+    }  # fmt: skip
+    assert "a.safetensors: matched 22/22, rank 8" in report.to_text()
+
+
+def test_a_transform_says_that_its_order_matters(shelf):
+    dora = lora(**pair(), dora_scale=torch.ones(H, 1))
+    planned = shelf.plan(shelf.put("a.safetensors", dora))
+    assert planned.loras[0].order_matters and planned.loras[0].kinds == {"DoRA": 1}

@@ -1,0 +1,80 @@
+"""Where alpha comes from when no tensor says it."""
+
+import json
+import math
+
+import pytest
+
+from flux2_lora_edit.lora_loader.scaling import config_settings, header_settings
+
+STEM = "transformer.transformer_blocks.0.attn.to_q"
+
+
+def from_header(**adapter):
+    return header_settings({"lora_adapter_metadata": json.dumps(adapter)})
+
+
+def prefixed(prefix, **adapter):
+    return from_header(**{f"{prefix}.{key}": value for key, value in adapter.items()})
+
+
+def test_diffusers_prefix_and_simpletuners_none():
+    assert prefixed("transformer", lora_alpha=4, r=16).scale(STEM, 16) == 0.25
+    assert from_header(lora_alpha=4, r=16).scale(STEM, 16) == 0.25
+
+
+def test_the_tensors_rank_counts_not_the_settings():
+    assert from_header(lora_alpha=4, r=16).scale(STEM, 8) == 0.5
+
+
+def test_rslora():
+    assert from_header(lora_alpha=4, r=16, use_rslora=True).scale(STEM, 16) == 1.0
+    assert math.isclose(from_header(lora_alpha=4, r=8, use_rslora=True).scale(STEM, 8), 4 / 8**0.5)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hits"),
+    [
+        ("to_q", True),
+        ("attn.to_q", True),
+        ("transformer_blocks.0.attn.to_q", True),
+        (r"transformer_blocks\.\d+\.attn\.to_q", True),
+        (".*attn.to_q", True),
+        ("^transformer_blocks.0.attn.to_q", True),
+        ("o_q", False),
+        ("to_k", False),
+        ("^attn.to_q", False),
+        ("transformer_blocks", False),
+    ],
+)
+def test_alpha_pattern(pattern, hits):
+    settings = from_header(lora_alpha=4, r=8, alpha_pattern={pattern: 16})
+    assert settings.scale(STEM, 8) == (2.0 if hits else 0.5)
+
+
+def test_a_pattern_made_to_hang_is_not_tried():
+    settings = from_header(lora_alpha=4, r=8, alpha_pattern={"(a+)+$": 16, "(.*)*x": 16, "(": 16})
+    assert settings.scale("a" * 4000, 8) == 0.5
+
+
+def test_a_text_encoders_settings_are_not_the_transformers():
+    assert prefixed("text_encoder", lora_alpha=4, r=16) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", "null", "[" * 100_000, '{"lora_alpha": "4"}', '{"lora_alpha": NaN}']
+)
+def test_nothing_to_be_had(text):
+    assert header_settings({"lora_adapter_metadata": text}) is None
+    assert config_settings(text) is None
+
+
+def test_raw_peft_configs_name_the_kind():
+    lora = config_settings(json.dumps({"peft_type": "LORA", "lora_alpha": 4, "r": 8}))
+    loha = config_settings(json.dumps({"peft_type": "LOHA", "alpha": 4, "r": 8}))
+    lokr = config_settings(
+        json.dumps({"peft_type": "LOKR", "alpha": 4, "r": 8, "rank_pattern": {"to_q": 2}})
+    )
+    assert (lora.kind, loha.kind, lokr.kind) == ("LoRA", "LoHa", "LoKr")
+    assert loha.scale(STEM, 8) == 0.5
+    assert lokr.scale(STEM, None) == 2.0 and lokr.scale("x.to_k", None) == 0.5
