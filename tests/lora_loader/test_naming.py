@@ -60,6 +60,19 @@ def test_parts(ending, part, adapter):
     assert reading == KeyParts(STEM, part, adapter)
 
 
+def test_the_last_part_counts_not_one_in_the_prefix():
+    assert split_key(f"my_lora_a.net.{STEM}.lora_B.weight")[0] == KeyParts(
+        f"my_lora_a.net.{STEM}", "up", ""
+    )
+
+
+def test_a_part_behind_a_prefix_that_reads_as_one():
+    """Two readings; the one whose stem is a module of the model counts."""
+    readings = split_key(f"my_lora_a.net.{STEM}.lokr_w1")
+    assert KeyParts(f"my_lora_a.net.{STEM}", "lokr_w1", "") in readings
+    assert [LAYOUT.resolve(reading.stem) is not None for reading in readings] == [False, True]
+
+
 @pytest.mark.parametrize("key", ["", "x", "lora_A", "....", "diffusion_model", "a" * 2000])
 def test_no_part(key):
     assert split_key(key) == []

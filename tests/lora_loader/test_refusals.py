@@ -192,6 +192,22 @@ def test_honest_metadata_is_no_reason_to_refuse(metadata, loaded, real_models, t
     assert not plan_ours(real_models[loaded], [(tmp_path / FILE, 1.0)]).stack.warnings
 
 
+@pytest.mark.parametrize("model_file", ["flux-2-klein-4b.safetensors", "FLUX.2-klein-base-4B.gguf"])
+def test_a_lora_of_the_undistilled_base_is_applied_with_a_warning(
+    model_file, real_models, tmp_path
+):
+    """klein base and klein distilled have the same shapes: only names tell them apart."""
+    metadata = {"ss_base_model_version": "black-forest-labs/FLUX.2-klein-base-4B"}
+    save_file(wrong_base.other_size("klein 4B"), tmp_path / FILE, metadata)
+    ours = plan_ours(real_models["klein 4B"], [(tmp_path / FILE, 1.0)], model_file=model_file)
+    assert ours.stack.plan, "a warning, not a refusal"
+    warnings = "\n".join(ours.stack.warnings)
+    if "base" in model_file:
+        assert not warnings
+    else:
+        says(warnings, "klein base", "distilled", model_file)
+
+
 def test_the_slot_that_is_wrong_is_the_one_named(dev, tmp_path):
     base, model = dev
     good = single(named("bfl", "diffusion_model.")(base, torch.Generator().manual_seed(5)))

@@ -75,8 +75,9 @@ class Ours(NamedTuple):
         return "\n".join([repr(self.stack.loras), *self.stack.warnings])
 
 
-def plan_ours(model: Any, files: Iterable[tuple[Path, float]], on_mismatch: str = "error") -> Ours:
-    """The pack's reading and checking of a stack against a MODEL's shapes."""
+def plan_ours(model: Any, files: Iterable[tuple[Path, float]], **how: str) -> Ours:
+    """The pack's reading and checking of a stack against a MODEL's shapes; ``how`` is
+    ``plan_stack``'s own."""
     from flux2_lora_edit.lora_loader.files import LoraFiles
     from flux2_lora_edit.lora_loader.patch import weight_shapes
     from flux2_lora_edit.lora_loader.pipeline import plan_stack
@@ -94,7 +95,7 @@ def plan_ours(model: Any, files: Iterable[tuple[Path, float]], on_mismatch: str 
         weight_shapes(model),
         locate=lambda entry: paths[entry.slot],
         files=LoraFiles(),
-        on_mismatch=on_mismatch,
+        **how,
     )
     return Ours(None, stack)
 
