@@ -169,7 +169,7 @@ def _distilled(metadata: Mapping[str, str]) -> bool | None:
     )
     if re.search(r"klein[\W_]*base|klein[\W_]*[49]b[\W_]*base", text):
         return False
-    if re.search(r"klein[\W_]*[49]b[\W_]*distilled", text):
+    if re.search(r"klein[\W_]*(?:[49]b[\W_]*)?distilled", text):
         return True
     return None
 
@@ -195,6 +195,24 @@ def wrong_base(training: Training, model: Flux2Model) -> str | None:
         )
         return _another(training, model, depth)
     return None
+
+
+def other_distillation(training: Training, model: Flux2Model, model_file: str) -> str | None:
+    """A warning where a LoRA of klein base meets the distilled klein, or the reverse; or None.
+
+    Their weights have the same shapes, so the model is known by the name of its file alone.
+    """
+    name = model_file.lower()
+    if training.distilled is None or model.guidance or "klein" not in name:
+        return None
+    distilled = "base" not in name
+    if distilled == training.distilled:
+        return None
+    kinds = ("klein base", "distilled klein")
+    return (
+        f"was trained on {kinds[training.distilled]} and the model is {kinds[distilled]} "
+        f"({model_file}): it works, but may come out weaker or stronger than in training"
+    )
 
 
 def _another(training: Training, model: Flux2Model, depth: str) -> str:

@@ -5,6 +5,7 @@ and removes it like a patch of its own: nothing of the model or of the host is r
 """
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
@@ -57,6 +58,13 @@ def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
             if isinstance(tensor, Tensor):
                 shapes[f"{name}.{leaf}"] = tuple(tensor.shape)
     return shapes
+
+
+def model_file(model: Any) -> str:
+    """The name of the file that the model came from, as far as the host remembers it; or ""."""
+    loaded_by = getattr(model, "cached_patcher_init", None)
+    source = loaded_by[1][0] if loaded_by and loaded_by[1] else ""
+    return os.path.basename(source) if isinstance(source, str) else ""
 
 
 def apply_plan(model: Any, plan: Plan, mode: str) -> Applied:
@@ -121,10 +129,10 @@ class FusedAdapter(WeightAdapterBase):
             _apply(steps, changed, strength)
             weight += function(changed - weight.float()).to(weight.dtype)
             return weight
-        if weight.dtype in _COMPUTED and weight.is_contiguous():
+        if weight.dtype in _COMPUTED:
             _apply(steps, weight, strength)
             return weight
-        changed = weight.float().contiguous()
+        changed = weight.float()
         _apply(steps, changed, strength)
         return weight.copy_(changed)
 

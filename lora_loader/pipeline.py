@@ -62,11 +62,13 @@ def plan_stack(
     locate: Locate,
     files: LoraFiles,
     on_mismatch: str = "error",
+    model_file: str = "",
     before_each: Callable[[], None] = lambda: None,
 ) -> StackPlan:
     """Read and check every LoRA of a stack against the model's weight ``shapes``.
 
-    ``locate`` finds (or fetches) an entry's file; ``before_each`` may stop the work by raising.
+    ``locate`` finds (or fetches) an entry's file; ``before_each`` may stop the work by raising;
+    ``model_file`` is the name of the model's file where it is known.
     Raises NotFlux2Error, LoraStackError, and what ``locate`` raises.
     """
     model = identify(shapes)
@@ -80,7 +82,7 @@ def plan_stack(
         try:
             config, ignored = _sibling_settings(path)
             file = files.open(path)
-            prepared = prepare(entry, file, layout, model, config)
+            prepared = prepare(entry, file, layout, model, config, model_file)
         except LoraFileError as error:
             raise LoraStackError(f"{entry.slot}: {error}\n{entry.source.describe()}") from None
         if ignored:
@@ -144,7 +146,8 @@ def _sibling_settings(path: Path) -> tuple[PeftSettings | None, str]:
 
 def _warnings(entry: LoraEntry, prepared: Prepared) -> list[str]:
     report = prepared.report
-    warnings = [f"{entry.name} {prepared.refusal}"] if prepared.refusal else []
+    sentences = (prepared.refusal, prepared.caution)
+    warnings = [f"{entry.name} {sentence}" for sentence in sentences if sentence]
     for what, names in (
         ("not in this model", report.unmatched),
         ("not applied", report.unsupported),

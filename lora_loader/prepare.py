@@ -7,12 +7,13 @@ from ..flux2.variants import Flux2Model
 from .adapters.geometry import Geometry, Unfit, Unpaired, Unsupported, geometry
 from .adapters.reading import Adapter, NotFinite, read_adapter
 from .adapters.transforms import Transform
-from .compatibility import Training, trained_for, wrong_base
+from .compatibility import other_distillation, trained_for, wrong_base
 from .files import LoraFile
 from .fuse import Step
 from .header import TensorInfo
 from .layout import Layout
 from .matching import Group, Matching, match, naming_of
+from .refusal import is_text_encoder, refusal
 from .report import LoraReport, counted, shortlist
 from .scaling import PeftSettings, header_settings
 from .stack import LoraEntry
@@ -21,14 +22,16 @@ from .trainer import trainer_of
 
 @dataclass(frozen=True)
 class Prepared:
-    """A LoRA's steps by weight name at scale 1, its report, and why it should not be used (or "").
+    """A LoRA's steps by weight name at scale 1, and its report.
 
-    ``text_keys`` are the keys of a text encoder's LoRA in the same file.
+    ``refusal`` is why it should not be used, ``caution`` what to beware of; "" where there is
+    nothing. ``text_keys`` are the keys of a text encoder's LoRA in the same file.
     """
 
     steps: tuple[tuple[str, Step], ...]
     report: LoraReport
     refusal: str
+    caution: str
     text_keys: tuple[str, ...]
 
 
@@ -49,8 +52,11 @@ def prepare(
     layout: Layout,
     model: Flux2Model,
     config: PeftSettings | None = None,
+    model_file: str = "",
 ) -> Prepared:
     """Match, check and read a file; ``config`` are the settings of an adapter_config.json.
+
+    ``model_file`` is the name of the model's file, which alone tells base from distilled klein.
 
     Raises LoraFileError where the file cannot be read. Everything else that is wrong with it is in
     ``refusal``, so that the caller may still apply what fits.
@@ -69,8 +75,8 @@ def prepare(
         findings.notes.append(
             f"{len(twice)} modules come under two names and are added: {shortlist(twice)}"
         )
-    text_stems = {stem for stem in matching.unmatched if _is_text_encoder(stem)}
-    text_keys = tuple(key for key in header.tensors if text_stems and _is_text_encoder(key))
+    text_stems = {stem for stem in matching.unmatched if is_text_encoder(stem)}
+    text_keys = tuple(key for key in header.tensors if text_stems and is_text_encoder(key))
     unmatched = tuple(stem for stem in matching.unmatched if stem not in text_stems)
     if text_stems:
         findings.notes.append(
@@ -101,8 +107,9 @@ def prepare(
         notes=tuple(findings.notes),
         order_matters=order_matters,
     )
-    refusal = wrong or _refusal(matching, report, training, model)
-    return Prepared(tuple(steps), report, refusal, text_keys)
+    refused = wrong or refusal(matching, report, training, model)
+    caution = other_distillation(training, model, model_file) or ""
+    return Prepared(tuple(steps), report, refused, caution, text_keys)
 
 
 def _fitting(
@@ -198,60 +205,3 @@ def _given_twice(matching: Matching) -> list[str]:
             twice.append(group.stem)
         seen[where] = group.stem
     return twice
-
-
-_TEXT_ENCODER = (
-    "text_encoder",
-    "lora_te",
-    "te1",
-    "te2",
-    "text_model",
-    "clip_l",
-    "qwen3",
-    "mistral",
-)
-
-
-def _is_text_encoder(stem: str) -> bool:
-    return stem.startswith(_TEXT_ENCODER) or ".text_model." in stem
-
-
-def _refusal(matching: Matching, report: LoraReport, training: Training, model: Flux2Model) -> str:
-    """Why a file for this model still should not be used; the sentence goes after its name."""
-    if matching.weights and len(matching.weights) >= len(matching.groups):
-        return (
-            f"is a whole model ({len(matching.weights)} of its weights are the model's own), not a "
-            "LoRA. Load it with Load Diffusion Model instead."
-        )
-    if not matching.groups:
-        return _nothing_matched(matching, training, model)
-    for what, names in (
-        ("has factors of the wrong shape", report.misshapen),
-        ("has factors without their other half", report.unpaired),
-        ("holds NaN or infinity: its training failed or the file is damaged", report.not_finite),
-    ):
-        if names:
-            return (
-                f"{what}: {shortlist(names)}. It was trained for {training.describe()}; the model "
-                f"is {model.describe()}. Use a LoRA that fits, or set on_mismatch to warn to apply "
-                "the rest."
-            )
-    if not report.matched:
-        return f"holds nothing that can be applied: {shortlist(report.unsupported)}."
-    return ""
-
-
-def _nothing_matched(matching: Matching, training: Training, model: Flux2Model) -> str:
-    if not matching.unmatched:
-        return "holds no tensors at all. Delete it and fetch it again."
-    named = f" It was trained for {training.describe()}." if training.base_model else ""
-    what = matching.unmatched[0][:120]
-    if all(_is_text_encoder(stem) for stem in matching.unmatched):
-        return (
-            f"trains a text encoder alone ({what}) and matches none of the model's modules. Use a "
-            f"LoRA made for {model.describe()}."
-        )
-    return (
-        f"matches none of the model's modules: its names are like {what}."
-        f"{named} The model is {model.describe()}: use a LoRA made for it."
-    )

@@ -11,10 +11,10 @@ from comfy_api.latest import io, ui
 
 from ..lora_loader.files import LoraFiles
 from ..lora_loader.info import describe_stack
-from ..lora_loader.patch import MODES, apply_plan, weight_shapes
+from ..lora_loader.patch import MODES, apply_plan, model_file, weight_shapes
 from ..lora_loader.pipeline import StackPlan, plan_stack
 from ..lora_loader.report import Report
-from ..lora_loader.stack import LoraEntry, as_entries, combine
+from ..lora_loader.stack import as_entries, combine
 from .category import CATEGORY
 from .lora_files import locate_local, locator
 from .lora_slots import SLOTS, LoraStackType, check_slot, entry_of, fingerprint, slot_input
@@ -69,7 +69,6 @@ class Flux2EditLoraStack(io.ComfyNode):
         # is shown once.
         for name in SLOTS:
             check_slot(name, inputs.get(name) or {})
-        combine(None, _ready_entries(inputs))
         return True
 
     @classmethod
@@ -80,16 +79,6 @@ class Flux2EditLoraStack(io.ComfyNode):
     def execute(cls, lora_stack: object = None, **slots: Any) -> io.NodeOutput:
         entries = [entry_of(name, slots.get(name) or {name: "none"}) for name in SLOTS]
         return io.NodeOutput(combine(lora_stack, [entry for entry in entries if entry]))
-
-
-def _ready_entries(inputs: dict[str, Any]) -> list[LoraEntry]:
-    """The entries of the slots whose values are all known at queue time."""
-    ready = []
-    for name in SLOTS:
-        slot = inputs.get(name) or {name: "none"}
-        if None not in slot.values() and (entry := entry_of(name, slot)):
-            ready.append(entry)
-    return ready
 
 
 class Flux2EditApplyLoraStack(io.ComfyNode):
@@ -175,6 +164,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             locate=locator(lambda text: show_text(text, cls.hidden.unique_id)),
             files=_FILES,
             on_mismatch=on_mismatch,
+            model_file=model_file(model),
             before_each=model_management.throw_exception_if_processing_interrupted,
         )
         applied = apply_plan(model, stack.plan, mode)

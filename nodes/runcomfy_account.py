@@ -6,6 +6,7 @@ import os
 import secrets
 import ssl
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import folder_paths
@@ -51,7 +52,11 @@ class Account:
     origin: ApiOrigin
     journal: Journal
     policy: AddressPolicy
-    tls: ssl.SSLContext | None
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext | None:
+        """The system's certificate authorities, read once a run; None without https."""
+        return ssl.create_default_context() if self.origin.url.startswith("https:") else None
 
     def api(self) -> ModelApi:
         """The API over a connection of its own, so that a job's first byte goes on a fresh one."""
@@ -73,5 +78,4 @@ def open_account() -> Account:
         origin,
         Journal(folder(), salt, fingerprint, SESSION),
         storage_policy(origin, policy),
-        ssl.create_default_context() if origin.url.startswith("https:") else None,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -60,7 +60,7 @@ class Plan(NamedTuple):
         return [payload["seed"] for payload in self.payloads]
 
 
-def make_plan(chosen: Chosen, policy: AddressPolicy, interrupted) -> Plan:
+def make_plan(chosen: Chosen, policy: AddressPolicy, interrupted: Callable[[], bool]) -> Plan:
     """Everything checked and encoded, nothing sent; for a worker thread. Raises InvalidInput."""
     if chosen.mode not in MODES:
         raise InvalidInput("mode", f"mode is '{chosen.mode}'; it takes {', '.join(MODES)}.")
@@ -130,7 +130,7 @@ def _auto_size(
     pictures: list[tuple[str, torch.Tensor]],
     urls: list[str],
     policy: AddressPolicy,
-    interrupted,
+    interrupted: Callable[[], bool],
 ) -> tuple[str, list[str]]:
     if pictures:
         height, width = pictures[0][1].shape[:2]

@@ -195,6 +195,7 @@ class ModelApi:
                 raise Transient(f"the answer took longer than {self.total_s:.0f} s")
         expected = response.headers.get("Content-Length", "")
         encoded = response.headers.get("Content-Encoding")
+        # urllib3 says so itself from version 2 on.
         if expected.isdigit() and not encoded and len(data) < int(expected):
             raise Transient("the answer was cut short")
         return bytes(data)

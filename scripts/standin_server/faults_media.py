@@ -84,7 +84,7 @@ def _endless(x: Exchange) -> None:
     x.close()
 
 
-_ADDRESSES = (
+ADDRESSES = (
     ("foreign_host", lambda url, x: "https://example.com/a.png?X-Signature=topsecret"),
     ("lookalike_host", lambda url, x: "https://runcomfy.net.example.com/a.png"),
     ("suffix_host", lambda url, x: "https://evilruncomfy.net/a.png"),
@@ -144,7 +144,7 @@ _ONCE: tuple[tuple[str, Act], ...] = (
 )
 
 MEDIA = (
-    *(Fault(f"media_{name}", "result", _at(place), "media", 0) for name, place in _ADDRESSES),
+    *(Fault(f"media_{name}", "result", _at(place), "media", 0) for name, place in ADDRESSES),
     *(Fault(f"media_{name}", "media", act, "delivered") for name, act in _ONCE),
     *(Fault(f"media_{name}", "media", _sends(make), "delivered", 0) for name, make in _TAKEN),
     *(Fault(f"media_{name}", "media", _sends(make), "media", 0) for name, make in _NOT_TAKEN),

@@ -463,4 +463,5 @@ def test_it_is_not_there_with_disable_api_nodes(
             assert page.object_info("Flux2EditImageSize")
             gone = requests.get(f"{running.url}/flux2-lora-edit/token", timeout=20)
             assert gone.status_code == 404
-        assert "Traceback" not in running.log()
+        # Old hosts fail to load extras of their own, with a traceback that is not ours.
+        assert "flux2-lora-edit/nodes" not in running.log()

@@ -34,6 +34,7 @@ def test_the_pack_is_loaded_from_a_dashed_folder(server, client):
 def test_the_stock_graph_runs_and_its_settings_matter(client, stock_models):
     images = ("astronaut.png", "chelsea.png")
     plain = stock.edit(stock_models, seed=7)
+    client.forget()  # other tests' loaders must not count as cached
     result = client.run(plain.prompt).check()
     picture = pixels(client, result)
     assert picture.shape == (64, 64, 3)

@@ -1,7 +1,9 @@
 """The five calls: what they send, where, and what they never do."""
 
+import io
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -10,16 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trustme
 from remote_support import MODEL, PROMPT, new_token, payload
+from requests.adapters import HTTPAdapter
 from standin_server import Standin, Timing
+from urllib3 import HTTPResponse
 
 from flux2_lora_edit.remote.client import ModelApi, is_request_id, new_session
-from flux2_lora_edit.remote.errors import OutcomeUnknown, Refused, RequestRejected
+from flux2_lora_edit.remote.errors import OutcomeUnknown, Refused, RequestRejected, Transient
 from flux2_lora_edit.remote.price import Price, price_of, read_price
 
 
 @contextmanager
-def wire(answer: bytes, chunk_pause: float = 0.0, chunk: int = 65536) -> Iterator[tuple[str, list]]:
+def wire(
+    answer: bytes, chunk_pause: float = 0.0, chunk: int = 65536, tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list]]:
     """A bare socket that keeps what it is sent; ``chunk_pause`` makes it a slow reader."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
@@ -28,6 +35,8 @@ def wire(answer: bytes, chunk_pause: float = 0.0, chunk: int = 65536) -> Iterato
     def serve() -> None:
         try:
             connection, _ = listener.accept()
+            if tls is not None:
+                connection = tls.wrap_socket(connection, server_side=True)
         except OSError:
             return
         with connection:
@@ -49,7 +58,8 @@ def wire(answer: bytes, chunk_pause: float = 0.0, chunk: int = 65536) -> Iterato
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", seen
+        port = listener.getsockname()[1]
+        yield f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}", seen
     finally:
         thread.join(5)
         listener.close()
@@ -141,6 +151,72 @@ def test_the_lifecycle_and_another_account(standin: Standin) -> None:
     assert api.cancel(request_id) == "not_cancellable"
     for each in (api, stranger):
         each.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("status_huge", "larger than"),
+        ("status_cut", "cut short"),
+        ("status_hang", "no answer in time"),
+        ("status_garbage", "broke|could not be read"),
+        ("status_200_page", "not the API's"),
+        ("status_500", "fault of its own"),
+        ("status_302_elsewhere", "redirects elsewhere"),
+    ],
+)
+def test_why_a_question_went_unanswered(standin: Standin, fault: str, words: str) -> None:
+    token = new_token()
+    standin.state.account(token, fault, Timing(30, 30))
+    api = ModelApi(new_session(), standin.origin, token, read_s=0.3, total_s=6.0)
+    request_id = api.submit(MODEL, payload())
+    with pytest.raises(Transient, match=words):
+        api.status(request_id)
+    api.close()
+
+
+def test_a_short_answer_is_noticed_whatever_the_library_does() -> None:
+    """urllib3 1 hands over what came; a JSON body cut at a lucky place would pass for whole."""
+
+    class Short(HTTPAdapter):
+        def send(self, request, **options):
+            raw = HTTPResponse(
+                io.BytesIO(b'{"request_id": "id-1"}'),
+                {"Content-Length": "500"},
+                status=200,
+                preload_content=False,
+                enforce_content_length=False,
+            )
+            return self.build_response(request, raw)
+
+    api = ModelApi(new_session(), "http://127.0.0.1", "token-abc")
+    api.session.mount("http://", Short())
+    with pytest.raises(OutcomeUnknown, match="cut short"):
+        api.submit(MODEL, {"prompt": "p"})
+
+
+def test_certificates_are_verified_and_a_companys_own_may_be_trusted() -> None:
+    authority = trustme.CA()
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server_side)
+    with wire(reply({"request_id": "id-1"}), tls=server_side) as (origin, seen):
+        with pytest.raises(Refused, match="certificate"):
+            ModelApi(new_session(), origin, "token-abc").submit(MODEL, {"prompt": "p"})
+        assert seen == [], "nothing was sent before the certificate was known to be bad"
+    for name, works in (("localhost", True), ("other.example", False)):
+        server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(name).configure_cert(server_side)
+        trusted = ssl.create_default_context()
+        authority.configure_trust(trusted)
+        with wire(reply({"request_id": "id-1"}), tls=server_side) as (origin, seen):
+            api = ModelApi(new_session(tls=trusted), origin, "token-abc")
+            if works:
+                assert api.submit(MODEL, {"prompt": "p"}) == "id-1" and len(seen) == 1
+            else:
+                with pytest.raises(Refused, match="certificate"):
+                    api.submit(MODEL, {"prompt": "p"})
+                assert seen == []
+            api.close()
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def test_the_settings_file_is_its_owners_alone(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
         file = tmp_path / "private" / "runcomfy.json"
+        file.parent.mkdir(mode=0o755)  # of an older version, or made by hand
         save_token(file, "token-one")
         save_token(file, "token-two")
         salt = read_salt(tmp_path / "private" / "salt")

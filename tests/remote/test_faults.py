@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from fault_table import CLOSED, PROMPT, Row, as_table, run_all
 from standin_server import FAULTS, Standin
+from standin_server.faults_media import ADDRESSES
 
+ELSEWHERE = {*(name for name, _ in ADDRESSES), "redirect_elsewhere", "redirect_inside"}
 TABLE = Path(__file__).with_name("FAULTS.md")
 
 
@@ -76,6 +78,8 @@ def test_fault(sweep: Sweep, name: str) -> None:
         assert row.state not in CLOSED
     if row.known_id and row.message:
         assert "\n" in row.message, "the id stands alone on the last line"
+    if name.removeprefix("media_") in ELSEWHERE:
+        assert "not RunComfy's storage" in row.message, "refused by its address, not by luck"
     for secret in ("token-", PROMPT, "topsecret", "Bearer t", "base64"):
         assert secret not in row.message
     assert len(row.message) < 1200

@@ -20,7 +20,7 @@ from remote_support import (
 from standin_server import Standin, Timing
 
 from flux2_lora_edit.remote.desk import Desk, Pace
-from flux2_lora_edit.remote.errors import Stopped, TimedOut
+from flux2_lora_edit.remote.errors import JournalError, Stopped, TimedOut, Transient
 from flux2_lora_edit.remote.job import follow
 from flux2_lora_edit.remote.media import fetch_pictures
 from flux2_lora_edit.remote.states import Phase
@@ -71,6 +71,8 @@ def test_stop_while_queued_cancels_once_and_says_so(standin: Standin, tmp_path: 
     assert taken < 1.0
     assert account.counts["cancel"] == 1 and account.jobs[0].cancelled
     assert desk.journal.entries()[-1].state == "cancelled"
+    pools = desk.api.session.get_adapter("http://").poolmanager.pools
+    assert not pools.keys(), "the cancel was the job's last call and closed its connection"
 
 
 def test_stop_while_running_says_that_it_will_bill(standin: Standin, tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_stop_while_the_submission_hangs(standin: Standin, tmp_path: Path) -> No
     token, stop = new_token(), Stop()
     account = standin.state.account(token, timing=Timing(30, 30, answer_s=1.4))
     desk = desk_at(standin, tmp_path, token, stop)
-    desk = replace(desk, api=replace(desk.api, answer_s=5.0, total_s=5.0))
+    desk = replace(desk, api=replace(desk.api, answer_s=5.0, read_s=5.0, total_s=5.0))
     text, taken = stopped_job(standin, desk, stop, 0.2)
     assert "answer is still awaited" in text and taken < 1.0
     end = time.monotonic() + 6
@@ -305,6 +307,19 @@ def test_a_stop_is_noticed_within_a_fifth_of_a_second() -> None:
     hung.set()
 
 
+def test_no_question_lasts_longer_than_its_bound(standin: Standin, tmp_path: Path) -> None:
+    """A head that drips for ever keeps each byte's timeout and would keep the job waiting."""
+    hung = threading.Event()
+    desk = desk_at(standin, tmp_path, new_token(), seconds=30, pace=replace(QUICK, call_s=0.2))
+    began = time.monotonic()
+    with pytest.raises(Transient):
+        asyncio.run(desk.ask(hung.wait))
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(replace(desk, deadline=time.monotonic() + 0.1).ask(hung.wait))
+    assert time.monotonic() - began < 2
+    hung.set()
+
+
 def test_a_dropped_worker_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """Neither asyncio's 'exception was never retrieved' nor an error from a closed loop."""
 
@@ -325,8 +340,6 @@ def test_a_dropped_worker_says_nothing(caplog: pytest.LogCaptureFixture) -> None
 
 def test_submit_writes_the_intent_before_it_sends(standin: Standin, tmp_path: Path) -> None:
     """A journal that cannot be written: no byte is sent."""
-    from flux2_lora_edit.remote.errors import JournalError
-
     (tmp_path / "file").write_text("")
     token = new_token()
     desk = desk_at(standin, tmp_path / "file" / "x", token)

@@ -82,7 +82,9 @@ def test_a_torn_or_foreign_line_harms_no_other(journal: Journal, damage: bytes) 
     journal.intend("model", payload())
     with open(journal.path, "ab") as file:
         file.write(damage)
-    journal.mark(journal.intend("model", payload()), record.ACCEPTED, "id-2")
+    entry = journal.intend("model", payload())
+    assert [e.state for e in journal.entries()] == ["submitting", "submitting"]
+    journal.mark(entry, record.ACCEPTED, "id-2")
     assert [e.state for e in journal.entries()] == ["submitting", "accepted"]
 
 

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from remote_support import MODEL, new_token, payload, policy_of
+from standin_server import Standin, Timing
 from standin_server.pictures import draw, png
 
 from flux2_lora_edit.network.address import PUBLIC_ONLY
@@ -17,6 +19,8 @@ from flux2_lora_edit.remote.decode import UnreadablePicture, decode, sniff
 from flux2_lora_edit.remote.encode import Encoded, check_request, encode
 from flux2_lora_edit.remote.errors import InvalidInput
 from flux2_lora_edit.remote.media import is_storage, storage_policy
+from flux2_lora_edit.remote.peek import picture_size
+from flux2_lora_edit.remote.worker import Interrupted
 
 NOISE = np.random.default_rng(0).random((96, 64, 3), dtype=np.float32)
 
@@ -251,3 +255,34 @@ def test_a_standins_own_origin_and_no_other() -> None:
     assert is_storage("127.0.0.1", LOCAL) and not is_storage("127.0.0.2", LOCAL)
     plain = storage_policy(ApiOrigin("http://[::1]", True), PUBLIC_ONLY)
     assert plain.loopback_origins == {"http://[::1]:80"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "size"),
+    [
+        ("", (32, 32)),
+        ("media_jpeg_named_png", (48, 32)),
+        ("media_webp_named_png", (48, 32)),
+        ("media_page", None),
+        ("media_empty", None),
+        ("media_404_always", None),
+        ("media_closed", None),
+        ("media_redirect_inside", None),
+        ("media_signature_alone", None),
+    ],
+)
+def test_the_size_of_a_picture_on_the_web(
+    standin: Standin, fault: str, size: tuple[int, int] | None
+) -> None:
+    account = standin.state.account(new_token(), fault or "none", Timing(0, 0))
+    job = standin.state.new_job(account, MODEL, payload())
+    url = f"{standin.origin}/media/{job.id}/0.png?X-Signature=topsecret"
+    assert picture_size(url, policy_of(standin), lambda: None) == size
+
+
+def test_a_stop_ends_the_look_at_a_picture(standin: Standin) -> None:
+    def stop() -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        picture_size(f"{standin.origin}/media/x/0.png", policy_of(standin), stop)

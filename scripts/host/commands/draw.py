@@ -83,8 +83,7 @@ def write_examples(page: Any) -> None:
         page.load(workflow)
         prompt = page.export_api()
         _write(folder / "api" / f"{example.name}.json", prompt)
-        names = {node: entry["_meta"]["title"] for node, entry in prompt.items()}
-        draw_thumbnail(workflow, names, example.name, folder / f"{example.name}.jpg")
+        draw_thumbnail(prompt, example.badge, folder / f"{example.name}.jpg")
 
 
 def write_blueprints(page: Any) -> None:

@@ -1,0 +1,191 @@
+"""A real ComfyUI, its real page in a real Chromium, and a stand-in for RunComfy.
+
+One server and few pages serve the whole suite; a test gets an empty graph. Screenshots go to
+``artifacts/browser/`` in the checkout, those of failed tests too.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from browser.chromium import NoChromium, chromium
+from browser.comfy_page import ComfyPage
+from flux2_lora_edit.network.record import record_of, write_record
+from host import models
+from host import server as servers
+from host.cache import cache_root
+from host.client import Client
+from standin_server.server import Standin
+from standin_server.state import Timing
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from frontends import newest_frontend  # noqa: E402  (found through the path set above)
+from tiny_names import FETCHED_LORA, ITS_REPO  # noqa: E402
+
+ROOT = HERE.parents[1]
+ARTIFACTS = ROOT / "artifacts" / "browser"
+TOKEN = "browser-token-0000"
+RENDERERS = ("classic", "nodes2")
+# Small copies of the photographs: every token costs time on a CPU.
+PICTURES = {"small-1.png": (96, 96), "small-2.png": (144, 96), "example.png": (96, 96)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in Path(item.path).parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def standin() -> Iterator[Standin]:
+    """RunComfy's API, free and quick."""
+    with Standin(timing=Timing(0.3, 0.3), picture_side=64) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def site(standin: Standin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    """The server, with this pack, tiny models and small pictures, and RunComfy's address bent."""
+    comfyui = Path(os.environ.get("COMFYUI_PATH", ""))
+    if not (comfyui / "main.py").is_file():
+        pytest.skip("COMFYUI_PATH names no ComfyUI; run ./scripts/test, which sets one up")
+    base = tmp_path_factory.mktemp("browser") / "base"
+    models.make_base(base, models.models_dir(cache_root()))
+    models.link_nodes(ROOT, base, "flux2-lora-edit")
+    photos = sorted((base / "input").glob("*.png"))
+    for (name, size), photo in zip(PICTURES.items(), photos, strict=True):
+        Image.open(photo).convert("RGB").resize(size).save(base / "input" / name)
+    # As if it had been fetched: RunComfy's machines can have it from there.
+    lora = base / "models" / "loras" / FETCHED_LORA
+    record = {"repo": ITS_REPO, "file": FETCHED_LORA, "commit": "0" * 40}
+    write_record(record_of(lora), record)
+    environment = {
+        "RUNCOMFY_API_BASE": standin.origin,
+        "RUNCOMFY_API_TOKEN": "",
+        "RUNCOMFY_TOKEN": "",
+        "YOUR_API_TOKEN": "",
+        "HOME": str(base),
+        "XDG_CONFIG_HOME": str(base),
+    }
+    with servers.start(comfyui, base, environment=environment) as running:
+        yield running
+
+
+@pytest.fixture
+def client(site: servers.Server) -> Iterator[Client]:
+    with Client(site.url) as client:
+        yield client
+
+
+@pytest.fixture
+def token(site: servers.Server, client: Client) -> str:
+    """A RunComfy token in the server's settings file."""
+    set_token(client, TOKEN)
+    return TOKEN
+
+
+def set_token(client: Client, token: str) -> None:
+    reply = client.http.put(
+        f"{client.url}/flux2-lora-edit/token",
+        json={"token": token},
+        headers={"X-Flux2-Lora-Edit": "1"},
+        timeout=10,
+    )
+    reply.raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def chromium_browser():
+    """Chromium; without one every test here is skipped with the way to get it."""
+    try:
+        context = chromium()
+        browser = context.__enter__()
+    except NoChromium as error:
+        pytest.skip(str(error))
+    yield browser
+    context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def pages(site: servers.Server, chromium_browser) -> Iterator["Pages"]:
+    pages = Pages(site, chromium_browser)
+    yield pages
+    pages.close()
+
+
+class Pages:
+    """Open pages by frontend, switched between the renderers instead of loaded anew."""
+
+    def __init__(self, site: servers.Server, browser) -> None:
+        self.site, self.browser = site, browser
+        self._open: dict[str, ComfyPage] = {}
+
+    def get(self, renderer: str, frontend: str = "pinned") -> ComfyPage:
+        if frontend not in self._open:
+            folder = None
+            if frontend == "newest":
+                folder = newest_frontend()
+                if folder is None:
+                    pytest.skip("the newest frontend cannot be had from the package index")
+            page = ComfyPage(self.browser, self.site.url, frontend=folder)
+            self._open[frontend] = page.open(vue=renderer == "nodes2")
+        page = self._open[frontend]
+        page.reset(vue=renderer == "nodes2")
+        return page
+
+    def close(self) -> None:
+        for page in self._open.values():
+            page.close()
+
+
+@pytest.fixture(params=RENDERERS)
+def renderer(request: pytest.FixtureRequest) -> str:
+    """The classic canvas, then Nodes 2.0."""
+    return request.param
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, pages: Pages, renderer: str) -> Iterator[ComfyPage]:
+    """An empty page of the pinned frontend, which must end without an error in its console."""
+    page = pages.get(renderer)
+    yield page
+    _finish(request, page)
+
+
+@pytest.fixture(params=["pinned", "newest"])
+def any_page(request: pytest.FixtureRequest, pages: Pages, renderer: str) -> Iterator[ComfyPage]:
+    """An empty page of the pinned frontend, then of the newest."""
+    page = pages.get(renderer, request.param)
+    yield page
+    _finish(request, page)
+
+
+@pytest.fixture
+def classic(request: pytest.FixtureRequest, pages: Pages) -> Iterator[ComfyPage]:
+    """An empty page of the pinned frontend on the classic canvas."""
+    page = pages.get("classic")
+    yield page
+    _finish(request, page)
+
+
+def _finish(request: pytest.FixtureRequest, page: ComfyPage) -> None:
+    errors, page.errors = page.errors, []
+    if getattr(request.node, "failed_call", False):
+        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in request.node.name)
+        page.screenshot(ARTIFACTS / f"failed-{name}.png")
+    else:
+        assert not errors, "\n".join(error[:300] for error in errors[:5])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    report = yield
+    if report.when == "call" and report.failed:
+        item.failed_call = True
+    return report

@@ -1,0 +1,49 @@
+"""A graph that names real model files, made to run on the tiny ones."""
+
+import copy
+from typing import Any
+
+Prompt = dict[str, dict[str, Any]]
+
+TINY_STEPS = 1
+FETCHED_LORA = "ai-toolkit.safetensors"
+ITS_REPO = "owner/tiny-lora"
+
+
+def with_tiny_models(prompt: Prompt) -> Prompt:
+    """The same graph with tiny models, small sizes, few steps, and installed LoRAs.
+
+    Nothing of the graph's shape changes; the RunComfy node keeps all its inputs.
+    """
+    prompt = copy.deepcopy(prompt)
+    local = {
+        entry["inputs"]["lora_stack"][0]
+        for entry in prompt.values()
+        if entry["class_type"] == "Flux2EditApplyLoraStack"
+    }
+    for node, entry in prompt.items():
+        inputs = entry["inputs"]
+        kind = entry["class_type"]
+        if kind == "UNETLoader":
+            small = "klein" if "klein" in inputs["unet_name"] else "dev"
+            inputs["unet_name"] = f"flux2-{small}-tiny.safetensors"
+        elif kind == "CLIPLoader":
+            inputs["clip_name"] = "clip-l-random.safetensors"
+        elif kind == "VAELoader":
+            inputs["vae_name"] = "taef2"
+        elif kind == "Flux2EditSampler":
+            inputs["steps"] = TINY_STEPS
+        elif kind == "Flux2EditImageSize" and inputs["image_size"] != "match image":
+            inputs["image_size"] = "square"
+        elif kind == "Flux2EditLoraStack" and node in local:
+            _install(inputs)
+    return prompt
+
+
+def _install(inputs: dict[str, Any]) -> None:
+    """Hugging Face slots become installed ones, of a file that RunComfy can have by its record."""
+    for number in (1, 2, 3):
+        slot = f"lora_{number}"
+        if inputs[slot] == "hugging face":
+            del inputs[f"{slot}.repo"]
+            inputs |= {slot: "installed", f"{slot}.file": FETCHED_LORA}

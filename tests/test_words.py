@@ -1,0 +1,186 @@
+"""Every node and input is described wherever people look: help, tooltip, search, three languages.
+
+``locales/en`` repeats the schema, so it is written, not edited: ``SNAPSHOT=write`` and this file.
+"""
+
+import ast
+import asyncio
+import importlib
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
+# What people type who do not know the pack; each finds at least one node.
+TYPED = (
+    "lora",
+    "power lora",
+    "lora stack",
+    "kontext",
+    "reference image",
+    "image edit",
+    "resolution",
+    "aspect ratio",
+    "runcomfy",
+    "ksampler",
+    "trigger words",
+    "download lora",
+)
+
+
+@pytest.fixture(scope="module")
+def nodes(comfy_inprocess):
+    """Node id -> what the page is told about it."""
+    package = importlib.import_module("flux2_lora_edit.nodes")
+    extension = asyncio.run(package.comfy_entrypoint())
+    classes = asyncio.run(extension.get_node_list())
+    return {cls.GET_SCHEMA().node_id: cls.GET_NODE_INFO_V1() for cls in classes}
+
+
+def inputs_of(spec, prefix=""):
+    """(dotted name, options) of every input, those inside dynamic ones too."""
+    for section in ("required", "optional"):
+        for name, (kind, *rest) in spec.get(section, {}).items():
+            options = rest[0] if rest else {}
+            yield prefix + name, options
+            if kind == "COMFY_DYNAMICCOMBO_V3":
+                for option in options["options"]:
+                    yield from inputs_of(option["inputs"], f"{prefix}{name}.")
+
+
+def escape(text):
+    """A text for vue-i18n, which gives ``@ { } |`` a meaning of its own."""
+    return re.sub(r"[@{}|]", lambda found: f"{{'{found[0]}'}}", text)
+
+
+def words_of(info):
+    """A node's entry in nodeDefs.json; ComfyUI's page looks dotted names up with underscores."""
+    inputs = {}
+    for name, options in inputs_of(info["input"]):
+        label = name.rpartition(".")[2]
+        inputs[name.replace(".", "_")] = {"name": label, "tooltip": escape(options["tooltip"])}
+    tips = info.get("output_tooltips") or []
+    outputs = {}
+    for number, name in enumerate(info["output_name"]):
+        outputs[str(number)] = {"name": name}
+        if number < len(tips) and tips[number]:
+            outputs[str(number)]["tooltip"] = escape(tips[number])
+    return {
+        "display_name": info["display_name"],
+        "description": escape(info["description"]),
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+
+
+def read(language, name):
+    return json.loads((LOCALES / language / name).read_text("utf-8"))
+
+
+def test_english_says_what_the_schema_says(nodes):
+    text = json.dumps({node: words_of(nodes[node]) for node in nodes}, indent=2) + "\n"
+    path = LOCALES / "en" / "nodeDefs.json"
+    if os.environ.get("SNAPSHOT") == "write":
+        path.write_text(text, "utf-8")
+    assert json.loads(path.read_text("utf-8")) == json.loads(text)
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_other_languages_name_every_node_and_input(nodes, language):
+    words = read(language, "nodeDefs.json")
+    assert sorted(words) == sorted(nodes)
+    for node, info in nodes.items():
+        entry, english = words[node], words_of(info)
+        assert set(entry["inputs"]) == set(english["inputs"]), node
+        assert all(part["name"].strip() for part in entry["inputs"].values()), node
+        for key in ("display_name", "description"):
+            assert entry[key].strip(), f"{node}.{key}"
+        assert entry["description"] != english["description"], f"{node} is not translated"
+        assert not re.search(r"[@{}|]", re.sub(r"\{'.'\}", "", entry["description"])), node
+
+
+@pytest.mark.parametrize("name", ["main.json", "settings.json"])
+def test_languages_have_the_same_keys(name):
+    def keys(table, prefix=""):
+        for key, value in table.items():
+            yield from keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+
+    english = sorted(keys(read("en", name)))
+    assert english
+    for language in ("zh", "ja"):
+        assert sorted(keys(read(language, name))) == english, language
+
+
+def test_settings_are_named_in_the_locales():
+    script = (ROOT / "web" / "js" / "runcomfy_settings.js").read_text("utf-8")
+    ids = re.findall(r"id: '(Flux2LoraEdit\.[\w.]+)'", script)
+    assert ids
+    assert sorted(read("en", "settings.json")) == sorted(i.replace(".", "_") for i in ids)
+
+
+def test_every_node_has_help_and_nothing_else_has(nodes):
+    assert sorted(path.stem for path in DOCS.glob("*.md")) == sorted(nodes)
+
+
+def test_help_names_every_input_and_output_and_nothing_that_is_not_there(nodes):
+    for node, info in nodes.items():
+        text = (DOCS / f"{node}.md").read_text("utf-8")
+        cells = re.findall(r"^- (`.+?`):", text, re.MULTILINE)
+        named = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+        inputs = {name.rpartition(".")[2] for name, _ in inputs_of(info["input"])}
+        assert named == inputs | set(info["output_name"]), node
+        for part in ("## Inputs", "## Output", "## Example", "## When it says no"):
+            assert part in text, f"{node} has no {part}"
+
+
+def test_help_quotes_errors_that_exist():
+    """Each bold phrase under "When it says no" stands in a message of the pack's own source.
+
+    ``…`` stands for the values that a message carries.
+    """
+    messages = "\n".join(_messages())
+    for path in sorted(DOCS.glob("*.md")):
+        section = path.read_text("utf-8").partition("## When it says no")[2]
+        phrases = re.findall(r"\*\*(.+?)\*\*", "\n".join(re.findall(r"^- (.*?):", section, re.M)))
+        assert phrases, path.name
+        for phrase in phrases:
+            for piece in (part.strip(" ;,") for part in phrase.split("…")):
+                assert piece in messages, f'{path.name}: no message says "{piece}"'
+
+
+def _messages():
+    """Every string of the pack's code, f-strings with … where a value stands."""
+    for room in ("flux2", "lora_loader", "network", "nodes", "remote"):
+        for path in sorted((ROOT / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = (getattr(part, "value", "…") for part in node.values)
+                    yield "".join(part if isinstance(part, str) else "…" for part in parts)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+
+
+def test_what_people_type_finds_a_node(nodes):
+    for typed in TYPED:
+        found = [
+            node
+            for node, info in nodes.items()
+            if typed in [alias.lower() for alias in info["search_aliases"]]
+            or typed in info["display_name"].lower()
+        ]
+        assert found, f'"{typed}" finds nothing'
+
+
+def test_every_output_says_what_it_is(nodes):
+    silent = [
+        f"{node}.{name}"
+        for node, info in nodes.items()
+        for name, tip in zip(info["output_name"], info["output_tooltips"] or [], strict=True)
+        if not tip
+    ]
+    # These two are only handed on, under a name that says it all.
+    assert set(silent) <= {"Flux2EditSampler.latent", "Flux2EditConditioning.positive"}
