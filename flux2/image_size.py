@@ -82,7 +82,7 @@ def resolve(
 
     Raises ``ImageSizeError`` naming the input at fault.
     """
-    unused = ()
+    unused: tuple[str, ...] = ()
     if image is not None and choice != MATCH_IMAGE:
         unused = (f'image is connected but not used: image_size is "{choice}".',)
     if choice in PRESETS:

@@ -23,6 +23,12 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 from inprocess import import_comfy  # noqa: E402  (found through the path set above)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests last: Playwright's loop stays in the thread, and asyncio.run needs none."""
+    folder = ROOT / "tests" / "browser"
+    items.sort(key=lambda item: (folder in item.path.parents, "browser" in item.keywords))
+
+
 @pytest.fixture(scope="session")
 def comfy_inprocess() -> None:
     """ComfyUI imported into this process on the CPU; skips where ``COMFYUI_PATH`` names none."""

@@ -16,7 +16,9 @@ def import_comfy() -> None:
         pytest.skip("COMFYUI_PATH names no ComfyUI; run ./scripts/test, which sets one up")
     if path not in sys.path:
         sys.path.insert(0, path)
+    # As the host's main.py does: before 0.27 another "utils" would be found first.
     import comfy.cli_args
+    import utils.extra_config  # noqa: F401
 
     comfy.cli_args.args.cpu = True
     # The host's own loader does this before it reads a custom node.

@@ -1,19 +1,17 @@
 """ComfyUI's page, driven by its own objects: load, export, queue, look.
 
-Graph-level calls go through the page's ``app``; what a hand does (search, drag, click) is done with
-the mouse and keyboard at the place where the page draws the thing.
+What a hand does (search, drag, click) is in ``hand``.
 """
 
 import json
 import re
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route
 from playwright.sync_api import Error as PageError
-from playwright.sync_api import TimeoutError as PageTimeout
 
 from host.client import Prompt
 
@@ -36,17 +34,10 @@ QUIET = {
 }
 # What a page without the internet says of services that have nothing to do with us.
 NOT_OURS = re.compile(
-    r"favicon|accessed before initialization|api\.comfy\.org|comfy\.org|firebase|googleapis|gstatic|posthog|sentry|algolia"
-    r"|registry|net::ERR_(INTERNET|NAME|CONNECTION|ADDRESS)|Failed to fetch|user\.css|userdata"
-    r"|workflow_templates/|templates/|/docs/|\[intlify\]|ResizeObserver"
+    r"favicon|accessed before initialization|comfy\.org|firebase|googleapis|gstatic|posthog|sentry"
+    r"|algolia|registry|net::ERR_(INTERNET|NAME|CONNECTION|ADDRESS)|Failed to fetch|user\.css"
+    r"|userdata|workflow_templates/|templates/|/docs/|ResizeObserver"
 )
-
-
-class Point(NamedTuple):
-    """A place on the screen, in CSS pixels."""
-
-    x: float
-    y: float
 
 
 class ComfyPage:
@@ -224,92 +215,7 @@ class ComfyPage:
         )
         return True
 
-    # --- by hand
-
-    def search(self, typed: str) -> None:
-        """Double-click the empty canvas and type into the search box that opens."""
-        box = self.page.get_by_placeholder("Add a node...")
-        for _ in range(5):
-            canvas = self.page.locator("#graph-canvas").bounding_box() or {}
-            self.page.mouse.dblclick(canvas["x"] + canvas["width"] / 2, canvas["y"] + 700)
-            with suppress(PageTimeout):
-                box.wait_for(timeout=1500)
-                break
-        box.fill(typed)
-
-    def slot(self, node: int, side: str, name: str) -> Point:
-        """Where the dot of an "input" or "output" is drawn."""
-        x, y = self.js(
-            """([id, side, name]) => {
-                const node = app.graph.getNodeById(id)
-                const slots = side === 'input' ? node.inputs : node.outputs
-                const index = slots.findIndex(slot => slot.name === name)
-                if (index < 0) throw new Error(`no ${side} ${name}`)
-                const dom = document.querySelector(`[data-node-id="${id}"]`)
-                if (dom) {
-                    const dots = [...dom.querySelectorAll(`.lg-slot--${side}`)]
-                    const dot = dots.find(d => d.textContent.trim() === name) ?? dots[index]
-                    const box = dot.querySelector('[data-testid="slot-dot"]').getBoundingClientRect()
-                    return [box.x + box.width / 2, box.y + box.height / 2]
-                }
-                const at = node.getConnectionPos(side === 'input', index)
-                const view = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect()
-                return [
-                    canvas.x + (at[0] + view.offset[0]) * view.scale,
-                    canvas.y + (at[1] + view.offset[1]) * view.scale,
-                ]
-            }""",
-            [node, side, name],
-        )
-        return Point(x, y)
-
-    def widget(self, node: int, name: str) -> Point:
-        """Where the classic canvas draws a widget."""
-        x, y = self.js(
-            """([id, name]) => {
-                const node = app.graph.getNodeById(id)
-                const widget = node.widgets.find(w => w.name === name)
-                const view = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect()
-                return [
-                    canvas.x + (node.pos[0] + node.size[0] / 2 + view.offset[0]) * view.scale,
-                    canvas.y + (node.pos[1] + widget.y + 10 + view.offset[1]) * view.scale,
-                ]
-            }""",
-            [node, name],
-        )
-        return Point(x, y)
-
-    def spread(self) -> None:
-        """Lay the nodes out in four columns, apart and all in view."""
-        # A node grows when its picture has come.
-        self.page.wait_for_function(
-            "() => app.graph._nodes.every(n => n.type !== 'LoadImage' || n.imgs?.length)"
-        )
-        self.settle()
-        self.js(
-            """() => {
-                const columns = 4
-                const tops = Array(columns).fill(0)
-                app.graph._nodes.forEach((node, index) => {
-                    const column = Math.floor(index * columns / app.graph._nodes.length)
-                    node.pos = [column * 480, tops[column]]
-                    tops[column] += node.size[1] + 60
-                })
-            }"""
-        )
-        self.settle()
-        self.fit()
-
-    def drag(self, start: Point, end: Point) -> None:
-        """Drag with the mouse, slowly enough for the page to follow."""
-        self.page.mouse.move(*start)
-        self.page.mouse.down()
-        for step in (0.3, 0.7, 1.0):
-            x = start.x + (end.x - start.x) * step
-            self.page.mouse.move(x, start.y + (end.y - start.y) * step)
-            self.settle()
-        self.page.mouse.up()
-        self.settle()
+    # --- looking
 
     def command(self, name: str) -> None:
         """Run one of ComfyUI's commands, as its menu entry or key does."""
@@ -325,12 +231,30 @@ class ComfyPage:
             )
         )
 
-    # --- looking
-
-    def screenshot(self, path: Path) -> Path:
+    def screenshot(self, path: Path, nodes: Sequence[int] = (), margin: float = 16) -> Path:
+        """Write a PNG of the page, or of the part that shows ``nodes``."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.wait_for_timeout(300)  # fades and image decoding
-        self.page.screenshot(path=path)
+        self.js("() => app.canvas.setDirty(true, true)")
+        self.settle()
+        clip: Any = None
+        if nodes:
+            left, top, right, bottom = self.js(
+                """(ids) => {
+                    const view = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect()
+                    const boxes = ids.map(id => app.graph.getNodeById(id)).map(n => [
+                        n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], n.pos[1] + n.size[1],
+                    ])
+                    const ends = [0, 1].map(i => Math.min(...boxes.map(b => b[i])))
+                        .concat([2, 3].map(i => Math.max(...boxes.map(b => b[i]))))
+                    const start = [canvas.x, canvas.y]
+                    return ends.map((v, i) => start[i % 2] + (v + view.offset[i % 2]) * view.scale)
+                }""",
+                list(nodes),
+            )
+            clip = {"x": left - margin, "y": top - margin}
+            clip |= {"width": right - left + 2 * margin, "height": bottom - top + 2 * margin}
+        self.page.screenshot(path=path, clip=clip)
         return path
 
 
@@ -344,4 +268,4 @@ def _from_folder(route: Route, url: str, folder: Path) -> None:
         route.continue_()
 
 
-__all__ = ["ComfyPage", "PageError", "Point", "Workflow"]
+__all__ = ["ComfyPage", "PageError", "Workflow"]

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from browser.comfy_page import ComfyPage, Workflow
+
 from host.graph import Graph, Ref
 
-from .graphs import local, pictures, stack
+from .graphs import PICTURE, local, pictures, stack
 from .layout import GAP, HEIGHTS, NAMESPACE, WIDTH, mark
 from .models import DEV, KLEIN
 
@@ -44,7 +45,7 @@ def boxes() -> tuple[Box, Box]:
 
 def _box(title: str, count: int) -> Box:
     graph = Graph()
-    images = pictures(graph, count)
+    images = pictures(graph, *[PICTURE] * count)
     loras = stack(graph)
     size = "match image" if images else "landscape_4_3"
     at = local(graph, DEV, "", images=images, loras=loras, size=size, seed=0)

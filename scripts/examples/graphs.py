@@ -30,11 +30,11 @@ def loaders(graph: Graph, family: Family) -> tuple[Ref, Ref, Ref]:
     )
 
 
-def pictures(graph: Graph, count: int) -> dict[str, Ref]:
-    """``count`` Load Image nodes, as the inputs image_1 to image_3."""
+def pictures(graph: Graph, *names: str) -> dict[str, Ref]:
+    """A Load Image node for each name, as the inputs image_1 to image_3."""
     return {
-        f"image_{number}": graph.add("LoadImage", f"image {number}", image=PICTURE)
-        for number in range(1, count + 1)
+        f"image_{number}": graph.add("LoadImage", f"image {number}", image=name)
+        for number, name in enumerate(names, 1)
     }
 
 

@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 from host.graph import Graph, Ref
 
-from .graphs import hosted, local, pictures, stack
+from .graphs import PICTURE, hosted, local, pictures, stack
 from .models import DEV, EDIT_LORA, KLEIN, KLEIN_BASE, STYLE_LORA, Family, File
 
 TEXT = "a small lighthouse on a rock at dawn, soft watercolour, gulls over calm water"
 CHANGE = "show the scene of image 1 in winter: snow on the ground, low sun, everything else kept"
-COMBINE = "put the subject of image 1 into the place of image 2, in the light and colours of image 3"
+COMBINE = (
+    "put the subject of image 1 into the place of image 2, in the light and colours of image 3"
+)
 TURN = "show the scene of image 1 from a higher angle, everything else kept"
 
 
@@ -66,7 +68,7 @@ def _on_this_machine(
     cfg: bool = False,
 ) -> Sheet:
     graph = Graph()
-    images = pictures(graph, count)
+    images = pictures(graph, *[PICTURE] * count)
     lora = stack(graph, loras)
     at = local(graph, family, prompt, images=images, loras=lora, size=size, cfg=cfg)
     columns = [Column("Models", (at["model"], at["clip"], at["vae"]))]
@@ -83,7 +85,7 @@ def _on_this_machine(
 
 def _on_runcomfy(prompt: str, size: str, count: int, loras: tuple[tuple[str, float], ...]) -> Sheet:
     graph = Graph()
-    images = pictures(graph, count)
+    images = pictures(graph, *[PICTURE] * count)
     lora = stack(graph, loras)
     at = hosted(graph, prompt, images=images, loras=lora, size=size)
     columns = [Column("Pictures", tuple(images.values()))] if images else []
@@ -97,10 +99,16 @@ def _on_runcomfy(prompt: str, size: str, count: int, loras: tuple[tuple[str, flo
 
 def _side_by_side() -> Sheet:
     graph = Graph()
-    images = pictures(graph, 1)
+    images = pictures(graph, PICTURE)
     lora = stack(graph, ((EDIT_LORA, 1.0),))
     here = local(
-        graph, DEV, TURN, images=images, loras=lora, size="landscape_4_3", prefix="side-by-side-local"
+        graph,
+        DEV,
+        TURN,
+        images=images,
+        loras=lora,
+        size="landscape_4_3",
+        prefix="side-by-side-local",
     )
     there = hosted(
         graph, TURN, images=images, loras=lora, size="landscape_4_3", prefix="side-by-side-runcomfy"
@@ -127,8 +135,8 @@ PAID = (
 EXAMPLES = (
     Example(
         "Text to image with LoRAs (dev)",
-        "A picture from text with a stack of up to three LoRAs. The one in the stack is fetched from "
-        "Hugging Face into your loras folder on the first run.",
+        "A picture from text with a stack of up to three LoRAs. The one in the stack is fetched "
+        "from Hugging Face into your loras folder on the first run.",
         lambda: _on_this_machine(DEV, TEXT, "landscape_4_3", loras=((STYLE_LORA, 0.8),)),
         DEV,
     ),

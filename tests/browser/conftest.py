@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image
-
 from browser.chromium import NoChromium, chromium
 from browser.comfy_page import ComfyPage
+from PIL import Image
+from standin_server.server import Standin
+from standin_server.state import Timing
+
 from flux2_lora_edit.network.record import record_of, write_record
 from host import models
 from host import server as servers
 from host.cache import cache_root
 from host.client import Client
-from standin_server.server import Standin
-from standin_server.state import Timing
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))

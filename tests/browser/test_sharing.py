@@ -141,7 +141,9 @@ def test_a_frozen_prompt_runs(path, client, token):
     assert client.run(frozen).check().images()
 
 
-@pytest.mark.skipif(not os.environ.get("FREEZE"), reason="writes a release's fixtures: FREEZE=0.1.0")
+@pytest.mark.skipif(
+    not os.environ.get("FREEZE"), reason="writes a release's fixtures: FREEZE=0.1.0"
+)
 def test_freeze(classic):
     folder = FIXTURES / os.environ["FREEZE"]
     folder.mkdir(parents=True)
@@ -188,6 +190,8 @@ def test_a_file_is_found_under_the_other_slash_and_by_its_name_alone(client):
 
 
 def _local(entry):
-    return entry["class_type"] != "Flux2EditRunComfy" and "whole-hosted" not in str(entry) and (
-        entry["inputs"].get("source", [""])[0] != "16"
+    return (
+        entry["class_type"] != "Flux2EditRunComfy"
+        and "whole-hosted" not in str(entry)
+        and (entry["inputs"].get("source", [""])[0] != "16")
     )

@@ -11,7 +11,9 @@ Prompt = dict[str, dict[str, Any]]
 def whole_graph() -> Prompt:
     """Every node, every kind of LoRA slot; it runs on the tiny models and the stand-in."""
     graph = Graph()
-    model = graph.add("UNETLoader", unet_name="flux2-klein-tiny.safetensors", weight_dtype="default")
+    model = graph.add(
+        "UNETLoader", unet_name="flux2-klein-tiny.safetensors", weight_dtype="default"
+    )
     clip = graph.add(
         "CLIPLoader", clip_name="clip-l-random.safetensors", type="flux2", device="default"
     )

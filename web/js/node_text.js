@@ -1,110 +1,114 @@
-/*
- * The words a node says after its run (matched LoRA modules, effective size, cost), kept on the node.
- *
- * Everything works without this file: the same words are in the node's ui output and log. The host's
- * own progress text is not enough to keep them: frontends from 1.58 clear it when the run ends, and
- * earlier ones show two lines of it. A plain DOM widget shows in the classic canvas and in Nodes 2.0,
- * and is left out of saved workflows and prompts.
- */
-import { app } from "../../../scripts/app.js";
-import { api } from "../../../scripts/api.js";
+// The words a node says after its run (matched LoRA modules, effective size, cost), kept on it.
+//
+// Everything works without this file: the same words are in the node's ui output and in the log.
+// The host's own progress text does not keep them: frontends from 1.58 remove it when the run ends,
+// and earlier ones show two lines of it. A DOM widget shows on the classic canvas and in Nodes 2.0,
+// and stays out of saved workflows and prompts.
 
-const PREFIX = "Flux2Edit";
-const NAME = "flux2_edit_text";
-const PROGRESS_TEXT = "$$node-text-preview"; // the host's name for the text it shows during a run
-const MAX_HEIGHT = 260;
+import { app } from '../../../scripts/app.js'
+import { api } from '../../../scripts/api.js'
 
-const isOurs = (node) => node?.comfyClass?.startsWith(PREFIX);
-const findWidget = (node, name) => node.widgets?.find((widget) => widget.name === name);
+const PREFIX = 'Flux2Edit'
+const NAME = 'flux2_edit_text'
+const PROGRESS_TEXT = '$$node-text-preview' // the host's name for the text it shows during a run
+const MARGIN = 10 // what the classic canvas leaves free around a DOM widget
+const MAX_HEIGHT = 260
+
+const isOurs = (node) => node?.comfyClass?.startsWith(PREFIX)
+const findWidget = (node, name) => node.widgets?.find((widget) => widget.name === name)
 
 function dropWidget(node, name) {
-    const widget = findWidget(node, name);
-    if (!widget) return;
-    widget.onRemove?.();
-    node.widgets.splice(node.widgets.indexOf(widget), 1);
+  const widget = findWidget(node, name)
+  if (!widget) return
+  widget.onRemove?.()
+  node.widgets.splice(node.widgets.indexOf(widget), 1)
 }
 
 function makeElement() {
-    const element = document.createElement("div");
-    element.className = "flux2-edit-text";
-    Object.assign(element.style, {
-        boxSizing: "border-box",
-        padding: "4px 8px",
-        overflow: "auto",
-        whiteSpace: "pre-wrap",
-        overflowWrap: "anywhere",
-        font: "12px/1.45 system-ui, sans-serif",
-        color: "var(--input-text, #ddd)",
-        background: "var(--comfy-input-bg, #222)",
-        borderRadius: "6px",
-        userSelect: "text",
-    });
-    // Scroll the text, not the canvas; without anything to scroll the wheel zooms as everywhere.
-    element.addEventListener("wheel", (event) => {
-        if (element.scrollHeight > element.clientHeight + 1) event.stopPropagation();
-    });
-    return element;
+  const element = document.createElement('div')
+  element.className = 'flux2-edit-text'
+  Object.assign(element.style, {
+    boxSizing: 'border-box',
+    padding: '4px 8px',
+    overflow: 'auto',
+    whiteSpace: 'pre-wrap',
+    overflowWrap: 'anywhere',
+    font: '12px/1.45 system-ui, sans-serif',
+    color: 'var(--input-text, #ddd)',
+    background: 'var(--comfy-input-bg, #222)',
+    borderRadius: '6px',
+    userSelect: 'text'
+  })
+  // A long text scrolls instead of the canvas; over a short one the wheel zooms as everywhere.
+  element.addEventListener('wheel', (event) => {
+    if (element.scrollHeight > element.clientHeight + 1) event.stopPropagation()
+  })
+  return element
 }
 
-/** The height that the text needs at the node's width, measured away from the canvas's own layout. */
+/** The height that the text needs at the node's width, measured outside the canvas's layout. */
 function textHeight(node, element) {
-    const copy = element.cloneNode(true);
-    Object.assign(copy.style, {
-        position: "absolute", visibility: "hidden", height: "auto", width: `${node.size[0] - 30}px`,
-    });
-    document.body.append(copy);
-    const height = Math.min(copy.offsetHeight + 2, MAX_HEIGHT);
-    copy.remove();
-    return height;
+  const copy = element.cloneNode(true)
+  Object.assign(copy.style, {
+    position: 'absolute',
+    visibility: 'hidden',
+    height: 'auto',
+    minHeight: '0',
+    width: `${node.size[0] - 3 * MARGIN}px`
+  })
+  document.body.append(copy)
+  const height = Math.min(copy.offsetHeight + 2, MAX_HEIGHT)
+  copy.remove()
+  return height
 }
 
 function addTextWidget(node) {
-    const element = makeElement();
-    const widget = node.addDOMWidget(NAME, "text_view", element, {
-        serialize: false,
-        hideOnZoom: false,
-        getMinHeight: () => Number(element.dataset.height) || 24,
-        getValue: () => element.textContent,
-        setValue: () => {},
-    });
-    widget.serialize = false; // out of widgets_values, as options.serialize keeps it out of prompts
-    return widget;
+  const element = makeElement()
+  const widget = node.addDOMWidget(NAME, 'text_view', element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => (Number(element.dataset.height) || 24) + 2 * MARGIN,
+    getValue: () => element.textContent,
+    setValue: () => {}
+  })
+  widget.serialize = false // out of widgets_values, as options.serialize keeps it out of prompts
+  return widget
 }
 
-/** Show `text` on `node` and make the node as tall as that needs, never smaller than it was. */
+/** Show the text on the node, and make the node as tall as that needs, never smaller than it was. */
 function showText(node, text) {
-    dropWidget(node, PROGRESS_TEXT);
-    const widget = findWidget(node, NAME) ?? addTextWidget(node);
-    const { element } = widget;
-    element.textContent = text;
-    element.dataset.height = textHeight(node, element);
-    element.style.minHeight = `${element.dataset.height}px`;
-    const needed = node.computeSize();
-    node.setSize([node.size[0], Math.max(node.size[1], needed[1])]);
-    node.setDirtyCanvas?.(true, true);
+  dropWidget(node, PROGRESS_TEXT)
+  const widget = findWidget(node, NAME) ?? addTextWidget(node)
+  const { element } = widget
+  element.textContent = text
+  element.dataset.height = textHeight(node, element)
+  element.style.minHeight = `${element.dataset.height}px`
+  const needed = node.computeSize()
+  node.setSize([node.size[0], Math.max(node.size[1], needed[1])])
+  node.setDirtyCanvas?.(true, true)
 }
 
 function textOf(output) {
-    const text = output?.text;
-    return (Array.isArray(text) ? text.join("\n") : text ?? "").trim();
+  const text = output?.text
+  return (Array.isArray(text) ? text.join('\n') : (text ?? '')).trim()
 }
 
 app.registerExtension({
-    name: "flux2-lora-edit.node-text",
-    beforeRegisterNodeDef(nodeType, nodeData) {
-        if (!nodeData.name.startsWith(PREFIX)) return;
-        const onExecuted = nodeType.prototype.onExecuted;
-        nodeType.prototype.onExecuted = function (output) {
-            onExecuted?.apply(this, arguments);
-            const text = textOf(output);
-            if (text) showText(this, text);
-        };
-    },
-    setup() {
-        // A node that runs again shows the host's progress text alone until it has its new words.
-        api.addEventListener("executing", ({ detail }) => {
-            const node = app.canvas?.graph?.getNodeById?.(String(detail).split(":").at(-1));
-            if (isOurs(node)) dropWidget(node, NAME);
-        });
-    },
-});
+  name: 'flux2-lora-edit.node-text',
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (!nodeData.name.startsWith(PREFIX)) return
+    const onExecuted = nodeType.prototype.onExecuted
+    nodeType.prototype.onExecuted = function (output) {
+      onExecuted?.apply(this, arguments)
+      const text = textOf(output)
+      if (text) showText(this, text)
+    }
+  },
+  setup() {
+    // A node that runs again shows the host's progress text alone until it has its new words.
+    api.addEventListener('executing', ({ detail }) => {
+      const node = app.canvas?.graph?.getNodeById?.(String(detail).split(':').at(-1))
+      if (isOurs(node)) dropWidget(node, NAME)
+    })
+  }
+})

@@ -1,19 +1,26 @@
-"""Write what a program writes in this repository: examples, blueprints, icon, banner.
+"""Write what a program writes in this repository: examples, blueprints, icon, banner, screenshots.
 
 Starts a real ComfyUI and a real Chromium, since the page's own format is what must come out.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..environment import ROOT
 
-PARTS = ("examples", "blueprints", "assets")
+if TYPE_CHECKING:
+    from browser.comfy_page import ComfyPage
+
+    from ..server import Server
+
+PARTS = ("examples", "blueprints", "screenshots", "assets")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -31,9 +38,8 @@ def run(options: argparse.Namespace) -> int:
         from examples.assets import draw_assets
 
         draw_assets(ROOT / "assets")
-    if {"examples", "blueprints"} & set(options.parts):
-        return _on_the_page(options.parts)
-    return 0
+        print("assets")
+    return _on_the_page(options.parts) if set(options.parts) != {"assets"} else 0
 
 
 def _on_the_page(parts: Sequence[str]) -> int:
@@ -41,28 +47,44 @@ def _on_the_page(parts: Sequence[str]) -> int:
     from browser.comfy_page import ComfyPage
 
     try:
-        with tempfile.TemporaryDirectory() as place, _server(Path(place)) as server:
-            with chromium() as browser:
-                page = ComfyPage(browser, server.url).open()
-                if "examples" in parts:
-                    write_examples(page)
-                if "blueprints" in parts:
-                    write_blueprints(page)
+        with _server() as server, chromium() as browser:
+            page = ComfyPage(browser, server.url).open()
+            if "examples" in parts:
+                write_examples(page)
+            if "blueprints" in parts:
+                write_blueprints(page)
+            page.close()
+            if "screenshots" in parts:
+                from examples.screenshots import take_screenshots
+
+                take_screenshots(browser, server.url, ROOT / "docs" / "images")
+                print("docs/images")
     except NoChromium as error:
         print(error)
         return 2
     return 0
 
 
-def _server(place: Path) -> Any:
-    import os
+@contextmanager
+def _server() -> Iterator["Server"]:
+    """A ComfyUI with this pack, the tiny models, and a stand-in for RunComfy."""
+    from standin_server.server import Standin
 
     from .. import models, server
+    from ..cache import cache_root
 
-    base = place / "base"
-    (base / "custom_nodes").mkdir(parents=True)
-    models.link_nodes(ROOT, base, "flux2-lora-edit")
-    return server.start(Path(os.environ["COMFYUI_PATH"]), base, python=sys.executable)
+    with tempfile.TemporaryDirectory() as place, Standin() as standin:
+        base = Path(place) / "base"
+        models.make_base(base, models.models_dir(cache_root()))
+        models.link_nodes(ROOT, base, "flux2-lora-edit")
+        environment = {
+            "RUNCOMFY_API_BASE": standin.origin,
+            "RUNCOMFY_API_TOKEN": "standin-token-0000",
+            "HOME": str(base),
+        }
+        comfyui = Path(os.environ["COMFYUI_PATH"])
+        with server.start(comfyui, base, python=sys.executable, environment=environment) as running:
+            yield running
 
 
 def version() -> str:
@@ -71,7 +93,7 @@ def version() -> str:
     return next(line.split('"')[1] for line in lines if line.startswith("version"))
 
 
-def write_examples(page: Any) -> None:
+def write_examples(page: "ComfyPage") -> None:
     from examples.layout import write_workflow
     from examples.thumbnails import draw_thumbnail
     from examples.workflows import EXAMPLES
@@ -86,12 +108,11 @@ def write_examples(page: Any) -> None:
         draw_thumbnail(prompt, example.badge, folder / f"{example.name}.jpg")
 
 
-def write_blueprints(page: Any) -> None:
+def write_blueprints(page: "ComfyPage") -> None:
     from examples.blueprints import boxes, write_blueprint
 
     for box in boxes():
-        blueprint = write_blueprint(page, box, version())
-        _write(ROOT / "subgraphs" / f"{box.title}.json", blueprint)
+        _write(ROOT / "subgraphs" / f"{box.title}.json", write_blueprint(page, box, version()))
 
 
 def _write(path: Path, content: Any) -> None:

@@ -1,0 +1,105 @@
+"""What a hand does on ComfyUI's page, at the place where the page draws the thing."""
+
+from contextlib import suppress
+from typing import NamedTuple
+
+from playwright.sync_api import TimeoutError as PageTimeout
+
+from .comfy_page import ComfyPage
+
+
+class Point(NamedTuple):
+    """A place on the screen, in CSS pixels."""
+
+    x: float
+    y: float
+
+
+def search(page: ComfyPage, typed: str) -> None:
+    """Double-click the empty canvas and type into the search box that opens."""
+    box = page.page.get_by_placeholder("Add a node...")
+    for _ in range(5):
+        canvas = page.page.locator("#graph-canvas").bounding_box() or {}
+        page.page.mouse.dblclick(canvas["x"] + canvas["width"] / 2, canvas["y"] + 700)
+        with suppress(PageTimeout):
+            box.wait_for(timeout=1500)
+            break
+    box.fill(typed)
+
+
+def slot(page: ComfyPage, node: int, side: str, name: str) -> Point:
+    """Where the dot of an "input" or "output" is drawn."""
+    x, y = page.js(
+        """([id, side, name]) => {
+            const node = app.graph.getNodeById(id)
+            const slots = side === 'input' ? node.inputs : node.outputs
+            const index = slots.findIndex(slot => slot.name === name)
+            if (index < 0) throw new Error(`no ${side} ${name}`)
+            const dom = document.querySelector(`[data-node-id="${id}"]`)
+            if (dom) {
+                const dots = [...dom.querySelectorAll(`.lg-slot--${side}`)]
+                const dot = dots.find(d => d.textContent.trim() === name) ?? dots[index]
+                const box = dot.querySelector('[data-testid="slot-dot"]').getBoundingClientRect()
+                return [box.x + box.width / 2, box.y + box.height / 2]
+            }
+            const at = node.getConnectionPos(side === 'input', index)
+            const view = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect()
+            return [
+                canvas.x + (at[0] + view.offset[0]) * view.scale,
+                canvas.y + (at[1] + view.offset[1]) * view.scale,
+            ]
+        }""",
+        [node, side, name],
+    )
+    return Point(x, y)
+
+
+def widget(page: ComfyPage, node: int, name: str) -> Point:
+    """Where the classic canvas draws a widget."""
+    x, y = page.js(
+        """([id, name]) => {
+            const node = app.graph.getNodeById(id)
+            const widget = node.widgets.find(w => w.name === name)
+            const view = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect()
+            return [
+                canvas.x + (node.pos[0] + node.size[0] / 2 + view.offset[0]) * view.scale,
+                canvas.y + (node.pos[1] + widget.y + 10 + view.offset[1]) * view.scale,
+            ]
+        }""",
+        [node, name],
+    )
+    return Point(x, y)
+
+
+def spread(page: ComfyPage) -> None:
+    """Lay the nodes out in four columns, apart and all in view."""
+    # A node grows when its picture has come.
+    page.page.wait_for_function(
+        "() => app.graph._nodes.every(n => n.type !== 'LoadImage' || n.imgs?.length)"
+    )
+    page.settle()
+    page.js(
+        """() => {
+            const columns = 4
+            const tops = Array(columns).fill(0)
+            app.graph._nodes.forEach((node, index) => {
+                const column = Math.floor(index * columns / app.graph._nodes.length)
+                node.pos = [column * 480, tops[column]]
+                tops[column] += node.size[1] + 60
+            })
+        }"""
+    )
+    page.settle()
+    page.fit()
+
+
+def drag(page: ComfyPage, start: Point, end: Point) -> None:
+    """Drag with the mouse, slowly enough for the page to follow."""
+    page.page.mouse.move(*start)
+    page.page.mouse.down()
+    for step in (0.3, 0.7, 1.0):
+        x = start.x + (end.x - start.x) * step
+        page.page.mouse.move(x, start.y + (end.y - start.y) * step)
+        page.settle()
+    page.page.mouse.up()
+    page.settle()
