@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HOST = {"aiohttp", "comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "latent_preview",
-        "node_helpers", "nodes", "server", "execution"}  # fmt: skip
+HOST = set(
+    "aiohttp comfy comfy_api comfy_execution comfy_extras execution folder_paths latent_preview "
+    "node_helpers nodes server".split()
+)
+"""The host's modules, and the server library that its routes are written with."""
 
 MAY_IMPORT = {
     "flux2": set(),

@@ -79,8 +79,11 @@ class ComfyPage:
             raise PageError(f"the server does not take settings: {reply.text()[:200]}")
         self.page.goto(self.url)
         self.page.wait_for_function(
-            "() => !!(window.app?.extensionManager && app.canvas?.graph"
-            " && window.LiteGraph?.registered_node_types['SaveImage'])",
+            """() => {
+                const workflows = window.app?.extensionManager?.workflow
+                return workflows?.activeWorkflow?.activeState && !workflows.isBusy
+                    && !!window.LiteGraph?.registered_node_types['SaveImage']
+            }""",
             timeout=60_000,
         )
         return self

@@ -73,11 +73,12 @@ def widget(page: ComfyPage, node: int, name: str) -> Point:
 
 def spread(page: ComfyPage) -> None:
     """Lay the nodes out in four columns, apart and all in view."""
-    # A node grows when its picture has come.
+    # A node grows when its picture has come and been drawn once.
+    page.fit()
     page.page.wait_for_function(
         "() => app.graph._nodes.every(n => n.type !== 'LoadImage' || n.imgs?.length)"
     )
-    page.settle()
+    page.page.wait_for_timeout(300)
     page.js(
         """() => {
             const columns = 4

@@ -25,11 +25,12 @@ from host.client import Client
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from frontends import newest_frontend  # noqa: E402  (found through the path set above)
+from frontends import newest_frontend  # noqa: E402
 from tiny_names import FETCHED_LORA, ITS_REPO  # noqa: E402
 
+from artifacts import ARTIFACTS  # noqa: E402  (found through the path set above)
+
 ROOT = HERE.parents[1]
-ARTIFACTS = ROOT / "artifacts" / "browser"
 TOKEN = "browser-token-0000"
 RENDERERS = ("classic", "nodes2")
 # Small copies of the photographs: every token costs time on a CPU.

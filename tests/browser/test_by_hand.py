@@ -5,8 +5,9 @@ import re
 
 import pytest
 from browser.hand import drag, search, slot, spread, widget
-from conftest import ARTIFACTS
 from small_edit import CONDITIONING, IMAGES, SAMPLER, SAVE, STACK, small_edit, unlinked
+
+from artifacts import ARTIFACTS
 
 FOUND_BY = {
     "power lora": "FLUX.2 LoRA Stack",
@@ -184,9 +185,10 @@ def test_the_token_is_set_and_cleared_in_the_settings(classic, client, site):
     classic.command("Comfy.ShowSettingsDialog")
     dialog = classic.page.get_by_role("dialog")
     dialog.get_by_text("FLUX.2 LoRA Edit").first.click()
-    field = classic.page.get_by_label("RunComfy API token")
-    field.fill(secret)
     part = classic.page.locator("#flux2-lora-edit-token")
+    part.get_by_text(re.compile("token is set|^Set")).wait_for()
+    field = part.get_by_label("RunComfy API token")
+    field.fill(secret)
     part.get_by_role("button", name="Save").click()
     part.get_by_text("from this page").wait_for()
     classic.screenshot(ARTIFACTS / "settings.png")

@@ -1,4 +1,5 @@
 import pytest
+
 from flux2_lora_edit.flux2.image_size import CHOICES, PRESETS, ImageSizeError, resolve, snap
 
 

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from flux2_lora_edit.flux2.references import (
     ReferenceImageError,
     ReferenceSize,
@@ -12,7 +14,6 @@ from flux2_lora_edit.flux2.references import (
     prepare_reference,
     token_count,
 )
-from PIL import Image
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -53,12 +53,15 @@ def test_schemas_equal_the_snapshot(node_classes):
     faces = {}
     for node in node_classes:
         info = node.GET_NODE_INFO_V1()
+        outputs = zip(info["output_name"], info["output"], strict=True)
         faces[info["name"]] = {
             "display_name": info["display_name"],
             "category": info["category"],
             "inputs": section_faces(info["input"]),
             "order": info["input_order"],
-            "outputs": [list(pair) for pair in zip(info["output_name"], info["output"], strict=True)],
+            "outputs": [
+                list(pair) for pair in zip(info["output_name"], info["output"], strict=True)
+            ],
         }
     text = json.dumps(faces, indent=1) + "\n"
     if os.environ.get("SNAPSHOT") == "write":
