@@ -88,9 +88,9 @@ class ModelApi:
     def close(self) -> None:
         """Close the connections now; a session alone leaves them to the garbage collector."""
         for adapter in self.session.adapters.values():
-            pools = getattr(getattr(adapter, "poolmanager", None), "pools", None)
-            for key in list(pools.keys()) if pools is not None else ():
-                pools[key].close()
+            manager: Any = getattr(adapter, "poolmanager", None)
+            for key in list(manager.pools.keys()) if manager is not None else ():
+                manager.pools[key].close()
         self.session.close()
 
     def submit(self, model_id: str, payload: dict[str, Any]) -> str:

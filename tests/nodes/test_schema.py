@@ -59,9 +59,7 @@ def test_schemas_equal_the_snapshot(node_classes):
             "category": info["category"],
             "inputs": section_faces(info["input"]),
             "order": info["input_order"],
-            "outputs": [
-                list(pair) for pair in zip(info["output_name"], info["output"], strict=True)
-            ],
+            "outputs": [list(pair) for pair in outputs],
         }
     text = json.dumps(faces, indent=1) + "\n"
     if os.environ.get("SNAPSHOT") == "write":
