@@ -39,7 +39,7 @@ def take_screenshots(browser: Browser, url: str, folder: Path) -> None:
     with _page(browser, url) as page:
         sheet = _edit()
         _run(page, sheet)
-        _keep(page, folder / "edit.png", *map(int, sheet.graph.prompt))
+        _keep(page, folder / "edit.png", *map(int, sheet.graph.prompt), margin=42)
         (report,) = [n for n in map(int, sheet.graph.prompt) if _kind(sheet, n).endswith("Apply")]
         _near(page, report)
         _keep(page, folder / "report.png", report)
@@ -116,7 +116,15 @@ def _run(page: ComfyPage, sheet: Sheet) -> None:
     # Long enough for the notice of the finished run to go.
     page.page.wait_for_timeout(6000)
     page.fit()
-    page.js("() => { app.canvas.ds.offset[1] += 60; app.canvas.setDirty(true, true) }")
+    # Clear of the bars at the top and the left.
+    page.js(
+        """() => {
+            const { offset, scale } = app.canvas.ds
+            offset[0] += 30 / scale
+            offset[1] += 60 / scale
+            app.canvas.setDirty(true, true)
+        }"""
+    )
 
 
 def _near(page: ComfyPage, node: int) -> None:
@@ -135,8 +143,8 @@ def _near(page: ComfyPage, node: int) -> None:
     page.settle()
 
 
-def _keep(page: ComfyPage, path: Path, *nodes: int) -> None:
-    page.screenshot(path, nodes, margin=24)
+def _keep(page: ComfyPage, path: Path, *nodes: int, margin: float = 24) -> None:
+    page.screenshot(path, nodes, margin)
     with Image.open(path) as picture:
         small = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
     small.save(path, optimize=True)

@@ -89,7 +89,7 @@ def test_a_blueprint_is_listed_opens_and_runs(path, page, client):
     blueprint = json.loads(client.get(f"/global_subgraphs/{key}")["data"])
     page.load(blueprint)
     (box,) = page.serialize()["nodes"]
-    assert box["title"] == path.stem
+    assert box["type"] == blueprint["definitions"]["subgraphs"][0]["id"]
     page.js(
         """(values) => {
             const box = app.graph._nodes[0]
