@@ -171,11 +171,11 @@ class ComfyPage:
                 const right = Math.max(...boxes.map(b => b[0] + b[2]))
                 const bottom = Math.max(...boxes.map(b => b[1] + b[3]))
                 const canvas = document.querySelector('#graph-canvas').getBoundingClientRect()
-                const room = [canvas.width - 120, canvas.height - 170]
+                const room = [canvas.width - 180, canvas.height - 170]
                 const wide = room[0] / (right - left), high = room[1] / (bottom - top)
                 view.scale = zoom || Math.min(1.2, wide, high)
                 // Below the bar with the Run button, right of the sidebar.
-                view.offset[0] = 80 / view.scale - left
+                view.offset[0] = 110 / view.scale - left
                 view.offset[1] = 110 / view.scale - top
                 app.canvas.setDirty(true, true)
             }""",

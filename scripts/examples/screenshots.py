@@ -116,15 +116,7 @@ def _run(page: ComfyPage, sheet: Sheet) -> None:
     # Long enough for the notice of the finished run to go.
     page.page.wait_for_timeout(6000)
     page.fit()
-    # Clear of the bars at the top and the left.
-    page.js(
-        """() => {
-            const { offset, scale } = app.canvas.ds
-            offset[0] += 30 / scale
-            offset[1] += 60 / scale
-            app.canvas.setDirty(true, true)
-        }"""
-    )
+    page.js("() => { app.canvas.ds.offset[1] += 60; app.canvas.setDirty(true, true) }")
 
 
 def _near(page: ComfyPage, node: int) -> None:

@@ -26,9 +26,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from frontends import newest_frontend  # noqa: E402
+from shots import ARTIFACTS  # noqa: E402  (found through the path set above)
 from tiny_names import FETCHED_LORA, ITS_REPO  # noqa: E402
-
-from artifacts import ARTIFACTS  # noqa: E402  (found through the path set above)
 
 ROOT = HERE.parents[1]
 TOKEN = "browser-token-0000"

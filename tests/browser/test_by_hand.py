@@ -5,9 +5,8 @@ import re
 
 import pytest
 from browser.hand import drag, search, slot, spread, widget
+from shots import ARTIFACTS
 from small_edit import CONDITIONING, IMAGES, SAMPLER, SAVE, STACK, small_edit, unlinked
-
-from artifacts import ARTIFACTS
 
 FOUND_BY = {
     "power lora": "FLUX.2 LoRA Stack",

@@ -4,9 +4,8 @@ import time
 
 import pytest
 from browser.hand import spread
+from shots import ARTIFACTS
 from small_edit import APPLY, CONDITIONING, SAMPLER, SIZE, STACK, small_edit
-
-from artifacts import ARTIFACTS
 
 HOSTED, INFO = "13", "14"
 # Contrast that WCAG asks of text of this size.
