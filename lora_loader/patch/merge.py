@@ -1,27 +1,21 @@
-"""A plan onto a ComfyUI MODEL. The only module here that knows the host.
+"""A plan added to the weights: ONE patch a weight, whatever the stack holds.
 
-``merge`` gives each weight ONE patch, whatever the stack holds. The host keeps, moves, prefetches
-and removes it like a patch of its own: nothing of the model or of the host is replaced.
+The host keeps, moves, prefetches and removes it like a patch of its own: nothing of the model or of
+the host is replaced.
 """
 
-import logging
-import os
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from comfy import model_management
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
-from .adapters import additive, transforms
-from .fuse import Plan, Step
-
-logger = logging.getLogger(__name__)
-
-MODES = ("auto", "merge", "side path")
-PREFIX = "diffusion_model."
+from ..adapters import additive, transforms
+from ..fuse import Plan, Step
+from .model import PatchError
 
 _COMPUTED = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _KINDS: dict[str, Any] = {
@@ -32,59 +26,8 @@ _KINDS: dict[str, Any] = {
 }
 
 
-class PatchError(ValueError):
-    """A plan that this model cannot take; says why and what to do."""
-
-
-class Applied(NamedTuple):
-    """The patched clone, the way that was taken ("merge"), and the reason for it."""
-
-    model: Any
-    taken: str
-    reason: str
-
-
-def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of the diffusion model's weights and biases by the names that patches use.
-
-    Taken from the modules, where a quantised weight has its true shape.
-    """
-    shapes = {}
-    for name, module in model.model.named_modules():
-        if not name.startswith(PREFIX):
-            continue
-        for leaf in ("weight", "bias"):
-            tensor = getattr(module, leaf, None)
-            if isinstance(tensor, Tensor):
-                shapes[f"{name}.{leaf}"] = tuple(tensor.shape)
-    return shapes
-
-
-def model_file(model: Any) -> str:
-    """The name of the file that the model came from, as far as the host remembers it; or ""."""
-    loaded_by = getattr(model, "cached_patcher_init", None)
-    source = loaded_by[1][0] if loaded_by and loaded_by[1] else ""
-    return os.path.basename(source) if isinstance(source, str) else ""
-
-
-def apply_plan(model: Any, plan: Plan, mode: str) -> Applied:
-    """A clone of ``model`` with the plan on it; the model itself when the plan is empty.
-
-    Raises PatchError for an unknown mode, and where the model takes no patch for a weight.
-    """
-    if mode not in MODES:
-        raise PatchError(f"mode is '{mode}'; choose one of {', '.join(MODES)}.")
-    if not plan:
-        return Applied(model, "none", "no LoRA changes the model")
-    if mode == "side path":
-        raise PatchError(
-            "The side path is not available in this version. Set mode to auto or merge."
-        )
-    reason = "asked for" if mode == "merge" else "the LoRAs are added to the weights in one pass"
-    return Applied(_merge(model, plan), "merge", reason)
-
-
-def _merge(model: Any, plan: Plan) -> Any:
+def merge(model: Any, plan: Plan) -> Any:
+    """A clone of ``model`` with the plan as patches. Raises PatchError where it takes none."""
     clone = model.clone()
     patches = {key: FusedAdapter(set(), pack(steps)) for key, steps in plan.items()}
     taken = set(clone.add_patches(patches, 1.0))
