@@ -21,8 +21,10 @@ _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 class LoraFile:
     """One file: its header, and the tensors read so far, as bf16, fp16, fp32 or integers."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, identity: tuple[str, int, int] | None = None) -> None:
+        """``identity`` is path, size and modification time; the same identity, the same tensors."""
         self.header = header
+        self.identity = identity or (str(header.path), -1, id(self))
         self._tensors: dict[str, Tensor] = {}
         self._peaks: dict[str, float] = {}
 
@@ -94,7 +96,7 @@ class LoraFiles:
             if file is None:
                 for stale in [other for other in self._files if other[0] == key[0]]:
                     del self._files[stale]
-                file = LoraFile(read_header(path))
+                file = LoraFile(read_header(path), key)
             self._files[key] = file
             return file
 

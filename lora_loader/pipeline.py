@@ -2,16 +2,18 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
 
 from ..flux2.variants import Flux2Model, identify
 from .files import LoraFile, LoraFiles
-from .fuse import Plan, fuse
+from .fuse import Plan
 from .header import LoraFileError
 from .layout import Layout
+from .parts import Part, fused
 from .prepare import Prepared, prepare
 from .report import LoraReport, shortlist
 from .scaling import PeftSettings, config_settings
@@ -48,11 +50,16 @@ class TextPart:
 class StackPlan:
     """What to do to the model's weights, and what to say about it."""
 
-    plan: Plan
+    parts: tuple[Part, ...]
     model: Flux2Model
     loras: tuple[LoraReport, ...]
     warnings: tuple[str, ...]
     text_parts: tuple[TextPart, ...] = ()
+
+    @cached_property
+    def plan(self) -> Plan:
+        """All of the stack that each weight takes, in one."""
+        return fused(self.parts)
 
 
 def plan_stack(
@@ -73,7 +80,7 @@ def plan_stack(
     """
     model = identify(shapes)
     layout = Layout(shapes)
-    stack = []
+    parts = []
     reports: list[LoraReport] = []
     warnings: list[str] = []
     text_parts = []
@@ -90,15 +97,12 @@ def plan_stack(
         if prepared.refusal and on_mismatch != "warn":
             raise LoraStackError(f"{entry.slot} {prepared.refusal}\n{entry.source.describe()}")
         warnings += _warnings(entry, prepared)
-        stack += [
-            (key, replace(step, scale=step.scale * entry.strength_model))
-            for key, step in prepared.steps
-        ]
+        parts.append(Part((*file.identity, repr(config)), entry.strength_model, prepared.steps))
         reports.append(prepared.report)
         if prepared.text_keys:
             text_parts.append(TextPart(entry.name, entry.strength_clip, file, prepared.text_keys))
     files.trim()
-    return StackPlan(fuse(stack), model, tuple(reports), tuple(warnings), tuple(text_parts))
+    return StackPlan(tuple(parts), model, tuple(reports), tuple(warnings), tuple(text_parts))
 
 
 def _same_file_once(

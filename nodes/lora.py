@@ -10,8 +10,9 @@ from comfy import model_management
 from comfy_api.latest import io, ui
 
 from ..lora_loader.files import LoraFiles
+from ..lora_loader.history import History
 from ..lora_loader.info import describe_stack
-from ..lora_loader.patch import MODES, apply_plan, model_file, weight_shapes
+from ..lora_loader.patch import MODES, SideStacks, apply_parts, model_file, weight_shapes
 from ..lora_loader.pipeline import StackPlan, plan_stack
 from ..lora_loader.report import Report
 from ..lora_loader.stack import as_entries, combine
@@ -25,6 +26,10 @@ logger = logging.getLogger(__name__)
 # The files last applied, so that a moved slider reads nothing again. It holds files by path, size
 # and time, knows nothing of a run or a model, and bounds itself (see LoraFiles).
 _FILES = LoraFiles()
+# Likewise the side paths last built, and which settings each model had: both bounded, the models
+# held weakly.
+_STACKS = SideStacks()
+_HISTORY = History()
 
 
 class Flux2EditLoraStack(io.ComfyNode):
@@ -121,7 +126,8 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
                     advanced=True,
                     tooltip=(
                         "auto chooses and says why. merge adds the LoRAs to the weights; side path "
-                        "computes them beside the weights."
+                        "computes them beside the weights, for quantised or offloaded models and "
+                        "moving sliders."
                     ),
                 ),
                 io.Combo.Input(
@@ -167,7 +173,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             model_file=model_file(model),
             before_each=model_management.throw_exception_if_processing_interrupted,
         )
-        applied = apply_plan(model, stack.plan, mode)
+        applied = apply_parts(model, stack.parts, mode, stacks=_STACKS, history=_HISTORY)
         clip, warnings = _apply_to_clip(clip, stack)
         report = Report(
             stack.model, mode, applied.taken, applied.reason, stack.loras, stack.warnings + warnings
