@@ -56,7 +56,9 @@ def _quantised_kind(weight: Tensor) -> str:
     if layout is not None:
         # comfy_kitchen's tensors act as if they had the type that they stand for.
         name = layout if isinstance(layout, str) else getattr(layout, "__name__", "")
-        return name.removeprefix("TensorCore").removesuffix("Layout").lower() or "quantised"
+        for noise in ("TensorCore", "TensorWise", "Layout"):
+            name = name.replace(noise, "")
+        return name.lower() or "quantised"
     if hasattr(weight, "tensor_type"):  # city96's ComfyUI-GGUF
         return getattr(weight.tensor_type, "name", "GGUF")
     if weight.dtype in _PLAIN:

@@ -1,7 +1,7 @@
 """Every kind of FLUX.2 LoRA file changes every weight as its producer's own maths does.
 
 In this process: a tiny model through ComfyUI's own loader, files as producers write them, weights
-as ComfyUI's patcher makes them. ``tests/host/test_lora_kinds.py`` does it through the node.
+as ComfyUI's patcher makes them, merged and beside the weights. ``tests/host/test_lora_kinds.py`` does it through the node.
 """
 
 import sys
@@ -14,7 +14,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from kinds.base import Base  # noqa: E402
 from kinds.kind import Kind  # noqa: E402
-from kinds.measure import apply_ours, changes, errors, load_model, write  # noqa: E402
+from kinds.measure import (  # noqa: E402
+    applied,
+    apply_ours,
+    changes,
+    changes_beside,
+    errors,
+    load_model,
+    write,
+)
 from kinds.table import all_kinds  # noqa: E402
 from kinds.threads import one_thread  # noqa: E402, F401
 
@@ -46,7 +54,9 @@ def test_exact(name, geometry, tmp_path):
     built = KINDS[name].build(base)
     ours = apply_ours(model, write(built, tmp_path))
     check(changes(ours.model, base), built.truth, KINDS[name])
-    assert not model.patches, "the incoming MODEL was changed"
+    beside = applied(model, ours.stack, "side path").model
+    check(changes_beside(beside, base), built.truth, KINDS[name])
+    assert not model.patches and not model.wrappers, "the incoming MODEL was changed"
     for lora in ours.stack.loras:
         assert lora.matched == lora.total, f"{lora.matched} of {lora.total}: {ours.words}"
 

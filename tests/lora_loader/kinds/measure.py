@@ -33,6 +33,19 @@ def changes(model: Any, base: Base) -> dict[str, Tensor]:
     return {key: weight.float() - base.weights[key] for key, weight in patched.items()}
 
 
+def changes_beside(model: Any, base: Base) -> dict[str, Tensor]:
+    """As ``changes``, with what side paths add: each layer's answer to the unit vectors."""
+    found = changes(model, base)
+    for path in model.wrappers.get("apply_model", {}).get("flux2_lora_edit", []):
+        path.stack.set_scales(path.scales, torch.device("cpu"))
+        for name, layer in zip(path.stack.names, path.stack.layers, strict=True):
+            key = f"{name}.weight"
+            rows, columns = base.weights[key].shape
+            change = layer.add_to(torch.zeros(columns, rows), torch.eye(columns)).T
+            found[key] = found.get(key, 0) + change
+    return found
+
+
 def write(built: Built, folder: Path) -> list[tuple[Path, float]]:
     """Each slot's file in a folder of its own; a file that two slots share is written once."""
     written: dict[int, Path] = {}
@@ -104,10 +117,14 @@ def apply_ours(
     model: Any, files: Iterable[tuple[Path, float]], mode: str = "merge", **how: str
 ) -> Ours:
     """The pack's own way onto a clone of the MODEL, as its node goes it."""
-    from flux2_lora_edit.lora_loader.patch import apply_plan
+    return applied(model, plan_ours(model, files, **how).stack, mode)
 
-    stack = plan_ours(model, files, **how).stack
-    return Ours(apply_plan(model, stack.plan, mode).model, stack)
+
+def applied(model: Any, stack: Any, mode: str = "merge") -> Ours:
+    """A stack that was planned, onto a clone of the MODEL."""
+    from flux2_lora_edit.lora_loader.patch import apply_parts
+
+    return Ours(apply_parts(model, stack.parts, mode).model, stack)
 
 
 def errors(changed: dict[str, Tensor], truth: Truth) -> dict[str, float]:
