@@ -1,7 +1,8 @@
 """Every kind of FLUX.2 LoRA file changes every weight as its producer's own maths does.
 
 In this process: a tiny model through ComfyUI's own loader, files as producers write them, weights
-as ComfyUI's patcher makes them, merged and beside the weights. ``tests/host/test_lora_kinds.py`` does it through the node.
+as ComfyUI's patcher makes them, merged and beside the weights; ``tests/host/test_lora_kinds.py``
+does it through the node.
 """
 
 import sys
