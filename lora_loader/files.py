@@ -7,6 +7,7 @@ import math
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +28,8 @@ class LoraFile:
         self.identity = identity or (str(header.path), -1, id(self))
         self._tensors: dict[str, Tensor] = {}
         self._peaks: dict[str, float] = {}
+        # What was last made of this file, and for what: see ``pipeline``.
+        self.made: tuple[Any, Any] | None = None
 
     @property
     def bytes(self) -> int:

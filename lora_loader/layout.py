@@ -8,6 +8,7 @@ resolve to a weight that the model has not got. Names: black-forest-labs/flux2 a
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from .naming import words
 
@@ -91,22 +92,34 @@ class Layout:
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """``shapes``: the model's weights by state-dict name, with ``diffusion_model.`` or not."""
         self.shapes = dict(shapes)
-        self._targets: dict[tuple[str, ...], tuple[Target, str]] = {}
+
+    @cached_property
+    def _targets(self) -> dict[tuple[str, ...], tuple[Target, str]]:
+        """Each module's target under each of its names, split into words."""
+        targets: dict[tuple[str, ...], tuple[Target, str]] = {}
         for key, shape in self.shapes.items():
             name = key.removeprefix(PREFIX)
             module, _, leaf = name.rpartition(".")
             if leaf in ("weight", "scale") and len(shape) in (1, 2) and module:
-                self._add_module(key, module, leaf, shape)
+                self._add_module(targets, key, module, leaf, shape)
+        return targets
 
-    def _add_module(self, key: str, module: str, leaf: str, shape: tuple[int, ...]) -> None:
+    def _add_module(
+        self,
+        targets: dict[tuple[str, ...], tuple[Target, str]],
+        key: str,
+        module: str,
+        leaf: str,
+        shape: tuple[int, ...],
+    ) -> None:
         bias = f"{key.removesuffix(leaf)}bias"
         bias_key = bias if bias in self.shapes else None
         columns = shape[1] if len(shape) == 2 else None
         whole = Target(key, 0, shape[0], columns, bias=bias_key)
-        self._targets[words(module)] = (whole, "BFL")
+        targets[words(module)] = (whole, "BFL")
         if columns is None:
             # BFL's files call a norm's weight "scale", and a LoRA of it "...query_norm.scale.diff".
-            self._targets[words(f"{module}.scale")] = (whole, "BFL")
+            targets[words(f"{module}.scale")] = (whole, "BFL")
         block = _BLOCK.match(module)
         pattern = _BLOCK.sub(rf"{block[1]}.{{n}}.", module) if block else module
         names = _DIFFUSERS.get(pattern, ())
@@ -118,7 +131,7 @@ class Layout:
             part_bias = bias_key if len(names) == 1 else None
             target = Target(key, part * rows, rows, columns, swapped, part_bias)
             alias = name.format(n=block[2] if block else "")
-            self._targets[words(alias)] = (target, "diffusers")
+            targets[words(alias)] = (target, "diffusers")
 
     def resolve(self, stem: str) -> Resolved | None:
         """The module that a stem's last words name, or None where they name none of this model.

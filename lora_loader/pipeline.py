@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def plan_stack(
         try:
             config, ignored = _sibling_settings(path)
             file = files.open(path)
-            prepared = prepare(entry, file, layout, model, config, model_file)
+            prepared = _prepared(entry, file, layout, model, config, model_file)
         except LoraFileError as error:
             raise LoraStackError(f"{entry.slot}: {error}\n{entry.source.describe()}") from None
         if ignored:
@@ -103,6 +103,22 @@ def plan_stack(
             text_parts.append(TextPart(entry.name, entry.strength_clip, file, prepared.text_keys))
     files.trim()
     return StackPlan(tuple(parts), model, tuple(reports), tuple(warnings), tuple(text_parts))
+
+
+def _prepared(
+    entry: LoraEntry,
+    file: LoraFile,
+    layout: Layout,
+    model: Flux2Model,
+    config: PeftSettings | None,
+    model_file: str,
+) -> Prepared:
+    """As ``prepare``; what the file's last use made, where only its scale has changed since."""
+    for_what = (entry.name, entry.slot, entry.source, layout.shapes, config, model_file)
+    if file.made is None or file.made[0] != for_what:
+        file.made = for_what, prepare(entry, file, layout, model, config, model_file)
+    made: Prepared = file.made[1]
+    return replace(made, report=replace(made.report, scale=entry.strength_model))
 
 
 def _same_file_once(

@@ -315,3 +315,36 @@ def test_base_and_distilled_klein_are_told_by_words(shelf, hint, model_file, war
     planned = shelf.plan(name, model=shapes("klein-9b"), model_file=model_file)
     assert len(planned.plan) == 1
     assert any("was trained on" in warning for warning in planned.warnings) == warns
+
+
+def test_a_moved_slider_makes_nothing_again(shelf, monkeypatch):
+    """One changed slot costs that slot, a changed scale nothing; a changed config counts."""
+    from flux2_lora_edit.lora_loader import pipeline
+
+    real, made = pipeline.prepare, []
+
+    def counted(entry, *args):
+        made.append(entry.name)
+        return real(entry, *args)
+
+    monkeypatch.setattr(pipeline, "prepare", counted)
+    for name in "abc":
+        shelf.put(f"{name}/lora.safetensors", lora())
+    stack = [(f"{name}/lora.safetensors", 1.0) for name in "abc"]
+    first = shelf.plan(*stack[:2])
+    assert made == [name for name, _ in stack[:2]]
+    moved = shelf.plan(stack[0], (stack[1][0], 0.25))
+    assert len(made) == 2
+    assert [report.scale for report in moved.loras] == [1.0, 0.25]
+    assert [report.scale for report in first.loras] == [1.0, 1.0]
+    assert moved.parts[1].identity == first.parts[1].identity
+    assert moved.parts[1].steps is first.parts[1].steps
+    shelf.plan(stack[0], stack[2])
+    assert made[2:] == ["c/lora.safetensors"]
+    (shelf.folder / "a" / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "lora_alpha": 2, "r": 4})
+    )
+    assert shelf.plan(stack[0], stack[2]).loras[0].file_scales == (0.5,)
+    assert made[3:] == ["a/lora.safetensors"]
+    shelf.plan(stack[0], model=shapes("klein-9b"), on_mismatch="warn")
+    assert made[4:] == ["a/lora.safetensors"], "another model is another question"
