@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
 from .edit_conditioning import Flux2EditConditioning
+from .error_names import shorten_error_names
 from .image_size import Flux2EditImageSize
 from .lora import Flux2EditApplyLoraStack, Flux2EditLoraInfo, Flux2EditLoraStack
 from .lora_files import Flux2EditDownloadLoras
@@ -34,4 +35,5 @@ class Flux2LoraEdit(ComfyExtension):
 
 
 async def comfy_entrypoint() -> Flux2LoraEdit:
+    shorten_error_names()
     return Flux2LoraEdit()

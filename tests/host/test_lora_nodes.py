@@ -172,6 +172,7 @@ def test_a_lora_for_another_model_stops_before_sampling(client, small_vae, model
     result = client.run(graph.prompt)
     assert result.status == "error" and result.error.node_id == apply
     assert re.search(pattern, result.error.message.strip(), re.DOTALL), result.error.message
+    assert result.error.exception_type == "flux2_lora_edit.LoraStackError", "no path of this disk"
     sampler = next(n for n, v in graph.prompt.items() if v["class_type"] == "Flux2EditSampler")
     assert sampler not in result.executed
 
