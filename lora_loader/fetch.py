@@ -15,8 +15,8 @@ from ..network.record import write_bytes
 from . import civitai, hub, link
 from .access import DEFAULT_ENDPOINT, Access, FetchError, stored_login
 from .header import LoraFileError, read_header
-from .hub_files import CONFIG_NAME
 from .offer import Offer
+from .scaling import CONFIG_NAME
 from .shelf import FOLDER, Fetched, Shelf, add_asks
 from .source import HubSource, Source, UrlSource
 

@@ -6,11 +6,10 @@ from typing import Any
 
 from .access import FetchError
 from .names import EXTENSION
+from .scaling import CONFIG_NAME, PEFT_NAME
 from .source import HubSource
 
 CANONICAL = "pytorch_lora_weights.safetensors"
-PEFT_NAME = "adapter_model.safetensors"
-CONFIG_NAME = "adapter_config.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_ID = re.compile(r"[0-9a-f]{40}")
 _LISTED = 12

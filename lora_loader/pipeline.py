@@ -16,15 +16,13 @@ from .layout import Layout
 from .parts import Part, fused
 from .prepare import Prepared, prepare
 from .report import LoraReport, shortlist
-from .scaling import PeftSettings, config_settings
+from .scaling import CONFIG_NAME, PEFT_NAME, PeftSettings, config_settings
 from .stack import LoraEntry
 
 logger = logging.getLogger(__name__)
 
 Locate = Callable[[LoraEntry], Path]
 
-CONFIG_NAME = "adapter_config.json"
-PEFT_NAME = "adapter_model.safetensors"
 MAX_CONFIG_BYTES = 2**20
 
 

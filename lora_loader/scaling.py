@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 METADATA_KEY = "lora_adapter_metadata"
+# The files that PEFT itself writes, side by side.
+CONFIG_NAME = "adapter_config.json"
+PEFT_NAME = "adapter_model.safetensors"
 
 _MOST_PATTERNS = 5_000
 

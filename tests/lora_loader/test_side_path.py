@@ -240,6 +240,7 @@ def test_it_stacks_with_itself(patch, tmp_path):
     parts = parts_of(model, patch, tmp_path)
     twice = beside(patch, beside(patch, model, parts), parts)
     double = beside(patch, model, scaled(parts, 2.0))
+    assert len(twice.get_nested_additional_models()) == 2, "the host must load both"
     base = forward(model)
     assert error(effect(forward(twice), base), effect(forward(double), base)) < 1e-4
     assert torch.equal(forward(model), base)
@@ -358,11 +359,11 @@ def test_a_model_is_let_go(patch, tmp_path):
     model, stacks = load(), patch.SideStacks()
     side = beside(patch, model, parts_of(model, patch, tmp_path), stacks=stacks)
     forward(side)
-    gone = weakref.ref(model.model)
+    gone = [weakref.ref(model.model), weakref.ref(module(model))]
     del model, side
     comfy.model_management.cleanup_models()
     gc.collect()
-    assert gone() is None
+    assert [ref() for ref in gone] == [None, None]
 
 
 def test_side_stacks_are_bounded(patch, tmp_path):
