@@ -118,23 +118,24 @@ class Built(NamedTuple):
 def build(steps: Sequence[tuple[int, Step]], columns: int, dtype: torch.dtype) -> Built:
     """The layout of (part number, step) pairs on one weight; every effect is a LowRank or a
     Kronecker."""
-    low_rank = [(part, step) for part, step in steps if isinstance(step.effect, LowRank)]
-    groups: dict[tuple[int, int], list[tuple[int, Step]]] = {}
-    for part, step in low_rank:
-        groups.setdefault((step.start, step.rows), []).append((part, step))
+    groups: dict[tuple[int, int], list[tuple[int, float, LowRank]]] = {}
+    for part, step in steps:
+        if isinstance(step.effect, LowRank):
+            member = (part, step.scale * step.effect.scale, step.effect)
+            groups.setdefault((step.start, step.rows), []).append(member)
     downs: list[Tensor] = []
     coefficients: list[float] = []
     parts: list[int] = []
     ups: list[Tensor] = []
     shapes = []
     for (start, rows), members in groups.items():
-        pairs = [_balanced(step.effect, dtype) for _, step in members]
+        pairs = [_balanced(effect, dtype) for *_, effect in members]
         rank = sum(up.shape[1] for up, _ in pairs)
         shapes.append((start, rows, len(coefficients), rank))
         ups.append(torch.cat([up for up, _ in pairs], dim=1))
         downs += [down for _, down in pairs]
-        for (part, step), (up, _) in zip(members, pairs, strict=True):
-            coefficients += [step.scale * step.effect.scale] * up.shape[1]
+        for (part, coefficient, _), (up, _) in zip(members, pairs, strict=True):
+            coefficients += [coefficient] * up.shape[1]
             parts += [part] * up.shape[1]
     rank = len(coefficients)
     pieces = [down.reshape(-1) for down in downs]

@@ -22,7 +22,7 @@ class History:
 
     def __init__(self, most: int = 64) -> None:
         self.most = most
-        self._models: WeakKeyDictionary[Any, OrderedDict[Hashable, Seen]] = WeakKeyDictionary()
+        self._models: WeakKeyDictionary[Any, OrderedDict[tuple[Hashable, Hashable], Seen]] = WeakKeyDictionary()
 
     def way(
         self, model: Any, place: Hashable, setting: Hashable, choose: Callable[[bool], Seen]
@@ -31,7 +31,9 @@ class History:
 
         ``place`` tells several stacks on one model apart.
         """
-        settings = self._models.setdefault(model, OrderedDict())
+        if model not in self._models:
+            self._models[model] = OrderedDict()
+        settings = self._models[model]
         key = (place, setting)
         if key not in settings:
             changing = any(other == place for other, _ in settings)

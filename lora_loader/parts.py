@@ -43,7 +43,8 @@ def split(parts: Sequence[Part], beside_keys: frozenset[str]) -> tuple[list[Part
     bound = {
         key for part in parts for key, step in part.steps if isinstance(step.effect, Transform)
     }
-    beside, added = [], []
+    beside: list[Part] = []
+    added: list[Part] = []
     for part in parts:
         goes = [
             key in beside_keys and key not in bound and isinstance(step.effect, LowRank | Kronecker)

@@ -56,25 +56,24 @@ class SideLayer(nn.Module):
 class SideStack(nn.Module):
     """All layers of a stack, for the modules ``names`` of a model, whatever the scales."""
 
-    def __init__(self, steps: Mapping[str, Sequence[tuple[int, Step]]], columns: Mapping[str, int],
-                 dtype: torch.dtype) -> None:  # fmt: skip
-        """``steps``: (part number, step) pairs by weight name; ``columns``: the weights' widths."""
+    def __init__(
+        self,
+        names: Sequence[str],
+        layers: Sequence[SideLayer],
+        coefficients: Tensor,
+        parts: Tensor,
+        token: object,
+    ) -> None:
+        """Gain n of all layers' gains, in a row, is coefficients[n] times the scale of parts[n].
+
+        ``token`` is the same in every copy of this stack.
+        """
         super().__init__()
-        self.names: list[str] = []
-        self.layers = nn.ModuleList()
-        # Every copy of this stack on another GPU has the same token.
-        self.token = object()
-        coefficients: list[float] = []
-        parts: list[int] = []
-        for key, members in steps.items():
-            built = build(members, columns[key], dtype)
-            self.names.append(key.removesuffix(".weight"))
-            self.layers.append(SideLayer(built.layout, built.factors))
-            coefficients += built.coefficients
-            parts += built.parts
+        self.names = tuple(names)
+        self.layers = tuple(layers)
+        self.held = nn.ModuleList(layers)  # where the host finds their factors
         # Plain attributes: as buffers the host would move them.
-        self.coefficients = torch.tensor(coefficients, dtype=torch.float64)
-        self.parts = torch.tensor(parts, dtype=torch.int64)
+        self.coefficients, self.parts, self.token = coefficients, parts, token
         self._gains: dict[torch.device, Tensor] = {}
         self._set: dict[torch.device, tuple[float, ...]] = {}
         self._classes: dict[type, type] = {}
@@ -121,12 +120,10 @@ class SideStack(nn.Module):
 
     def twin(self) -> SideStack:
         """The same stack for another device: it shares the factors in memory, and nothing else."""
-        twin = SideStack({}, {}, torch.float32)
-        twin.token, twin.names = self.token, self.names
-        twin.coefficients, twin.parts = self.coefficients, self.parts
-        for layer in self.layers:
-            twin.layers.append(SideLayer(layer.layout, layer.factors.weight.detach().view(-1)))
-        return twin
+        layers = [
+            SideLayer(layer.layout, layer.factors.weight.detach().view(-1)) for layer in self.layers
+        ]
+        return SideStack(self.names, layers, self.coefficients, self.parts, self.token)
 
 
 def _beside(kind: type) -> type:
@@ -136,7 +133,7 @@ def _beside(kind: type) -> type:
     instance.
     """
 
-    class WithSidePath(kind):  # type: ignore[misc, valid-type]
+    class WithSidePath(kind):
         def __call__(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             result = kind.__call__(self, input, *args, **kwargs)
             for layer in getattr(self, _LAYERS):
@@ -198,8 +195,15 @@ def side_patcher(model: Any, parts: Sequence[Part], shapes: Mapping[str, tuple[i
     for number, part in enumerate(parts):
         for key, step in part.steps:
             steps.setdefault(key, []).append((number, step))
-    columns = {key: shapes[key][1] for key in steps}
-    stack = SideStack(steps, columns, _compute_dtype(model))
+    dtype = _compute_dtype(model)
+    built = {key: build(members, shapes[key][1], dtype) for key, members in steps.items()}
+    stack = SideStack(
+        [key.removesuffix(".weight") for key in built],
+        [SideLayer(one.layout, one.factors) for one in built.values()],
+        torch.tensor([c for one in built.values() for c in one.coefficients], dtype=torch.float64),
+        torch.tensor([n for one in built.values() for n in one.parts], dtype=torch.int64),
+        object(),
+    )
     return _patcher_of(stack, model.load_device, model.offload_device)
 
 

@@ -8,7 +8,6 @@ import json
 import torch
 from torch import Tensor
 
-FORMATS = ("float8_e4m3fn", "nvfp4", "int8_tensorwise")
 _LAYOUTS = {
     "float8_e4m3fn": "TensorCoreFP8E4M3Layout",
     "nvfp4": "TensorCoreNVFP4Layout",
@@ -16,8 +15,15 @@ _LAYOUTS = {
 }
 
 
+def known(form: str) -> bool:
+    """Whether this ComfyUI has the format; 0.24 knows no 8-bit integers."""
+    from comfy.quant_ops import QUANT_ALGOS
+
+    return form in QUANT_ALGOS
+
+
 def quantised(weights: dict[str, Tensor], form: str) -> dict[str, Tensor]:
-    """``weights`` with the Linears of the blocks in ``form``, one of FORMATS."""
+    """``weights`` with the Linears of the blocks in ``form``, a name of _LAYOUTS."""
     from comfy.quant_ops import QuantizedTensor
 
     result = {}

@@ -100,7 +100,7 @@ def set_token(client: Client, token: str) -> None:
     reply.raise_for_status()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium_browser():
     """Chromium; without one every test here is skipped with the way to get it."""
     try:
@@ -112,7 +112,7 @@ def chromium_browser():
     context.__exit__(None, None, None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pages(site: servers.Server, chromium_browser) -> Iterator["Pages"]:
     pages = Pages(site, chromium_browser)
     yield pages

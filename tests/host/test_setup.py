@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from host import cache, environment, models, steps, tiny, tiny_loras, versions
+from host import (
+    cache,
+    environment,
+    launch,
+    models,
+    pythons,
+    report,
+    steps,
+    tiny,
+    tiny_loras,
+    versions,
+)
 from host.steps import SetupError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +121,66 @@ def test_the_table_of_hosts():
     assert versions.SUPPORTED[0] == required[1]
     with pytest.raises(ValueError, match=r"0\.30\.0"):
         versions.find("9.9.9")
+
+
+def test_the_table_of_pythons():
+    (least,) = re.findall(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    numbers = [tuple(map(int, version.split("."))) for version in pythons.SUPPORTED]
+    assert numbers == sorted(numbers)
+    assert pythons.SUPPORTED[0] == least
+    assert (launch.OLDEST, launch.NEWEST) == (numbers[0], numbers[-1])
+
+
+def a_python(place: Path, says: str, status: int = 0) -> Path:
+    """A command that answers every question with ``says``."""
+    place.parent.mkdir(parents=True)
+    place.write_text(f"#!/bin/sh\necho {says}\nexit {status}\n")
+    place.chmod(0o755)
+    return place
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins are shell scripts")
+def test_a_python_is_found_among_pyenvs(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "shims"))
+    a_python(tmp_path / "shims" / "python3.12", "pyenv: python3.12: command not found", 127)
+    with pytest.raises(SetupError, match=r"no Python 3\.12"):
+        pythons.find("3.12")
+    for patch in (1, 9):
+        a_python(tmp_path / f"versions/3.12.{patch}/bin/python", "3.12")
+    newest = a_python(tmp_path / "versions/3.12.10/bin/python", "3.12")
+    assert pythons.find("3.12") == newest
+    a_python(tmp_path / "versions/3.12.11/bin/python", "3.13")
+    assert pythons.find("3.12") == newest, "what it says counts, not the folder's name"
+
+
+REPORT = """<testsuites><testsuite errors="1" failures="2" skipped="3" tests="10">
+<testcase name="a"><failure message="no"/></testcase>
+<testcase name="b"><skipped message="no browser"/></testcase>
+<testcase name="c"><skipped message="takes 40 s"/></testcase>
+<testcase name="d"><skipped message="no browser"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_a_report_is_counted_and_tabled(tmp_path):
+    file = tmp_path / "report.xml"
+    assert report.read(file) == report.NOTHING
+    file.write_text(REPORT)
+    counts = report.read(file)
+    assert counts[:3] == (4, 3, 3)
+    assert counts.reasons == {"no browser": 2, "takes 40 s": 1}
+    rows = [
+        report.Row("0.20.1", "2.11.0", 1, counts, 12.6),
+        report.Row("0.30.0", "2.11.0", 0, counts, 7.0),
+        report.Row("9.9.9", "", "There is none.", report.NOTHING, 0.0),
+    ]
+    table = report.markdown("ComfyUI", rows).splitlines()
+    assert table[0] == "| ComfyUI | torch | passed | failed | skipped | seconds |"
+    assert table[2] == "| 0.20.1 | 2.11.0 | 4 | 3 | 3 | 13 |"
+    assert "- 0.20.1: pytest status 1" in table and "- 9.9.9: There is none." in table
+    assert "- no browser (0.20.1: 2, 0.30.0: 2)" in table
+    plain = report.plain("ComfyUI", rows)
+    assert "pytest status 1" in plain and "There is none." in plain and "takes 40 s" in plain
 
 
 def test_every_test_requirement_is_pinned():

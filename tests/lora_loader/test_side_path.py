@@ -39,6 +39,8 @@ def load(variant="dev", dtype=torch.float32, form=None):
 
     weights = tiny.transformer(variant, dtype=torch.float32, double=1, single=1)
     if form:
+        if not tiny_quantised.known(form):
+            pytest.skip(f"this ComfyUI has no {form}")
         weights = tiny_quantised.quantised(weights, form)
     options = {} if form else {"dtype": dtype}
     return comfy.sd.load_diffusion_model_state_dict(weights, model_options=options)

@@ -208,7 +208,7 @@ def test_apply_nothing(nodes, model):
 
 
 def test_another_packs_stack_is_resolved_like_ours(nodes, model):
-    patched, *_ = apply(nodes, model, [["styles\\ink", -0.5, 0]]).args
+    patched, *_ = apply(nodes, model, [["styles\\ink", -0.5, 0]], mode="merge").args
     assert len(patched.patches) == 10
     with pytest.raises(ValueError, match="Entry 1 of lora_stack: There is no LoRA 'inkk'"):
         apply(nodes, model, [("inkk", 1, 1)])

@@ -1,23 +1,26 @@
-"""The host tests on every supported ComfyUI, in one environment; ends with a table.
+"""The tests on every supported ComfyUI, or on every supported Python; ends with a table.
 
-Arguments after -- go to pytest instead of the default: -m host -q.
+By default what needs a host runs on each ComfyUI, in one environment. With --pythons, what needs
+none runs on each Python, in an environment of its own (some minutes the first time).
+Arguments after -- go to pytest instead of the default.
 """
 
 import argparse
-import os
+import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import versions
+from .. import pythons, report, versions
 from ..cache import cache_root
 from ..environment import source
-from .test import pytest
+from ..steps import SetupError
+from .test import pytest, shared
 
-DEFAULT = ("-m", "host", "-q")
+ON_HOSTS = ("-m", "host or comfy", "-q")
+ON_PYTHONS = ("-m", "not host and not comfy and not browser", "-q")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -28,47 +31,66 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    known = ", ".join(host.comfyui for host in versions.HOSTS)
+    hosts = ", ".join(host.comfyui for host in versions.HOSTS)
     parser.add_argument(
-        "versions", nargs="*", default=versions.SUPPORTED, help=f"ComfyUI versions: {known}"
+        "versions",
+        nargs="*",
+        help=f"of ComfyUI: {hosts}; with --pythons of Python: {', '.join(pythons.SUPPORTED)}",
     )
+    parser.add_argument("--pythons", action="store_true", help="go through the Pythons instead")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write it as Markdown too")
     options = parser.parse_args(arguments[:mark])
-    try:
-        options.hosts = [versions.find(version) for version in options.versions]
-    except ValueError as error:
-        parser.error(str(error))
-    options.pytest = arguments[mark + 1 :] or DEFAULT
+    known = pythons.SUPPORTED if options.pythons else [host.comfyui for host in versions.HOSTS]
+    if unknown := [version for version in options.versions if version not in known]:
+        parser.error(f"not among the known ones ({', '.join(known)}): {', '.join(unknown)}")
+    options.pytest = arguments[mark + 1 :]
     return options
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 when every host passes."""
+    """0 when every version passes."""
+    if options.pythons:
+        subject, rows = "Python", _on_pythons(options)
+    else:
+        subject, rows = "ComfyUI", _on_hosts(options)
+    print("\n" + report.plain(subject, rows))
+    if options.table:
+        options.table.write_text(report.markdown(subject, rows), "utf-8")
+    return int(any(row.status for row in rows))
+
+
+def _on_hosts(options: argparse.Namespace) -> list[report.Row]:
     rows = []
-    for host in options.hosts:
-        comfyui = source(host, Path(sys.executable), cache_root())
-        print(f"\n[matrix] ComfyUI {host.comfyui}", flush=True)
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory() as scratch:
-            report = Path(scratch) / "report.xml"
-            status = pytest([*options.pytest, f"--junit-xml={report}"], str(comfyui))
-            counts = _counts(report)
-        rows.append((host.comfyui, status, counts, time.monotonic() - began))
-    print(f"\n{'ComfyUI':<10}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
-    for version, status, (passed, failed, skipped), seconds in rows:
-        line = f"{version:<10}{passed:>8}{failed:>8}{skipped:>9}{seconds:>9.0f}"
-        print(line + (f"   pytest status {status}" if status else ""))
-    return int(any(status for _, status, _, _ in rows))
+    for version in options.versions or versions.SUPPORTED:
+        comfyui = source(versions.find(version), Path(sys.executable), cache_root())
+        print(f"\n[matrix] ComfyUI {version}", flush=True)
+        arguments = options.pytest or (*ON_HOSTS, *shared())
+        rows.append(_row(version, arguments, comfyui, Path(sys.executable)))
+    return rows
 
 
-def _counts(report: Path) -> tuple[int, int, int]:
-    """(passed, failed, skipped) of a JUnit report; zeros when pytest wrote none."""
-    if not os.path.exists(report):
-        return 0, 0, 0
-    # Written by our own pytest a moment ago.
-    suites = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314
-    total = failed = skipped = 0
-    for suite in suites:
-        total += int(suite.get("tests", 0))
-        failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-        skipped += int(suite.get("skipped", 0))
-    return total - failed - skipped, failed, skipped
+def _on_pythons(options: argparse.Namespace) -> list[report.Row]:
+    rows = []
+    for version in options.versions or pythons.SUPPORTED:
+        print(f"\n[matrix] Python {version}", flush=True)
+        try:
+            python = pythons.environment_of(pythons.find(version))
+        except SetupError as error:
+            rows.append(report.Row(version, "", str(error), report.NOTHING, 0.0))
+            continue
+        comfyui = source(versions.NEWEST, python, cache_root())
+        arguments = options.pytest or (*ON_PYTHONS, *shared())
+        rows.append(_row(version, arguments, comfyui, python))
+    return rows
+
+
+def _row(version: str, arguments: Sequence[str], comfyui: Path, python: Path) -> report.Row:
+    """One run of pytest, counted and timed."""
+    command = [str(python), "-c", "import importlib.metadata as m; print(m.version('torch'))"]
+    torch = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "report.xml"
+        status = pytest([*arguments, f"--junit-xml={file}"], str(comfyui), str(python))
+        counts = report.read(file)
+    return report.Row(version, torch, status, counts, time.monotonic() - began)

@@ -1,6 +1,7 @@
 """The whole suite: lint, then pytest against a real ComfyUI with tiny models.
 
-Every argument but --no-lint goes to pytest, e.g. -k sampler, -m "not host", tests/flux2.
+Without arguments two processes share the tests. Every argument but --no-lint goes to pytest, which
+is then one process: -k sampler, -m "not host", tests/flux2.
 """
 
 import argparse
@@ -13,6 +14,9 @@ from importlib.util import find_spec
 
 from ..environment import ROOT
 from ..server import ENVIRONMENT
+
+# Not more: each has a ComfyUI of its own, and the browser's part takes about half of the time.
+SHARED = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -36,16 +40,24 @@ def run(options: argparse.Namespace) -> int:
         return 2
     clean = options.no_lint or check()
     began = time.monotonic()
-    status = pytest(options.pytest)
+    status = pytest(options.pytest or shared())
     print(f"[test] pytest ended with status {status} ({time.monotonic() - began:.1f} s)")
     if not clean:
         print("[test] the lint above is not clean; scripts/lint --fix repairs most of it")
     return status or int(not clean)
 
 
-def pytest(arguments: Sequence[str], comfyui: str = "") -> int:
-    """Run pytest from the root on the ComfyUI in ``COMFYUI_PATH``, or on another one."""
+def shared() -> Sequence[str]:
+    """The arguments that let two processes share the tests, where the plugin is installed."""
+    return SHARED if find_spec("xdist") else ()
+
+
+def pytest(arguments: Sequence[str], comfyui: str = "", python: str = sys.executable) -> int:
+    """Run pytest from the root on the ComfyUI in ``COMFYUI_PATH``, or on another one.
+
+    ``python`` is another environment's interpreter. Returns pytest's exit status.
+    """
     environment = {**ENVIRONMENT, **os.environ}
     environment["COMFYUI_PATH"] = comfyui or os.environ["COMFYUI_PATH"]
-    command = [sys.executable, "-m", "pytest", *arguments]
+    command = [python, "-m", "pytest", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment).returncode

@@ -2,6 +2,7 @@
 diffusers' converter, and whole files against diffusers' own LoRA loader."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ from kinds.threads import one_thread  # noqa: E402, F401
 
 BASES = {geometry: Base(geometry) for geometry in ("dev", "klein")}
 FP32 = torch.float32
+
+
+def release(package: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version(package).split(".")[:2])
 
 
 def relative(got: torch.Tensor, true: torch.Tensor) -> float:
@@ -138,6 +143,8 @@ def test_diffusers_own_loader_makes_the_same_change(name, geometry, tmp_path):
     from diffusers.loaders.lora_pipeline import Flux2LoraLoaderMixin
 
     (kind,) = [kind for kind in all_kinds() if kind.name == name]
+    if "SimpleTuner LyCORIS" in name and release("diffusers") < (0, 42):
+        pytest.skip("diffusers reads SimpleTuner's LoKr from 0.42 on, which has left Python 3.10")
     base = BASES[geometry]
     built = kind.build(base)
     path = built.slots[0][0].write(tmp_path)
