@@ -4,9 +4,10 @@ The host keeps, moves, prefetches and removes it like a patch of its own: nothin
 the host is replaced.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from comfy import model_management
@@ -16,8 +17,10 @@ from torch import Tensor
 from ..adapters import additive, transforms
 from ..fuse import Plan, Step
 from .model import PatchError
+from .stock_form import StockPatch, stock_patches
 
-_COMPUTED = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_WIDE = (torch.float32, torch.float64)
+_FUSED = (torch.bfloat16, torch.float16)
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for module in (additive, transforms)
@@ -72,24 +75,82 @@ class FusedAdapter(WeightAdapterBase):
             _apply(steps, changed, strength)
             weight += function(changed - weight.float()).to(weight.dtype)
             return weight
-        if weight.dtype in _COMPUTED:
+        additive_only = all(isinstance(step.effect, additive.Additive) for step in steps)
+        if additive_only or weight.dtype in _WIDE:
             _apply(steps, weight, strength)
             return weight
         changed = weight.float()
         _apply(steps, changed, strength)
         return weight.copy_(changed)
 
+    def as_stock(self) -> list[StockPatch]:
+        """The same change as the host's own patches, for packs that look into them.
 
-def _apply(steps: tuple[Step, ...], weight: Tensor, strength: float) -> None:
+        Raises PatchError where the host has none that is equal.
+        """
+        return stock_patches(unpack(self.weights))
+
+
+def _apply(steps: Sequence[Step], weight: Tensor, strength: float) -> None:
+    run: list[_Added] = []
     for step in steps:
-        rows = weight.narrow(0, step.start, step.rows)
+        effect = step.effect
         scale = step.scale * strength
-        if isinstance(step.effect, additive.Additive):
-            step.effect.add_to(rows, scale)
+        if isinstance(effect, additive.Additive):
+            run.append(_Added(step.start, step.start + step.rows, scale, effect))
             continue
+        _add(run, weight)
+        run = []
+        rows = weight.narrow(0, step.start, step.rows)
         before = rows.float()
-        trained = step.effect.trained(before)
+        trained = effect.trained(before)
         rows.copy_(trained if scale == 1.0 else torch.lerp(before, trained, scale))
+    _add(run, weight)
+
+
+class _Added(NamedTuple):
+    """An additive step on the rows ``start`` to ``end``."""
+
+    start: int
+    end: int
+    scale: float
+    effect: additive.Additive
+
+
+def _add(run: Sequence[_Added], weight: Tensor) -> None:
+    """Add all of ``run``: every element is read, summed in float32 and rounded once."""
+    if not _needs_blocks(run, weight):
+        for start, end, scale, effect in run:
+            effect.add_to(weight[start:end], scale)
+        return
+    ready = [added._replace(effect=added.effect.prepared()) for added in run]
+    buffer = None
+    for first, rows in additive.blocks(weight):
+        last = first + rows.shape[0]
+        over = [added for added in ready if added.start < last and first < added.end]
+        if not over:
+            continue
+        buffer = torch.empty_like(rows, dtype=torch.float32) if buffer is None else buffer
+        block = buffer[: rows.shape[0]].copy_(rows)
+        for start, end, scale, effect in over:
+            top, bottom = max(first, start), min(last, end)
+            effect.add_to(block[top - first : bottom - first], scale, top - start)
+        rows.copy_(block)
+
+
+def _needs_blocks(run: Sequence[_Added], weight: Tensor) -> bool:
+    """Whether the sum is made in float32 beside the weight, a few rows at a time.
+
+    A GPU's 16-bit ``addmm_`` sums in float32, so one step a row rounds once as it is. Two on the
+    same rows would round twice; a type of 8 bits has no arithmetic; and a CPU without 16-bit matrix
+    units multiplies float32 some 50 times faster than bfloat16 (``benchmarks/merge_time.py``).
+    """
+    if weight.dtype in _WIDE:
+        return False
+    if weight.dtype not in _FUSED or weight.device.type == "cpu":
+        return True
+    spans = sorted((added.start, added.end) for added in run)
+    return any(one[1] > another[0] for one, another in pairwise(spans))
 
 
 def _is_identity(function: Callable[[Tensor], Tensor], weight: Tensor) -> bool:

@@ -13,6 +13,7 @@ _LAYOUTS = {
     "nvfp4": "TensorCoreNVFP4Layout",
     "int8_tensorwise": "TensorWiseINT8Layout",
 }
+FORMATS = tuple(_LAYOUTS)
 
 
 def known(form: str) -> bool:
@@ -23,7 +24,7 @@ def known(form: str) -> bool:
 
 
 def quantised(weights: dict[str, Tensor], form: str) -> dict[str, Tensor]:
-    """``weights`` with the Linears of the blocks in ``form``, a name of _LAYOUTS."""
+    """``weights`` with the Linears of the blocks in ``form``, one of FORMATS."""
     from comfy.quant_ops import QuantizedTensor
 
     result = {}
