@@ -23,7 +23,7 @@ from ..flux2.references import (
 )
 from .category import CATEGORY
 from .encode_memory import EncodeMemory
-from .notice import show_text
+from .notice import SAID_AGAIN, show_text
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +178,7 @@ class Flux2EditConditioning(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            **SAID_AGAIN,
         )  # fmt: skip
 
     @classmethod

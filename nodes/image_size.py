@@ -7,7 +7,7 @@ from comfy_extras.nodes_flux import EmptyFlux2LatentImage
 
 from ..flux2 import image_size as sizes
 from .category import CATEGORY
-from .notice import show_text
+from .notice import SAID_AGAIN, show_text
 
 MAX_BATCH = 64
 
@@ -95,6 +95,7 @@ class Flux2EditImageSize(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            **SAID_AGAIN,
         )
 
     @classmethod

@@ -19,7 +19,7 @@ from ..lora_loader.stack import as_entries, combine
 from .category import CATEGORY
 from .lora_files import locate_local, locator
 from .lora_slots import SLOTS, LoraStackType, check_slot, entry_of, fingerprint, slot_input
-from .notice import show_text
+from .notice import SAID_AGAIN, show_text
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +149,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            **SAID_AGAIN,
         )
 
     @classmethod
@@ -225,6 +226,7 @@ class Flux2EditLoraInfo(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            **SAID_AGAIN,
         )
 
     @classmethod

@@ -18,7 +18,7 @@ from ..lora_loader.stack import LoraEntry, as_entries, combine
 from ..network.errors import NetworkError
 from .category import CATEGORY
 from .lora_slots import LoraStackType, installed_path
-from .notice import show_text
+from .notice import SAID_AGAIN, show_text
 
 
 def loras_roots() -> list[Path]:
@@ -107,6 +107,7 @@ class Flux2EditDownloadLoras(io.ComfyNode):
                 )
             ],
             hidden=[io.Hidden.unique_id],
+            **SAID_AGAIN,
         )  # fmt: skip
 
     @classmethod

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..remote.payload import EDIT, MAX_SEED, SIZES
 from .category import CATEGORY
+from .notice import SAID_AGAIN
 from .runcomfy_inputs import AUTO, MODES
 from .runcomfy_run import OPEN
 
@@ -188,4 +189,5 @@ def schema() -> io.Schema:
             ),
         ],
         hidden=[io.Hidden.unique_id],
+        **SAID_AGAIN,
     )

@@ -24,7 +24,7 @@ from comfy_extras.nodes_custom_sampler import (
 from comfy_extras.nodes_flux import Flux2Scheduler
 
 from .category import CATEGORY
-from .notice import show_text
+from .notice import SAID_AGAIN, show_text
 
 logger = logging.getLogger(__name__)
 
@@ -223,6 +223,7 @@ class Flux2EditSampler(io.ComfyNode):
             ],
             outputs=[io.Latent.Output("latent", display_name="latent")],
             hidden=[io.Hidden.unique_id],
+            **SAID_AGAIN,
         )
 
     @classmethod

@@ -56,9 +56,11 @@ class ComfyPage:
         self.url = url
         self.context = browser.new_context(viewport={"width": width, "height": height})
         if frontend:
-            self.context.route(f"{url}/**", lambda route: _from_folder(route, url, frontend))
+            names = "|".join(re.escape(entry.name) for entry in frontend.iterdir())
+            its_own = re.compile(rf"{re.escape(url)}/(?:$|\?|(?:{names})(?:[/?]|$))")
+            self.context.route(its_own, lambda route: _from_folder(route, url, frontend))
         self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(30_000)
         self.errors: list[str] = []
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
@@ -66,25 +68,25 @@ class ComfyPage:
     def close(self) -> None:
         self.context.close()
 
-    def open(self, *, vue: bool = False, light: bool = False, **settings: Any) -> "ComfyPage":
+    def open(self, *, vue: bool = False, **settings: Any) -> "ComfyPage":
         """Load the page with ``vue`` nodes ("Nodes 2.0") or the classic canvas.
 
         ``settings`` are ComfyUI's, with ``__`` for the dots: ``Comfy__Locale="ja"``.
         """
         values = QUIET | {name.replace("__", "."): value for name, value in settings.items()}
         values["Comfy.VueNodes.Enabled"] = vue
-        values["Comfy.ColorPalette"] = "light" if light else "dark"
+        values["Comfy.ColorPalette"] = "dark"
         reply = self.context.request.post(f"{self.url}/settings", data=values)
         if not reply.ok:
             raise PageError(f"the server does not take settings: {reply.text()[:200]}")
-        self.page.goto(self.url)
+        self.page.goto(self.url, wait_until="commit")
         self.page.wait_for_function(
             """() => {
                 const workflows = window.app?.extensionManager?.workflow
                 return workflows?.activeWorkflow?.activeState && !workflows.isBusy
                     && !!window.LiteGraph?.registered_node_types['SaveImage']
             }""",
-            timeout=60_000,
+            timeout=120_000,
         )
         return self
 
@@ -93,7 +95,14 @@ class ComfyPage:
         self.page.keyboard.press("Escape")
         self.js(
             """async (vue) => {
-                await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)
+                const settings = app.extensionManager.setting
+                const wanted = {
+                    'Comfy.VueNodes.Enabled': vue,
+                    'Comfy.ColorPalette': 'dark',
+                    'Comfy.RightSidePanel.IsOpen': false,
+                }
+                for (const [name, value] of Object.entries(wanted))
+                    if (settings.get(name) !== value) await settings.set(name, value)
                 app.clean?.()
                 await app.loadGraphData({
                     nodes: [], links: [], groups: [], version: 0.4,
@@ -102,7 +111,6 @@ class ComfyPage:
                 const workflows = app.extensionManager.workflow
                 for (const other of [...workflows.openWorkflows])
                     if (other !== workflows.activeWorkflow) await workflows.closeWorkflow(other)
-                await app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', false)
                 window.__ends = []
             }""",
             vue,
@@ -229,7 +237,7 @@ class ComfyPage:
         return str(
             self.js(
                 """(id) => app.graph.getNodeById(id)
-                    .widgets?.find(w => w.name === 'flux2_edit_text')?.element.textContent ?? ''""",
+                    .widgets?.find(w => w.name === 'flux2_edit_text')?.value ?? ''""",
                 node,
             )
         )

@@ -1,6 +1,7 @@
 """What a hand does on ComfyUI's page, at the place where the page draws the thing."""
 
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from playwright.sync_api import TimeoutError as PageTimeout
@@ -98,9 +99,37 @@ def drag(page: ComfyPage, start: Point, end: Point) -> None:
     """Drag with the mouse, slowly enough for the page to follow."""
     page.page.mouse.move(*start)
     page.page.mouse.down()
-    for step in (0.3, 0.7, 1.0):
-        x = start.x + (end.x - start.x) * step
-        page.page.mouse.move(x, start.y + (end.y - start.y) * step)
-        page.settle()
+    page.page.mouse.move((start.x + end.x) / 2, (start.y + end.y) / 2)
+    page.settle()
+    page.page.mouse.move(*end)
+    page.settle()
     page.page.mouse.up()
+    page.settle()
+
+
+TRACKER = "app.extensionManager.workflow.activeWorkflow.changeTracker"
+
+
+def note_change(page: ComfyPage) -> None:
+    """What the page does when the mouse is let go: take down the graph for undo."""
+    page.js(f"() => ({TRACKER}.captureCanvasState ?? {TRACKER}.checkState).call({TRACKER})")
+
+
+def undo(page: ComfyPage) -> None:
+    page.js(f"async () => {{ await {TRACKER}.undo() }}")
+    page.settle()
+
+
+def redo(page: ComfyPage) -> None:
+    page.js(f"async () => {{ await {TRACKER}.redo() }}")
+    page.settle()
+
+
+def another_tab_and_back(page: ComfyPage) -> None:
+    """Open an empty workflow, and choose the first one again."""
+    first = page.js("() => app.extensionManager.workflow.activeWorkflow.path")
+    page.command("Comfy.NewBlankWorkflow")
+    page.page.wait_for_function("() => !app.graph._nodes.length")
+    page.page.get_by_text(Path(first).stem, exact=True).first.click()
+    page.page.wait_for_function("() => app.graph._nodes.length")
     page.settle()

@@ -7,7 +7,7 @@ import time
 import zipfile
 from pathlib import Path
 
-from host.cache import cache_root
+from host.cache import cache_root, exclusive
 
 PACKAGE = "comfyui-frontend-package"
 DAY = 24 * 3600.0
@@ -17,6 +17,11 @@ def newest_frontend() -> Path | None:
     """The ``static`` folder of the newest release, fetched at most once a day; None offline."""
     folder = cache_root() / "frontend"
     folder.mkdir(parents=True, exist_ok=True)
+    with exclusive("frontend", cache_root()):  # the suite's workers come at the same time
+        return _newest(folder)
+
+
+def _newest(folder: Path) -> Path | None:
     wheels = _by_age(folder)
     if not wheels or time.time() - wheels[-1].stat().st_mtime > DAY:
         _download(folder)

@@ -6,7 +6,7 @@ import re
 import pytest
 from browser.hand import drag, search, slot, spread, widget
 from shots import ARTIFACTS
-from small_edit import CONDITIONING, IMAGES, SAMPLER, SAVE, STACK, small_edit, unlinked
+from small_edit import APPLY, CONDITIONING, IMAGES, SAMPLER, SAVE, STACK, small_edit, unlinked
 
 FOUND_BY = {
     "power lora": "FLUX.2 LoRA Stack",
@@ -52,6 +52,10 @@ def test_the_edit_graph_is_built_by_dragging_and_run(page):
     counted = seen()
     assert counted["progress"] >= 4, "no progress was shown"
     assert counted["preview"] >= 1, "no preview was shown"
+    # Pictures count in the order of their sockets.
+    words = page.text_of(CONDITIONING)
+    for number, image in enumerate(IMAGES, 1):
+        assert f"image_{number}: {image.size}" in words
     assert page.js("(id) => app.nodeOutputs[id].images.length", SAVE) == 1
 
 
@@ -129,9 +133,19 @@ def test_stop_ends_a_run(page):
 
 
 def test_the_error_of_a_wrong_base_is_shown(page):
-    page.load_api(small_edit(loras=[("flux1.safetensors", 1.0)]))
+    page.load_api(small_edit())
+    assert page.queue() == "success"
+    assert "matched" in page.text_of(APPLY)
+    page.js(
+        """(id) => {
+            const file = app.graph.getNodeById(id).widgets.find(w => w.name === 'lora_1.file')
+            file.value = 'flux1.safetensors'
+        }""",
+        STACK,
+    )
     page.fit()
     assert page.queue() == "error"
+    assert not page.text_of(APPLY), "the words of an earlier run are gone"
     said = page.page.get_by_text(re.compile(r"was trained for FLUX\.1")).first
     if not said.is_visible():
         page.page.get_by_role("button", name="View details").first.click()
@@ -197,15 +211,3 @@ def test_the_token_is_set_and_cleared_in_the_settings(classic, client, site):
     part.get_by_text("No token is set").wait_for()
     classic.page.keyboard.press("Escape")
     assert secret not in site.log()
-
-
-def test_pictures_reach_the_inputs_of_the_graph(page):
-    """Connected pictures count in the order of their sockets, whatever the order of connecting."""
-    prompt = small_edit()
-    # Not as in any other test: a cached node keeps its words to itself.
-    prompt[str(CONDITIONING)]["inputs"]["prompt"] = f"the cat, {_name(page)}"
-    page.load_api(prompt)
-    assert page.queue() == "success"
-    words = page.text_of(CONDITIONING)
-    for number, image in enumerate(IMAGES, 1):
-        assert f"image_{number}: {image.size}" in words

@@ -1,22 +1,28 @@
-"""The words on the nodes: there, complete, legible, in both renderers, dark and light."""
+"""The words on the nodes: there, complete, legible, and there again whenever the graph is."""
 
-import time
+from itertools import count
 
-import pytest
-from browser.hand import spread
+from browser.hand import another_tab_and_back, note_change, spread, undo
 from shots import ARTIFACTS
 from small_edit import APPLY, CONDITIONING, SAMPLER, SIZE, STACK, small_edit
 
 HOSTED, INFO = "13", "14"
+# The host's own text widget.
+HOSTS_TEXT = "$$node-text-preview"
+PALETTES = ("light", "dark")
 # Contrast that WCAG asks of text of this size.
 LEGIBLE = 4.5
+# The server keeps the results of every run: nodes run again only with values it has not seen.
+UNSEEN = count(1)
 
 
-def graph(seed):
-    prompt = small_edit(steps=1, seed=seed)
-    prompt[str(CONDITIONING)]["inputs"]["prompt"] = f"the cat, {seed}"
-    prompt[str(STACK)]["inputs"]["lora_2.scale"] = round(0.5 + seed % 50 / 100, 2)
-    prompt[str(SIZE)]["inputs"]["height"] = 512 + 16 * (seed % 90)
+def new_graph():
+    """Every node that has words, none of them with inputs of an earlier run."""
+    number = next(UNSEEN)
+    prompt = small_edit(steps=1, seed=10_000 + number)
+    prompt[str(CONDITIONING)]["inputs"]["prompt"] = f"the cat, {number}"
+    prompt[str(STACK)]["inputs"]["lora_2.scale"] = round(1 + number / 100, 2)
+    prompt[str(SIZE)]["inputs"]["height"] = 512 + 16 * number
     prompt[HOSTED] = {
         "class_type": "Flux2EditRunComfy",
         "inputs": {
@@ -27,7 +33,7 @@ def graph(seed):
             "image_size": "auto",
             "guidance_scale": 2.5,
             "num_inference_steps": 28,
-            "seed": seed % 1000,
+            "seed": number,
             "output_format": "png",
             "batch_count": 1,
             "timeout_minutes": 5,
@@ -35,8 +41,8 @@ def graph(seed):
         },
     }
     prompt[INFO] = {"class_type": "Flux2EditLoraInfo", "inputs": {"lora_stack": [str(STACK), 0]}}
-    for number, source in (("15", [INFO, 0]), ("16", [HOSTED, 3])):
-        prompt[number] = {"class_type": "PreviewAny", "inputs": {"source": source}}
+    for node, source in (("15", [INFO, 0]), ("16", [HOSTED, 3])):
+        prompt[node] = {"class_type": "PreviewAny", "inputs": {"source": source}}
     return prompt
 
 
@@ -48,6 +54,15 @@ SAYS = {
     int(HOSTED): ("delivered", "cost $"),
     int(INFO): ("ai-toolkit.safetensors", "rank"),
 }
+
+
+def assert_every_node_tells(page):
+    for node, words in SAYS.items():
+        said = page.text_of(node)
+        assert all(word in said for word in words), f"node {node} says: {said!r}"
+        names = page.js("(id) => app.graph.getNodeById(id).widgets.map(w => w.name)", node)
+        assert HOSTS_TEXT not in names, f"node {node} would show its text twice"
+
 
 MEASURE = """() => {
     const luminance = (color) => {
@@ -68,42 +83,80 @@ MEASURE = """() => {
 }"""
 
 
-@pytest.mark.parametrize("palette", ["dark", "light"])
-def test_every_node_tells_what_it_did(page, palette, token):
-    set_palette = "(id) => app.extensionManager.setting.set('Comfy.ColorPalette', id)"
-    page.js(set_palette, palette)
-    prompt = graph(int(time.time() * 1000) % 10**9)
+def test_every_node_tells_what_it_did_legibly(page, renderer, token):
+    prompt = new_graph()
     page.load_api(prompt)
     spread(page)
     assert page.queue() == "success"
     spread(page)
-    for node, words in SAYS.items():
-        said = page.text_of(node)
-        assert all(word in said for word in words), f"node {node} says: {said!r}"
-    page.fit(1.0)
-    faces = page.js(MEASURE)
-    assert len(faces) >= len(SAYS)
-    for face in faces:
-        assert face["contrast"] >= LEGIBLE, f"{face['contrast']:.1f}: {face['text'][:60]}"
-        assert face["hidden"] <= 1, f"cut off: {face['text'][:60]}"
-    page.fit()
-    name = "nodes2" if page.js("() => LiteGraph.vueNodesMode") else "classic"
-    page.screenshot(ARTIFACTS / f"faces-{name}-{palette}.png")
-    page.js(set_palette, "dark")
+    assert_every_node_tells(page)
+    for palette in PALETTES:
+        page.js("(id) => app.extensionManager.setting.set('Comfy.ColorPalette', id)", palette)
+        page.fit(1.0)
+        faces = page.js(MEASURE)
+        assert len(faces) >= len(SAYS)
+        for face in faces:
+            assert face["contrast"] >= LEGIBLE, f"{palette}: {face}"
+            assert face["hidden"] <= 1, f"cut off: {face['text'][:60]}"
+        page.fit()
+        page.screenshot(ARTIFACTS / f"faces-{renderer}-{palette}.png")
     # The words are no part of the graph.
     saved = str(page.serialize())
     assert "flux2_edit_text" not in saved and "matched 22/22" not in saved
     assert set(page.export_api()) == set(prompt)
 
 
-def test_the_words_stay_when_the_frontend_clears_its_own(pages, renderer, token):
-    """Frontend 1.58 removes the host's progress text at the end of a run."""
+def test_the_words_stay(pages, renderer, token):
+    """Frontend 1.58 removes the host's own text at the end of a run, and undo makes all nodes anew.
+
+    So does every change of the tab.
+    """
     page = pages.get(renderer, "newest")
-    page.load_api(graph(int(time.time() * 1000) % 10**9))
+    page.load_api(new_graph())
     assert page.queue() == "success"
-    page.page.wait_for_timeout(500)
-    assert "matched 22/22" in page.text_of(APPLY)
-    doubled = (
-        "(id) => app.graph.getNodeById(id).widgets.some(w => w.name.startsWith('$$node-text'))"
+    page.page.wait_for_timeout(200)
+    assert_every_node_tells(page)
+    note_change(page)
+    page.js("(id) => { app.graph.getNodeById(id).widgets[0].value = 4711 }", SAMPLER)
+    note_change(page)
+    undo(page)
+    assert page.export_api()[str(SAMPLER)]["inputs"]["seed"] != 4711
+    assert_every_node_tells(page)
+    another_tab_and_back(page)
+    assert_every_node_tells(page)
+
+
+def test_a_graph_that_is_opened_again_says_its_words_again(classic, token):
+    """Nothing of it is run: the server has every result."""
+    prompt = new_graph()
+    classic.load_api(prompt)
+    assert classic.queue() == "success"
+    classic.reset(vue=False)
+    classic.load_api(prompt)
+    assert not classic.text_of(APPLY)
+    assert classic.queue() == "success"
+    assert_every_node_tells(classic)
+
+
+def test_the_words_inside_a_subgraph(classic, token):
+    """They go when the node inside runs again, and not those of a node outside with its id."""
+    classic.load_api(new_graph())
+    classic.js(
+        """(ids) => {
+            app.graph.convertToSubgraph(new Set(ids.map(id => app.graph.getNodeById(id))))
+        }""",
+        [STACK, APPLY],
     )
-    assert not page.js(doubled, APPLY), "the text would be shown twice"
+    assert classic.queue() == "success"
+    box = classic.js("() => app.graph._nodes.find(node => node.isSubgraphNode?.()).id")
+    inside = f"app.graph.getNodeById({box}).subgraph"
+    words = f"""() => {inside}.getNodeById({APPLY}).widgets
+        .find(widget => widget.name === 'flux2_edit_text')?.element.textContent"""
+    assert "matched 22/22" in classic.js(words)
+    starts = "(id) => { app.api.dispatchCustomEvent('executing', id) }"
+    classic.js(starts, f"{box}:{SIZE}")
+    assert classic.text_of(SIZE) and classic.js(words)
+    classic.js(starts, f"{box}:{APPLY}")
+    assert classic.text_of(SIZE) and not classic.js(words)
+    classic.js(starts, str(SIZE))
+    assert not classic.text_of(SIZE)

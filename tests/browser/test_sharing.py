@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
-from small_edit import small_edit
+from browser.hand import note_change, redo, undo
+from small_edit import STACK, small_edit
 from whole_graph import bare, meaning, whole_graph
 
 from host.client import PromptRefused
@@ -30,21 +31,15 @@ def test_the_whole_graph_holds_every_node(client):
     assert len(ours) == NODES and ours <= used
 
 
-def test_a_prompt_opens_and_is_exported_as_it_was(opened):
+def test_export_save_and_open_again(opened):
     assert bare(opened.export_api()) == whole_graph()
-
-
-def test_save_and_reload(opened):
     saved = opened.serialize()
     opened.load(saved)
-    assert bare(opened.export_api()) == whole_graph()
+    exported = opened.export_api()
+    assert bare(exported) == whole_graph()
     again = opened.serialize()
     for one, other in zip(saved["nodes"], again["nodes"], strict=True):
         assert (one.get("widgets_values") or []) == (other.get("widgets_values") or []), one["type"]
-
-
-def test_export_and_open_again(opened):
-    exported = opened.export_api()
     opened.load_api(exported)
     assert opened.export_api() == exported
 
@@ -64,9 +59,7 @@ def test_copy_and_paste(opened):
 
 
 def test_undo_and_redo(opened):
-    tracker = "app.extensionManager.workflow.activeWorkflow.changeTracker"
-    note = f"() => ({tracker}.captureCanvasState ?? {tracker}.checkState).call({tracker})"
-    opened.js(note)
+    note_change(opened)
     opened.js(
         """() => {
             for (const node of app.graph._nodes) {
@@ -77,14 +70,12 @@ def test_undo_and_redo(opened):
             }
         }"""
     )
-    opened.js(note)
+    note_change(opened)
     changed = bare(opened.export_api())
     assert changed != whole_graph()
-    opened.js(f"async () => {{ await {tracker}.undo() }}")
-    opened.settle()
+    undo(opened)
     assert bare(opened.export_api()) == whole_graph()
-    opened.js(f"async () => {{ await {tracker}.redo() }}")
-    opened.settle()
+    redo(opened)
     assert bare(opened.export_api()) == changed
 
 
@@ -156,29 +147,21 @@ if os.environ.get("FREEZE"):  # when releasing: FREEZE=0.2.0 ./scripts/test test
 # --- a workflow from a machine with other files
 
 
-@pytest.mark.parametrize(
-    ("named", "near"),
-    [
-        ("styles\\ai-tolkit.safetensors", "ai-toolkit.safetensors"),
-        ("difusers.safetensors", "diffusers.safetensors"),
-    ],
-)
-def test_a_missing_lora_is_named_with_the_near_ones(page, client, named, near):
-    prompt = whole_graph()
-    (node,) = [
-        key
-        for key, entry in prompt.items()
-        if entry["inputs"].get("lora_2.file") == "ai-toolkit.safetensors"
-    ]
-    prompt[node]["inputs"]["lora_2.file"] = named
-    page.load_api(prompt)
-    kept = page.serialize()
-    page.load(kept)
-    assert page.export_api()[node]["inputs"]["lora_2.file"] == named, "the name is not lost"
-    with pytest.raises(PromptRefused) as refused:
-        client.queue(page.export_api())
-    said = "\n".join(refused.value.details(node))
-    assert "LoRA slot 2" in said and near in said
+def test_a_missing_lora_is_named_with_the_near_ones(page, client):
+    missing = {
+        "styles\\ai-tolkit.safetensors": "ai-toolkit.safetensors",
+        "difusers.safetensors": "diffusers.safetensors",
+    }
+    for named, near in missing.items():
+        prompt = small_edit(loras=[("kohya.safetensors", 1.0), (named, 0.5)])
+        page.load_api(prompt)
+        page.load(page.serialize())
+        exported = page.export_api()
+        assert exported[str(STACK)]["inputs"]["lora_2.file"] == named, "the name is not lost"
+        with pytest.raises(PromptRefused) as refused:
+            client.queue(exported)
+        said = "\n".join(refused.value.details(str(STACK)))
+        assert "LoRA slot 2" in said and near in said
 
 
 def test_a_file_is_found_under_the_other_slash_and_by_its_name_alone(client):

@@ -6,6 +6,7 @@ from typing import Any
 Prompt = dict[str, dict[str, Any]]
 
 TINY_STEPS = 1
+PICTURE = "picture"
 FETCHED_LORA = "ai-toolkit.safetensors"
 ITS_REPO = "owner/tiny-lora"
 
@@ -13,9 +14,10 @@ ITS_REPO = "owner/tiny-lora"
 def with_tiny_models(prompt: Prompt) -> Prompt:
     """The same graph with tiny models, small sizes, few steps, and installed LoRAs.
 
-    Nothing of the graph's shape changes; the RunComfy node keeps all its inputs.
+    A picture to match is all that is added: no preset is small. The RunComfy node keeps all its
+    inputs.
     """
-    prompt = copy.deepcopy(prompt)
+    prompt, added = copy.deepcopy(prompt), {}
     local = {
         entry["inputs"]["lora_stack"][0]
         for entry in prompt.values()
@@ -34,10 +36,11 @@ def with_tiny_models(prompt: Prompt) -> Prompt:
         elif kind == "Flux2EditSampler":
             inputs["steps"] = TINY_STEPS
         elif kind == "Flux2EditImageSize" and inputs["image_size"] != "match image":
-            inputs["image_size"] = "square"
+            inputs |= {"image_size": "match image", "image": [PICTURE, 0]}
+            added[PICTURE] = {"class_type": "LoadImage", "inputs": {"image": "small-1.png"}}
         elif kind == "Flux2EditLoraStack" and node in local:
             _install(inputs)
-    return prompt
+    return prompt | added
 
 
 def _install(inputs: dict[str, Any]) -> None:

@@ -46,6 +46,17 @@ function makeElement() {
   return element
 }
 
+/** One row for each line, its further rows indented, so that a list of LoRAs reads as one. */
+function fill(element, text) {
+  const rows = text.split('\n').map((line) => {
+    const row = document.createElement('div')
+    Object.assign(row.style, { paddingLeft: '1em', textIndent: '-1em', minHeight: '1lh' })
+    row.textContent = line
+    return row
+  })
+  element.replaceChildren(...rows)
+}
+
 /** The height that the text needs at the node's width, measured outside the canvas's layout. */
 function textHeight(node, element) {
   const copy = element.cloneNode(true)
@@ -68,7 +79,7 @@ function addTextWidget(node) {
     serialize: false,
     hideOnZoom: false,
     getMinHeight: () => (Number(element.dataset.height) || 24) + 2 * MARGIN,
-    getValue: () => element.textContent,
+    getValue: () => [...element.children].map((row) => row.textContent).join('\n'),
     setValue: () => {}
   })
   widget.serialize = false // out of widgets_values, as options.serialize keeps it out of prompts
@@ -80,7 +91,7 @@ function showText(node, text) {
   dropWidget(node, PROGRESS_TEXT)
   const widget = findWidget(node, NAME) ?? addTextWidget(node)
   const { element } = widget
-  element.textContent = text
+  fill(element, text)
   element.dataset.height = textHeight(node, element)
   element.style.minHeight = `${element.dataset.height}px`
   const needed = node.computeSize()
@@ -91,6 +102,22 @@ function showText(node, text) {
 function textOf(output) {
   const text = output?.text
   return (Array.isArray(text) ? text.join('\n') : (text ?? '')).trim()
+}
+
+/** The node that an event names: '12:5' is node 5 in the subgraph that node 12 stands for. */
+function runningNode(path) {
+  const steps = String(path).split(':')
+  const last = steps.pop()
+  let graph = app.rootGraph
+  for (const step of steps) graph = graph?.getNodeById(step)?.subgraph
+  return graph?.getNodeById(last)
+}
+
+/** The node that an output is kept for: '5', or '<id of a subgraph>:5'. */
+function outputNode(place) {
+  const [id, subgraph] = place.split(':').reverse()
+  const graph = subgraph ? app.rootGraph.subgraphs.get(subgraph) : app.rootGraph
+  return graph?.getNodeById(id)
 }
 
 app.registerExtension({
@@ -104,10 +131,19 @@ app.registerExtension({
       if (text) showText(this, text)
     }
   },
+  onNodeOutputsUpdated(outputs) {
+    // The graph was made anew (undo, another tab and back, a run opened from the queue), and the
+    // page has put back what its nodes gave.
+    for (const [place, output] of Object.entries(outputs)) {
+      const text = textOf(output)
+      const node = text && outputNode(place)
+      if (isOurs(node)) showText(node, text)
+    }
+  },
   setup() {
     // A node that runs again shows the host's progress text alone until it has its new words.
     api.addEventListener('executing', ({ detail }) => {
-      const node = app.canvas?.graph?.getNodeById?.(String(detail).split(':').at(-1))
+      const node = runningNode(detail)
       if (isOurs(node)) dropWidget(node, NAME)
     })
   }
