@@ -258,7 +258,8 @@ class Flux2EditSampler(io.ComfyNode):
             guider = BasicGuider.execute(model, positive)[0]
 
         width, height = (side * LATENT_RATIO for side in (samples.shape[3], samples.shape[2]))
-        text = f"{width}x{height}, {steps} steps, {plan.text}"
+        count = "1 step" if steps == 1 else f"{steps} steps"
+        text = f"{width}x{height}, {count}, {plan.text}"
         logger.info("FLUX.2 Sampler: %s", text)
         show_text(text, cls.hidden.unique_id)
         latent = SamplerCustomAdvanced.execute(

@@ -16,7 +16,7 @@ class SideStacks:
     Holds factors and no model: which LoRAs, in which order, for weights of which shapes.
     """
 
-    def __init__(self, most: int = 3, most_bytes: int = 4 * 2**30) -> None:
+    def __init__(self, most: int = 2, most_bytes: int = 2 * 2**30) -> None:
         self.most, self.most_bytes = most, most_bytes
         self._patchers: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = Lock()
