@@ -10,16 +10,16 @@ writes ``benchmarks/results/lora_kinds.md``. Exits with 1 when a kind that shoul
 """
 
 import argparse
-import os
 import platform
 import sys
 import tempfile
-import types
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+import bench
+from bench import ROOT
+
 RESULTS = ROOT / "benchmarks" / "results" / "lora_kinds.md"
 ORACLES = ("torch", "diffusers", "peft", "lycoris-lora", "safetensors")
 
@@ -35,23 +35,13 @@ class Cell:
 
 
 def prepare() -> str:
-    """Import ComfyUI on the CPU and this pack without it being one of its nodes; its version."""
-    comfyui = os.environ.get("COMFYUI_PATH", "")
-    if not Path(comfyui, "comfy", "model_patcher.py").is_file():
-        sys.exit("COMFYUI_PATH names no ComfyUI.")
-    pack = types.ModuleType("flux2_lora_edit")
-    pack.__path__ = [str(ROOT)]
-    sys.modules["flux2_lora_edit"] = pack
-    # Only where the tests are; the repository's root would shadow ComfyUI's own modules.
-    sys.path[:] = [comfyui, str(ROOT / "tests" / "lora_loader"), *sys.path[1:]]
-    import comfy.cli_args
-
-    comfy.cli_args.args.cpu = True
-    import comfyui_version
+    """Make ComfyUI and the tests' kinds importable, on one thread; ComfyUI's version."""
+    comfyui = bench.host()
+    sys.path.append(str(ROOT / "tests" / "lora_loader"))
     import torch
 
     torch.set_num_threads(1)
-    return str(comfyui_version.__version__)
+    return comfyui
 
 
 def core_cell(model: object, files: list, kind: object, base: object, truth: dict) -> Cell:

@@ -13,6 +13,10 @@ class Seen(NamedTuple):
     reason: str
 
 
+Settings = OrderedDict[tuple[Hashable, Hashable], Seen]
+"""(place, setting) -> the way it was given, the last used last."""
+
+
 class History:
     """The last settings of each model, at most ``most``, and the way that each was given.
 
@@ -22,7 +26,7 @@ class History:
 
     def __init__(self, most: int = 64) -> None:
         self.most = most
-        self._models: WeakKeyDictionary[Any, OrderedDict[tuple[Hashable, Hashable], Seen]] = WeakKeyDictionary()
+        self._models: WeakKeyDictionary[Any, Settings] = WeakKeyDictionary()
 
     def way(
         self, model: Any, place: Hashable, setting: Hashable, choose: Callable[[bool], Seen]

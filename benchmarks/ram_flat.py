@@ -1,0 +1,78 @@
+"""Memory of the process after 50 changes of LoRA and scale: flat within 2 %.
+
+    COMFYUI_PATH=/path/to/ComfyUI python benchmarks/ram_flat.py
+
+Each change applies two or three of three LoRAs at new scales, loads the model as the host does and
+takes a step. Resident set after 50 changes over that after 10, when every combination has been
+seen. One process a way (Linux).
+"""
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import bench
+import subjects
+from bench import Row
+
+WIDTH, DOUBLE, SINGLE = 512, 2, 2
+FIRST, LAST = 10, 50
+WAYS = ("stock", "merge", "side path")
+
+
+def grown(way: str, first: int, last: int) -> float:
+    """Resident set after the change ``last`` over that after ``first``; runs in its own process."""
+    model = subjects.model(WIDTH, DOUBLE, SINGLE)
+    with subjects.three_loras(WIDTH, DOUBLE, SINGLE) as paths:
+        appliers = {
+            count: subjects.StockApplier(paths[:count])
+            if way == "stock"
+            else subjects.Applier(paths[:count], way)
+            for count in (2, 3)
+        }
+        sizes = {}
+        for number in range(1, last + 1):
+            change(appliers[2 + number % 2], model, number)
+            if number in (first, last):
+                gc.collect()
+                sizes[number] = resident()
+    return sizes[last] / sizes[first]
+
+
+def change(applier: Any, model: Any, number: int) -> None:
+    count = 2 + number % 2
+    scales = tuple(scale * (0.5 + number / 64) for scale in subjects.SCALES[:count])
+    subjects.sample(applier(model, scales), side=4)
+
+
+def resident() -> int:
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * 4096
+
+
+def in_a_process(way: str, first: int, last: int) -> float:
+    command = [sys.executable, __file__, "--way", way, str(first), str(last)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def measure(quick: bool = False) -> list[Row]:
+    if sys.platform != "linux":
+        return []
+    first, last = (4, 12) if quick else (FIRST, LAST)
+    found = {way: in_a_process(way, first, last) for way in WAYS}
+    return [
+        Row(f"memory after {last} changes, {way}", f"over that after {first}", found["stock"],
+            found[way], found[way], target="<= 1.02", met=found[way] <= 1.02)
+        for way in WAYS[1:]
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    if "--way" in sys.argv:
+        bench.host()
+        print(grown(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    else:
+        bench.main(__doc__, measure)
