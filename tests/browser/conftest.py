@@ -7,6 +7,7 @@ One server and few pages serve the whole suite; a test gets an empty graph. Scre
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -100,23 +101,31 @@ def set_token(client: Client, token: str) -> None:
     reply.raise_for_status()
 
 
-@pytest.fixture(scope="package")
+# The browser and its pages, closed after this folder's last test and not only at the session's end:
+# Playwright's event loop runs in this thread, where no later test could start one of its own.
+OPEN = ExitStack()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is None or HERE not in Path(nextitem.path).parents:
+        OPEN.close()
+
+
+@pytest.fixture(scope="session")
 def chromium_browser():
     """Chromium; without one every test here is skipped with the way to get it."""
     try:
-        context = chromium()
-        browser = context.__enter__()
+        return OPEN.enter_context(chromium())
     except NoChromium as error:
         pytest.skip(str(error))
-    yield browser
-    context.__exit__(None, None, None)
 
 
-@pytest.fixture(scope="package")
-def pages(site: servers.Server, chromium_browser) -> Iterator["Pages"]:
+@pytest.fixture(scope="session")
+def pages(site: servers.Server, chromium_browser) -> "Pages":
     pages = Pages(site, chromium_browser)
-    yield pages
-    pages.close()
+    OPEN.callback(pages.close)
+    return pages
 
 
 class Pages:
