@@ -1,9 +1,8 @@
-"""A plan onto a ComfyUI MODEL. The only package here that knows the host."""
+"""A stack onto a ComfyUI MODEL. The only package here that knows the host."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..fuse import Plan
 from ..history import History, Seen
 from ..parts import Part, fused, split
 from .choice import MERGE, SIDE_PATH, Situation, choose
@@ -19,7 +18,6 @@ __all__ = [
     "PatchError",
     "SideStacks",
     "apply_parts",
-    "apply_plan",
     "model_file",
     "pack",
     "unpack",
@@ -35,17 +33,6 @@ class Applied(NamedTuple):
     model: Any
     taken: str
     reason: str
-
-
-def apply_plan(model: Any, plan: Plan, mode: str) -> Applied:
-    """A clone of ``model`` with the plan on it; the model itself when the plan is empty.
-
-    Raises PatchError for an unknown mode, and where the model takes no patch for a weight.
-    """
-    if not plan:
-        return Applied(model, "none", "no LoRA changes the model")
-    parts = [Part("plan", 1.0, tuple((key, step) for key in plan for step in plan[key]))]
-    return apply_parts(model, parts, mode)
 
 
 def apply_parts(

@@ -45,7 +45,7 @@ def quantised(model: Any, keys: Iterable[str]) -> str:
     """The type of those of the weights ``keys`` that are coarser than 16 bit; or ""."""
     kinds: Counter[str] = Counter()
     for key in keys:
-        weight = _attribute(model.model, key)
+        weight = attribute(model.model, key)
         if isinstance(weight, Tensor) and weight.dim() == 2:
             kinds[_quantised_kind(weight)] += 1
     return max((kind for kind in kinds if kind), key=lambda kind: kinds[kind], default="")
@@ -80,7 +80,8 @@ def exceeds_memory(model: Any) -> bool:
     return bool(model.model_size() + model_management.minimum_inference_memory() > total)
 
 
-def _attribute(root: Any, name: str) -> Any:
+def attribute(root: Any, name: str) -> Any:
+    """What the dotted ``name`` leads to from ``root``; None where it leads nowhere."""
     for step in name.split("."):
         root = getattr(root, step, None)
     return root

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..beside import Beside, build
 from ..fuse import Step
 from ..parts import Part
-from .model import PatchError
+from .model import PatchError, attribute
 
 KEY = "flux2_lora_edit"
 _LAYERS = "_flux2_lora_edit_layers"
@@ -155,9 +155,7 @@ def _leave(module: nn.Module) -> None:
 
 
 def _module(base: nn.Module, name: str) -> nn.Module:
-    module: Any = base
-    for step in name.split("."):
-        module = getattr(module, step, None)
+    module = attribute(base, name)
     if not isinstance(module, nn.Module):
         raise PatchError(
             f"The model has no module {name} any more: another node has replaced it. Put that node "
@@ -245,9 +243,7 @@ def modules_of(model: Any, keys: Sequence[str]) -> frozenset[str]:
     found = set()
     for key in keys:
         name, _, leaf = key.rpartition(".")
-        module = model.model
-        for step in name.split("."):
-            module = getattr(module, step, None)
+        module = attribute(model.model, name)
         width = getattr(module, "in_features", None)
         if leaf == "weight" and isinstance(module, nn.Module) and width is not None:
             found.add(key)

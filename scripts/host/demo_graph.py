@@ -1,7 +1,7 @@
 """The demo's graph: an edit of two photographs with two LoRAs, in this pack's nodes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .client import Client
@@ -24,18 +24,23 @@ class Edit(NamedTuple):
     guidance: float = 2.5
 
 
+def installed(loras: Iterable[tuple[str, float]]) -> dict[str, Any]:
+    """The inputs of a LoRA Stack with these installed files at these scales."""
+    slots: dict[str, Any] = {"lora_1": "none", "lora_2": "none", "lora_3": "none"}
+    for number, (name, scale) in enumerate(loras, 1):
+        slot = f"lora_{number}"
+        slots |= {slot: "installed", f"{slot}.file": name}
+        slots |= {f"{slot}.scale": scale, f"{slot}.enabled": True}
+    return slots
+
+
 def build(edit: Edit) -> Graph:
     """The graph of the README's picture, in API format."""
     graph = Graph()
     model, clip, vae = edit.models.load(graph)
     report: dict[str, Any] | None = None
     if edit.loras:
-        slots: dict[str, Any] = {"lora_1": "none", "lora_2": "none", "lora_3": "none"}
-        for number, (name, scale) in enumerate(edit.loras, 1):
-            slot = f"lora_{number}"
-            slots |= {slot: "installed", f"{slot}.file": name}
-            slots |= {f"{slot}.scale": scale, f"{slot}.enabled": True}
-        stack = graph.add("Flux2EditLoraStack", **slots)
+        stack = graph.add("Flux2EditLoraStack", **installed(edit.loras))
         loaded = graph.add(
             "Flux2EditApplyLoraStack",
             model=model,

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from graphs import loaders, noise_picture, read_latent, upload
 from host import tiny, tiny_quantised
+from host.demo_graph import installed
 from host.graph import Graph
 
 pytestmark = pytest.mark.host
@@ -16,16 +17,7 @@ LORAS = ("ai-toolkit.safetensors", "diffusers.safetensors", "kohya.safetensors")
 
 
 def stack(graph, scales):
-    slots = {}
-    for number, (name, scale) in enumerate(zip(LORAS, scales, strict=False), start=1):
-        slots |= {
-            f"lora_{number}": "installed",
-            f"lora_{number}.file": name,
-            f"lora_{number}.scale": scale,
-            f"lora_{number}.enabled": True,
-        }
-    missing = {f"lora_{n}": "none" for n in (1, 2, 3) if f"lora_{n}" not in slots}
-    return graph.add("Flux2EditLoraStack", **slots, **missing)
+    return graph.add("Flux2EditLoraStack", **installed(zip(LORAS, scales, strict=False)))
 
 
 class Case:

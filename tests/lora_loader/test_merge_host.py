@@ -56,8 +56,8 @@ def merged(patch, model, folder, makes=TRAINERS):
         scale = (1.0, 0.5, -0.25)[number]
         entries.append(LoraEntry(path.name, scale, scale))
     where = {"locate": lambda entry: folder / entry.name, "files": LoraFiles()}
-    plan = plan_stack(entries, patch.weight_shapes(model), **where).plan
-    return patch.apply_plan(model, plan, "merge").model
+    parts = plan_stack(entries, patch.weight_shapes(model), **where).parts
+    return patch.apply_parts(model, parts, "merge").model
 
 
 def weight_of(model, key=QKV):

@@ -11,6 +11,7 @@ from flux2_lora_edit.lora_loader.adapters.additive import Dense, Hadamard, Krone
 from flux2_lora_edit.lora_loader.adapters.transforms import BlockRotation, ChannelScale, Dora
 from flux2_lora_edit.lora_loader.files import LoraFiles
 from flux2_lora_edit.lora_loader.fuse import Step, fuse
+from flux2_lora_edit.lora_loader.parts import Part
 from flux2_lora_edit.lora_loader.pipeline import plan_stack
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny, tiny_loras
@@ -216,7 +217,7 @@ def stack(model, patch, folder, loras, scales=(1.0, 1.0, 1.0)):
         patch.weight_shapes(model),
         locate=lambda entry: folder / entry.name,
         files=LoraFiles(),
-    ).plan
+    ).parts
 
 
 TRAINERS = (tiny_loras.ai_toolkit, tiny_loras.diffusers, tiny_loras.kohya)
@@ -228,7 +229,7 @@ def test_three_trainers_on_a_real_model(patch, tmp_path, variant):
     loras = [make(double=1, single=1) for make in TRAINERS]
     scales = (1.0, 0.5, -0.25)
     before = {key: tensor.clone() for key, tensor in model.model.state_dict().items()}
-    applied = patch.apply_plan(model, stack(model, patch, tmp_path, loras, scales), "merge")
+    applied = patch.apply_parts(model, stack(model, patch, tmp_path, loras, scales), "merge")
     # 4 modules a stream and 2 a single block: one patch a weight, whatever the stack.
     assert {len(patches) for patches in applied.model.patches.values()} == {1}
     assert len(applied.model.patches) == 10 and applied.taken == "merge"
@@ -258,9 +259,9 @@ def product(weights, name, down, up):
 
 def test_two_stacks_in_a_row_and_another_packs_patch(patch, tmp_path):
     model = load()
-    plan = stack(model, patch, tmp_path, [tiny_loras.ai_toolkit(double=1, single=1)])
-    once = patch.apply_plan(model, plan, "merge").model
-    twice = patch.apply_plan(once, plan, "merge").model
+    parts = stack(model, patch, tmp_path, [tiny_loras.ai_toolkit(double=1, single=1)])
+    once = patch.apply_parts(model, parts, "merge").model
+    twice = patch.apply_parts(once, parts, "merge").model
     twice.add_patches({QKV: ("diff", (torch.ones(3 * H, H),))}, 0.5)
     base = model.model.state_dict()[QKV].clone()
     change = once.patch_weight_to_device(QKV, return_weight=True) - base
@@ -271,8 +272,8 @@ def test_two_stacks_in_a_row_and_another_packs_patch(patch, tmp_path):
 def test_a_hosts_hook_at_half_strength(patch, tmp_path):
     """LoRA scheduling by conditioning hooks hands the adapter a strength of its own."""
     model = load()
-    plan = stack(model, patch, tmp_path, [tiny_loras.ai_toolkit(double=1, single=1)])
-    adapter = patch.apply_plan(model, plan, "merge").model.patches[QKV][0][1]
+    parts = stack(model, patch, tmp_path, [tiny_loras.ai_toolkit(double=1, single=1)])
+    adapter = patch.apply_parts(model, parts, "merge").model.patches[QKV][0][1]
     base = model.model.state_dict()[QKV].clone()
     half = model.clone()
     half.add_patches({QKV: adapter}, 0.5)
@@ -288,8 +289,8 @@ def test_the_low_vram_way_patches_at_each_forward(patch, tmp_path):
     import comfy.model_patcher
 
     model = load(dtype=torch.bfloat16)
-    plan = stack(model, patch, tmp_path, [make(double=1, single=1) for make in TRAINERS])
-    clone = patch.apply_plan(model, plan, "merge").model
+    parts = stack(model, patch, tmp_path, [make(double=1, single=1) for make in TRAINERS])
+    clone = patch.apply_parts(model, parts, "merge").model
     weight = model.model.state_dict()[QKV].clone()
     lowvram = comfy.model_patcher.LowVramPatch(QKV, clone.patches)
     merged = clone.patch_weight_to_device(QKV, return_weight=True)
@@ -299,24 +300,25 @@ def test_the_low_vram_way_patches_at_each_forward(patch, tmp_path):
     assert (found.float() - weight.float()).norm() > 0.1 * weight.float().norm()
 
 
-def test_an_empty_plan_is_the_model_itself(patch):
+def test_an_empty_stack_is_the_model_itself(patch):
     model = load()
-    applied = patch.apply_plan(model, {}, "auto")
+    applied = patch.apply_parts(model, [], "auto")
     assert applied.model is model and applied.taken == "none"
 
 
 def test_modes(patch, tmp_path):
     model = load()
-    plan = stack(model, patch, tmp_path, [tiny_loras.ai_toolkit(double=1, single=1)])
-    assert patch.apply_plan(model, plan, "auto").reason
+    parts = stack(model, patch, tmp_path, [tiny_loras.ai_toolkit(double=1, single=1)])
+    assert patch.apply_parts(model, parts, "auto").reason
     with pytest.raises(patch.PatchError, match="choose one of auto, merge, side path"):
-        patch.apply_plan(model, plan, "magic")
+        patch.apply_parts(model, parts, "magic")
 
 
 def test_a_weight_that_takes_no_patch(patch):
-    plan = {"diffusion_model.gone.weight": steps_of_three()}
+    gone = "diffusion_model.gone.weight"
+    parts = [Part("three", 1.0, tuple((gone, step) for step in steps_of_three()))]
     with pytest.raises(patch.PatchError, match="takes no patch for 1 of its weights"):
-        patch.apply_plan(load(), plan, "merge")
+        patch.apply_parts(load(), parts, "merge")
 
 
 def test_every_weight_of_the_model_is_seen(patch):
