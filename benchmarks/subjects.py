@@ -63,8 +63,8 @@ class Applier:
     """Our way from files to a MODEL with what the node keeps between runs: files and side paths."""
 
     def __init__(self, paths: list[Path], mode: str) -> None:
-        from flux2_lora_edit.lora_loader.files import LoraFiles
         from flux2_lora_edit.lora_loader.patch import SideStacks
+        from flux2_lora_edit.lora_loader.reading.files import LoraFiles
 
         self.paths, self.mode = {path.name: path for path in paths}, mode
         self.files, self.stacks = LoraFiles(), SideStacks()

@@ -9,14 +9,14 @@ from pathlib import Path
 from torch import Tensor
 
 from ..flux2.variants import Flux2Model, identify
-from .files import LoraFile, LoraFiles
 from .fuse import Plan
-from .header import LoraFileError
-from .layout import Layout
 from .parts import Part, fused
-from .prepare import Prepared, prepare
-from .report import LoraReport, shortlist
-from .scaling import CONFIG_NAME, PEFT_NAME, PeftSettings, config_settings
+from .reading.files import LoraFile, LoraFiles
+from .reading.header import LoraFileError
+from .reading.layout import Layout
+from .reading.prepare import Prepared, prepare
+from .reading.report import LoraReport, shortlist
+from .reading.scaling import CONFIG_NAME, PEFT_NAME, PeftSettings, config_settings
 from .stack import LoraEntry
 
 logger = logging.getLogger(__name__)

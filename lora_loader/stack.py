@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .source import InstalledSource, Source
+from .sources.source import InstalledSource, Source
 
 MAX_LORAS = 3
 """Enabled entries in all: the hosted API's limit, so that one stack serves both ways."""

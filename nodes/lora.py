@@ -9,12 +9,12 @@ import comfy.sd
 from comfy import model_management
 from comfy_api.latest import io, ui
 
-from ..lora_loader.files import LoraFiles
 from ..lora_loader.history import History
-from ..lora_loader.info import describe_stack
 from ..lora_loader.patch import MODES, SideStacks, apply_parts, model_file, weight_shapes
 from ..lora_loader.pipeline import StackPlan, plan_stack
-from ..lora_loader.report import Report
+from ..lora_loader.reading.files import LoraFiles
+from ..lora_loader.reading.info import describe_stack
+from ..lora_loader.reading.report import Report
 from ..lora_loader.stack import as_entries, combine
 from .category import CATEGORY
 from .lora_files import locate_local, locator

@@ -12,8 +12,8 @@ import folder_paths
 from comfy import model_management
 from comfy_api.latest import io
 
-from ..lora_loader.fetch import fetch, find_fetched
-from ..lora_loader.source import InstalledSource, SourceError
+from ..lora_loader.sources.fetch import fetch, find_fetched
+from ..lora_loader.sources.source import InstalledSource, SourceError
 from ..lora_loader.stack import LoraEntry, as_entries, combine
 from ..network.errors import NetworkError
 from .category import CATEGORY

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..scaling import PeftSettings
+from ..reading.scaling import PeftSettings
 from .additive import Additive, Dense, Hadamard, Kronecker, LowRank
 from .geometry import Geometry, Unfit
 from .transforms import (

@@ -15,12 +15,12 @@ from hypothesis import given, strategies
 from loopback import Authority, Exchange, Server, Stop, ranged, serving, stop_after
 from loopback_hub import Hub
 
-from flux2_lora_edit.lora_loader import civitai
-from flux2_lora_edit.lora_loader.access import FetchError
-from flux2_lora_edit.lora_loader.fetch import fetch, find_fetched
-from flux2_lora_edit.lora_loader.names import name_of_header, safe_lora_name, safe_name
-from flux2_lora_edit.lora_loader.shelf import Fetched, Shelf, origin_of
-from flux2_lora_edit.lora_loader.source import HubSource, InstalledSource, UrlSource
+from flux2_lora_edit.lora_loader.sources import civitai
+from flux2_lora_edit.lora_loader.sources.access import FetchError
+from flux2_lora_edit.lora_loader.sources.fetch import fetch, find_fetched
+from flux2_lora_edit.lora_loader.sources.file_names import name_of_header, safe_lora_name, safe_name
+from flux2_lora_edit.lora_loader.sources.library import Fetched, Shelf, origin_of
+from flux2_lora_edit.lora_loader.sources.source import HubSource, InstalledSource, UrlSource
 from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
 from flux2_lora_edit.network.connection import Transport
 from flux2_lora_edit.network.errors import AddressRefused, NetworkError, TooLarge

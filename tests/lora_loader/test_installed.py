@@ -2,8 +2,8 @@
 
 import pytest
 
-from flux2_lora_edit.lora_loader.installed import resolve_installed
-from flux2_lora_edit.lora_loader.source import SourceError
+from flux2_lora_edit.lora_loader.sources.installed import resolve_installed
+from flux2_lora_edit.lora_loader.sources.source import SourceError
 
 LISTED = [
     "ink.safetensors",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flux2_lora_edit.lora_loader.layout import Layout, Target
+from flux2_lora_edit.lora_loader.reading.layout import Layout, Target
 from host.tiny import transformer_shapes
 
 H = 256

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flux2_lora_edit.lora_loader.layout import Layout
-from flux2_lora_edit.lora_loader.naming import KeyParts, split_key, words
+from flux2_lora_edit.lora_loader.reading.layout import Layout
+from flux2_lora_edit.lora_loader.reading.naming import KeyParts, split_key, words
 from host.tiny import transformer_shapes
 
 SHAPES = {

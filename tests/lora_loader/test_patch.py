@@ -9,10 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flux2_lora_edit.lora_loader.adapters.additive import Dense, Hadamard, Kronecker, LowRank
 from flux2_lora_edit.lora_loader.adapters.transforms import BlockRotation, ChannelScale, Dora
-from flux2_lora_edit.lora_loader.files import LoraFiles
 from flux2_lora_edit.lora_loader.fuse import Step, fuse
 from flux2_lora_edit.lora_loader.parts import Part
 from flux2_lora_edit.lora_loader.pipeline import plan_stack
+from flux2_lora_edit.lora_loader.reading.files import LoraFiles
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny, tiny_loras
 

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from flux2_lora_edit.flux2.variants import NotFlux2Error, identify
-from flux2_lora_edit.lora_loader.files import LoraFiles
 from flux2_lora_edit.lora_loader.pipeline import LoraStackError, plan_stack
-from flux2_lora_edit.lora_loader.report import Report
+from flux2_lora_edit.lora_loader.reading.files import LoraFiles
+from flux2_lora_edit.lora_loader.reading.report import Report
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny_loras
 from host.tiny import transformer_shapes

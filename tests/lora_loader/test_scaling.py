@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from flux2_lora_edit.lora_loader.scaling import config_settings, header_settings
+from flux2_lora_edit.lora_loader.reading.scaling import config_settings, header_settings
 
 STEM = "transformer.transformer_blocks.0.attn.to_q"
 

@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 
 from flux2_lora_edit.lora_loader.adapters.additive import Dense, Kronecker, LowRank
 from flux2_lora_edit.lora_loader.adapters.transforms import Dora
-from flux2_lora_edit.lora_loader.files import LoraFiles
 from flux2_lora_edit.lora_loader.fuse import Step
 from flux2_lora_edit.lora_loader.history import History
 from flux2_lora_edit.lora_loader.parts import Part
 from flux2_lora_edit.lora_loader.pipeline import plan_stack
+from flux2_lora_edit.lora_loader.reading.files import LoraFiles
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny, tiny_loras, tiny_quantised
 

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from flux2_lora_edit.lora_loader.source import HubSource, InstalledSource
+from flux2_lora_edit.lora_loader.sources.source import HubSource, InstalledSource
 from flux2_lora_edit.lora_loader.stack import LoraEntry, StackError, as_entries, combine
 
 

@@ -95,10 +95,10 @@ def comfy_forward(patcher, noise, text, timestep, guidance, references):
 
 
 def with_our_loader(patcher, path, scale):
-    from flux2_lora_edit.lora_loader.files import LoraFiles
     from flux2_lora_edit.lora_loader.patch import apply_parts, weight_shapes
     from flux2_lora_edit.lora_loader.pipeline import plan_stack
-    from flux2_lora_edit.lora_loader.source import InstalledSource
+    from flux2_lora_edit.lora_loader.reading.files import LoraFiles
+    from flux2_lora_edit.lora_loader.sources.source import InstalledSource
     from flux2_lora_edit.lora_loader.stack import LoraEntry
 
     entry = LoraEntry(path.name, scale, scale, InstalledSource(path.name))

@@ -12,7 +12,7 @@ import torch
 from remote_support import MODEL, new_token
 from standin_server import Standin
 
-from flux2_lora_edit.lora_loader.source import HubSource, InstalledSource, UrlSource
+from flux2_lora_edit.lora_loader.sources.source import HubSource, InstalledSource, UrlSource
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from flux2_lora_edit.network.address import PUBLIC_ONLY
 from flux2_lora_edit.remote.batch import Request

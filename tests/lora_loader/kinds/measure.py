@@ -91,10 +91,10 @@ class Ours(NamedTuple):
 def plan_ours(model: Any, files: Iterable[tuple[Path, float]], **how: str) -> Ours:
     """The pack's reading and checking of a stack against a MODEL's shapes; ``how`` is
     ``plan_stack``'s own."""
-    from flux2_lora_edit.lora_loader.files import LoraFiles
     from flux2_lora_edit.lora_loader.patch import weight_shapes
     from flux2_lora_edit.lora_loader.pipeline import plan_stack
-    from flux2_lora_edit.lora_loader.source import InstalledSource
+    from flux2_lora_edit.lora_loader.reading.files import LoraFiles
+    from flux2_lora_edit.lora_loader.sources.source import InstalledSource
     from flux2_lora_edit.lora_loader.stack import LoraEntry
 
     entries, paths = [], {}

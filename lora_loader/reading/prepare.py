@@ -3,20 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..flux2.variants import Flux2Model
-from .adapters.geometry import Geometry, Unfit, Unpaired, Unsupported, geometry
-from .adapters.reading import Adapter, NotFinite, read_adapter
-from .adapters.transforms import Transform
+from ...flux2.variants import Flux2Model
+from ..adapters.geometry import Geometry, Unfit, Unpaired, Unsupported, geometry
+from ..adapters.reading import Adapter, NotFinite, read_adapter
+from ..adapters.transforms import Transform
+from ..fuse import Step
+from ..stack import LoraEntry
 from .compatibility import other_distillation, trained_for, wrong_base
 from .files import LoraFile
-from .fuse import Step
 from .header import TensorInfo
 from .layout import Layout
 from .matching import Group, Matching, match, naming_of
 from .refusal import is_text_encoder, refusal
 from .report import LoraReport, counted, shortlist
 from .scaling import PeftSettings, header_settings
-from .stack import LoraEntry
 from .trainer import trainer_of
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ..network.errors import NetworkError
+from ...network.errors import NetworkError
 from .access import Credentials
 
 

@@ -2,10 +2,10 @@
 
 from urllib.parse import urlsplit
 
-from ..network.errors import HttpStatusError, NetworkError
-from ..network.public_http import open_stream
+from ...network.errors import HttpStatusError, NetworkError
+from ...network.public_http import open_stream
 from .access import Access, FetchError
-from .names import EXTENSION, digest, name_of_header, name_of_link, safe_name
+from .file_names import EXTENSION, digest, name_of_header, name_of_link, safe_name
 from .offer import Offer
 from .source import HUB_HOSTS, HubSource, SourceError, UrlSource, parse_hub
 

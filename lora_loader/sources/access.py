@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..network.errors import NetworkError
-from ..network.order import Terms
-from ..network.public_http import fetch_bytes
+from ...network.errors import NetworkError
+from ...network.order import Terms
+from ...network.public_http import fetch_bytes
 
 _TRUE = ("1", "ON", "YES", "TRUE")
 _MAX_JSON = 16 << 20

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ..reading.scaling import CONFIG_NAME, PEFT_NAME
 from .access import FetchError
-from .names import EXTENSION
-from .scaling import CONFIG_NAME, PEFT_NAME
+from .file_names import EXTENSION
 from .source import HubSource
 
 CANONICAL = "pytorch_lora_weights.safetensors"

@@ -8,12 +8,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..sources.source import SourceError
+from ..stack import LoraEntry
 from .compatibility import trained_for
 from .header import Header, LoraFileError, read_header
 from .naming import split_key
 from .scaling import header_settings
-from .source import SourceError
-from .stack import LoraEntry
 from .trainer import trainer_of
 
 MAX_SIDECAR_BYTES = 16 * 1024

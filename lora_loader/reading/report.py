@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..flux2.variants import Flux2Model
+from ...flux2.variants import Flux2Model
 
 SCHEMA = 1
 SHOWN = 5

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..flux2.variants import RELEASED, Flux2Model
-from .adapters.geometry import Geometry, Unfit, geometry
+from ...flux2.variants import RELEASED, Flux2Model
+from ..adapters.geometry import Geometry, Unfit, geometry
 from .header import Header
 from .naming import split_key, words
 

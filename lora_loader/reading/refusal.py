@@ -1,6 +1,6 @@
 """Why a file should not be used although it may be for this model: the words for the user."""
 
-from ..flux2.variants import Flux2Model
+from ...flux2.variants import Flux2Model
 from .compatibility import Training
 from .matching import Matching
 from .report import LoraReport, shortlist

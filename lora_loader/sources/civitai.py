@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from ..network.errors import HttpStatusError, NetworkError, WebPage
+from ...network.errors import HttpStatusError, NetworkError, WebPage
 from .access import Access, Credentials, FetchError, bearer
-from .names import EXTENSION, safe_lora_name, safe_name
+from .file_names import EXTENSION, safe_lora_name, safe_name
 from .offer import Offer
 
 # A link's host -> where it is asked for.

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..network.record import read_record, record_of, write_record
+from ...network.record import read_record, record_of, write_record
 from .access import FetchError
-from .names import EXTENSION, digest, safe_name
+from .file_names import EXTENSION, digest, safe_name
 from .offer import Offer
 from .source import HubSource, Source, SourceError, parse_url
 

@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..network.address import AddressPolicy
-from ..network.connection import SYSTEM, Transport
-from ..network.download import download
-from ..network.errors import NetworkError, Occupied
-from ..network.order import DEFAULT_CAP, Downloaded, Terms, Wanted
-from ..network.record import write_bytes
+from ...network.address import AddressPolicy
+from ...network.connection import SYSTEM, Transport
+from ...network.download import download
+from ...network.errors import NetworkError, Occupied
+from ...network.order import DEFAULT_CAP, Downloaded, Terms, Wanted
+from ...network.record import write_bytes
+from ..reading.header import LoraFileError, read_header
+from ..reading.scaling import CONFIG_NAME
 from . import civitai, hub, link
 from .access import DEFAULT_ENDPOINT, Access, FetchError, stored_login
-from .header import LoraFileError, read_header
+from .library import FOLDER, Fetched, Shelf, add_asks
 from .offer import Offer
-from .scaling import CONFIG_NAME
-from .shelf import FOLDER, Fetched, Shelf, add_asks
 from .source import HubSource, Source, UrlSource
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TypeVar
 from urllib.parse import quote
 
-from ..network.errors import HttpStatusError, NetworkError
+from ...network.errors import HttpStatusError, NetworkError
 from .access import Access, Credentials, FetchError, bearer
+from .file_names import safe_name
 from .hub_files import choose, config_of, content, no_such_file, siblings
-from .names import safe_name
 from .offer import Offer
 from .source import HubSource
 

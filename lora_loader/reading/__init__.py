@@ -1,0 +1,1 @@
+"""Understanding a LoRA: header, names, scales and training of a file, and what of it fits."""
