@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .references import MULTIPLE, plan_reference, token_count
+from .references import MULTIPLE, ReferenceImageError, plan_reference, token_count
 
 CUSTOM = "custom"
 MATCH_IMAGE = "match image"
@@ -20,6 +20,7 @@ PRESETS: dict[str, tuple[int, int]] = {
     "landscape_4_3": (1024, 768),
     "landscape_16_9": (1024, 576),
 }
+PRESETS_IN_WORDS = ", ".join(f"{name} {w}x{h}" for name, (w, h) in PRESETS.items())
 CHOICES = [*PRESETS, CUSTOM, MATCH_IMAGE]
 MIN_CUSTOM, MAX_CUSTOM = 512, 2048
 
@@ -35,10 +36,6 @@ class ImageSize(NamedTuple):
     width: int
     height: int
     notes: tuple[str, ...] = ()
-
-    def swapped(self) -> ImageSize:
-        """Portrait for landscape and the reverse."""
-        return ImageSize(self.requested[::-1], self.height, self.width, self.notes)
 
     def describe(self) -> str:
         """``992x736 (from 1000x750), 2852 tokens``."""
@@ -65,16 +62,6 @@ def custom_size(width: int, height: int) -> ImageSize:
     return ImageSize((width, height), snap(width), snap(height))
 
 
-def matching_size(width: int, height: int) -> ImageSize:
-    """The size of a picture, by the rule of a single reference.
-
-    Shrunk to 2024^2 px where larger and cut to multiples of 16, so that the output grid is the
-    very grid of the picture as a reference: nothing shifts.
-    """
-    plan = plan_reference(width, height)
-    return ImageSize((width, height), *plan.size)
-
-
 def resolve(
     choice: str, width: int, height: int, swap: bool, image: tuple[int, int] | None
 ) -> ImageSize:
@@ -82,26 +69,28 @@ def resolve(
 
     Raises ``ImageSizeError`` naming the input at fault.
     """
-    unused: tuple[str, ...] = ()
-    if image is not None and choice != MATCH_IMAGE:
-        unused = (f'image is connected but not used: image_size is "{choice}".',)
     if choice in PRESETS:
         size = ImageSize(PRESETS[choice], *PRESETS[choice])
     elif choice == CUSTOM:
         size = custom_size(width, height)
-    elif choice == MATCH_IMAGE:
-        if image is None:
-            raise ImageSizeError(
-                'image_size is "match image" but image is not connected. Connect an image, or '
-                "choose a preset."
-            )
-        try:
-            size = matching_size(*image)
-        except ValueError as error:
-            raise ImageSizeError(f"image {error}") from error
-    else:
+    elif choice != MATCH_IMAGE:
         raise ImageSizeError(
             f'image_size "{choice}" is unknown; choose one of {", ".join(CHOICES)}.'
         )
-    size = size._replace(notes=unused)
-    return size.swapped() if swap else size
+    elif image is None:
+        raise ImageSizeError(
+            'image_size is "match image" but image is not connected. Connect an image, or '
+            "choose a preset."
+        )
+    else:
+        # By the rule of a single reference, so that the output's grid is the very grid of the
+        # picture as a reference: nothing shifts.
+        try:
+            size = ImageSize(image, *plan_reference(*image).size)
+        except ReferenceImageError as error:
+            raise ImageSizeError(f"image {error}") from error
+    if swap:
+        size = ImageSize(size.requested[::-1], size.height, size.width)
+    if image is None or choice == MATCH_IMAGE:
+        return size
+    return size._replace(notes=(f'image is connected but not used: image_size is "{choice}".',))

@@ -10,6 +10,7 @@ count, and an edit LoRA is sensitive to the rule it was trained with: so the rul
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -17,8 +18,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+IMAGES = ("image_1", "image_2", "image_3")
+"""The inputs that take reference images, in the order of the prompt's "image 1", "image 2" ..."""
+HOW_MANY = {3: "three", 4: "four"}[len(IMAGES)]
+
 MULTIPLE = 16
 """Pixels per latent cell and side: the VAE's 8 times the 2x2 patch."""
+LATENT_CHANNELS = 128
+"""Channels of a latent: the VAE's 32 times the 2x2 patch."""
 MIN_SIDE = 64
 MAX_ASPECT = 8
 ONE_REFERENCE_AREA = 2024**2
@@ -109,6 +116,57 @@ def plan_reference(
     new_width, new_height = (side // MULTIPLE * MULTIPLE for side in scaled)
     left, top = (scaled[0] - new_width) // 2, (scaled[1] - new_height) // 2
     return ReferencePlan((width, height), scaled, (left, top, left + new_width, top + new_height))
+
+
+def plan_references(
+    images: Mapping[str, torch.Tensor], rule: ReferenceSize
+) -> dict[str, ReferencePlan]:
+    """The crop plan of each picture ``[1, H, W, C]`` by its input's name.
+
+    Raises ``ReferenceImageError`` naming the input whose picture cannot be a reference.
+    """
+    plans = {}
+    for name, image in images.items():
+        _check_picture(image, name)
+        height, width = image.shape[1:3]
+        try:
+            plans[name] = plan_reference(width, height, rule, several=len(images) > 1)
+        except ReferenceImageError as error:
+            raise ReferenceImageError(f"{name} {error}") from error
+    return plans
+
+
+def _check_picture(image: torch.Tensor, name: str) -> None:
+    """Refuse what is not one finite picture of 1, 3 or 4 channels."""
+    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
+        raise ReferenceImageError(f"{name} is no picture: its shape is {tuple(image.shape)}.")
+    if image.shape[0] != 1:
+        raise ReferenceImageError(
+            f"{name} carries a batch of {image.shape[0]} images; a reference is one picture. "
+            f"Connect each picture to its own socket, {IMAGES[0]} to {IMAGES[-1]}, or pick one "
+            "with Get Image from Batch."
+        )
+    if not torch.isfinite(image).all():
+        raise ReferenceImageError(
+            f"{name} has NaN or infinite pixels. Look at the node that made it."
+        )
+
+
+def gap_notice(connected: Sequence[str]) -> str:
+    """What a skipped input does to the prompt's image numbers; empty where none is skipped.
+
+    ``connected`` are those of ``IMAGES`` that have a picture, in their order.
+    """
+    if tuple(connected) == IMAGES[: len(connected)]:
+        return ""
+    moved = ", ".join(
+        f'{name} is "image {number}" to the model'
+        for number, name in enumerate(connected, 1)
+        if name != f"image_{number}"
+    )
+    before = IMAGES[: IMAGES.index(connected[-1])]
+    empty = ", ".join(name for name in before if name not in connected)
+    return f"{empty} is empty, so {moved}. Connect from image_1 on without a gap."
 
 
 def prepare_reference(image: torch.Tensor, plan: ReferencePlan) -> torch.Tensor:

@@ -8,6 +8,8 @@ from .sources.source import InstalledSource, Source
 
 MAX_LORAS = 3
 """Enabled entries in all: the hosted API's limit, so that one stack serves both ways."""
+MAX_SCALE = 4.0
+"""The largest scale of a slot: the hosted API's limit, for the same reason."""
 
 
 class StackError(ValueError):

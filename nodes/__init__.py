@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from comfy.cli_args import args
-from comfy_api.latest import ComfyExtension, io
-from server import PromptServer
-
+from . import host
+from .download_loras import Flux2EditDownloadLoras
 from .edit_conditioning import Flux2EditConditioning
-from .error_names import shorten_error_names
+from .host import ComfyExtension, io
 from .image_size import Flux2EditImageSize
-from .lora import Flux2EditApplyLoraStack, Flux2EditLoraInfo, Flux2EditLoraStack
-from .lora_files import Flux2EditDownloadLoras
+from .lora import Flux2EditApplyLoraStack, Flux2EditLoraInfo
+from .lora_stack import Flux2EditLoraStack
 from .runcomfy import hosted_nodes
 from .runcomfy_routes import register_routes
 from .sampler import Flux2EditSampler
 
 
 class Flux2LoraEdit(ComfyExtension):
+    """The pack, as ComfyUI asks for it."""
+
     async def on_load(self) -> None:
-        if not args.disable_api_nodes:
-            register_routes(PromptServer.instance)
+        """Add the routes of the settings page, where hosted nodes are wanted at all."""
+        if not host.api_nodes_disabled():
+            register_routes(host.PromptServer.instance)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """The nodes in the order of ComfyUI's menu."""
         return [
             Flux2EditLoraStack,
             Flux2EditDownloadLoras,
@@ -30,10 +32,11 @@ class Flux2LoraEdit(ComfyExtension):
             Flux2EditImageSize,
             Flux2EditConditioning,
             Flux2EditSampler,
-            *hosted_nodes(args.disable_api_nodes),
+            *hosted_nodes(host.api_nodes_disabled()),
         ]
 
 
 async def comfy_entrypoint() -> Flux2LoraEdit:
-    shorten_error_names()
+    """What ComfyUI calls once, after it has imported the pack."""
+    host.shorten_error_names()
     return Flux2LoraEdit()

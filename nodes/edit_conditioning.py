@@ -1,4 +1,4 @@
-"""FLUX.2 Edit Conditioning: a prompt and up to three reference images, by the authors' rules.
+"""FLUX.2 Edit Conditioning: a prompt and its reference images, by the authors' rules.
 
 Text and pictures are encoded by the host's own CLIPTextEncode and VAEEncode; of ours are the pixel
 rule, the checks and the bookkeeping.
@@ -7,47 +7,81 @@ rule, the checks and the bookkeeping.
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from typing import Any
+from weakref import WeakKeyDictionary
 
-import node_helpers
 import torch
-from comfy_api.latest import io
-from nodes import CLIPTextEncode, VAEEncode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..flux2.references import (
-    ReferenceImageError,
+    HOW_MANY,
+    IMAGES,
+    LATENT_CHANNELS,
+    MAX_ASPECT,
+    MIN_SIDE,
+    MULTIPLE,
+    ONE_REFERENCE_AREA,
+    SEVERAL_REFERENCES_AREA,
     ReferencePlan,
     ReferenceSize,
-    plan_reference,
+    gap_notice,
+    plan_references,
     prepare_reference,
 )
-from .category import CATEGORY
-from .encode_memory import EncodeMemory
-from .notice import SAID_AGAIN, show_text
+from . import host
+from .host import io
 
 logger = logging.getLogger(__name__)
 
-IMAGES = ("image_1", "image_2", "image_3")
 SIZE_WITHOUT_REFERENCE = (1024, 1024)
-LATENT_CHANNELS = 128
+MAX_TEXTS = 8
+"""Texts kept for one text encoder; a FLUX.2 dev conditioning is about 30 MB."""
+_NAMES = [name.replace("_", " ") for name in IMAGES]
+"""What the pictures are called in a prompt."""
+
+
+class EncodeMemory:
+    """What the encoders made: latents by (VAE, picture, plan), conditionings by (encoder, text).
+
+    Why not leave this to the host's cache: its entry is the whole node, so a changed prompt would
+    encode every picture again; and of a node that expands into inner ones, ComfyUI 0.30's default
+    cache drops the inner results in every run that did not need them (a new seed, say), since only
+    nodes of the queued graph count as in use. Both measured.
+
+    Entries hang on the encoder and on the picture by weak references: the host keeps the same
+    objects while their nodes are unchanged, and when it lets go of one, its entries go too.
+    """
+
+    def __init__(self) -> None:
+        self._latents: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        self._texts: WeakKeyDictionary[Any, OrderedDict[str, Any]] = WeakKeyDictionary()
+
+    def latent(self, vae: Any, image: torch.Tensor, plan: ReferencePlan) -> torch.Tensor:
+        """The latent ``[1, 128, h/16, w/16]`` of ``image`` under ``plan``: the VAE's mean."""
+        pictures = self._latents.setdefault(vae, WeakTensorKeyDictionary())
+        by_plan = pictures.setdefault(image, {})
+        if plan not in by_plan:
+            # One per picture: a changed rule replaces it.
+            pixels = prepare_reference(image[0], plan).unsqueeze(0)
+            latent = host.VAEEncode().encode(vae, pixels)[0]["samples"]
+            by_plan.clear()
+            by_plan[plan] = latent
+        return by_plan[plan]
+
+    def text(self, clip: Any, text: str) -> list:
+        """The conditioning of ``text``."""
+        texts = self._texts.setdefault(clip, OrderedDict())
+        if text not in texts:
+            texts[text] = host.CLIPTextEncode().encode(clip, text)[0]
+            while len(texts) > MAX_TEXTS:
+                texts.popitem(last=False)
+        texts.move_to_end(text)
+        return texts[text]
+
 
 # Changing the prompt must not encode the pictures again, nor the reverse.
 MEMORY = EncodeMemory()
-
-
-def gap_notice(connected: list[str]) -> str:
-    """What a skipped socket does to the prompt's image numbers; empty where none is skipped."""
-    if connected == list(IMAGES[: len(connected)]):
-        return ""
-    moved = ", ".join(
-        f'{name} is "image {number}" to the model'
-        for number, name in enumerate(connected, 1)
-        if name != f"image_{number}"
-    )
-    empty = ", ".join(
-        name for name in IMAGES[: IMAGES.index(connected[-1])] if name not in connected
-    )
-    return f"{empty} is empty, so {moved}. Connect from image_1 on without a gap."
 
 
 def check_vae(vae: io.Vae.Type) -> None:
@@ -62,60 +96,17 @@ def check_vae(vae: io.Vae.Type) -> None:
         )
 
 
-def check_picture(image: torch.Tensor, name: str) -> None:
-    """Refuse what is not one finite picture of 1, 3 or 4 channels."""
-    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
-        raise ReferenceImageError(f"{name} is no picture: its shape is {tuple(image.shape)}.")
-    if image.shape[0] != 1:
-        raise ReferenceImageError(
-            f"{name} carries a batch of {image.shape[0]} images; a reference is one picture. "
-            "Connect each picture to its own socket, image_1 to image_3, or pick one with "
-            "Get Image from Batch."
-        )
-    if not torch.isfinite(image).all():
-        raise ReferenceImageError(
-            f"{name} has NaN or infinite pixels. Look at the node that made it."
-        )
-
-
-def plan_pictures(images: dict[str, torch.Tensor], rule: ReferenceSize) -> dict[str, ReferencePlan]:
-    """The crop plan of each connected picture ``[1, H, W, C]``; errors name the socket."""
-    plans = {}
-    for name, image in images.items():
-        check_picture(image, name)
-        height, width = image.shape[1:3]
-        try:
-            plans[name] = plan_reference(width, height, rule, several=len(images) > 1)
-        except ReferenceImageError as error:
-            raise ReferenceImageError(f"{name} {error}") from error
-    return plans
-
-
-def encode_text(clip: io.Clip.Type, text: str) -> Any:
-    return MEMORY.text(clip, text, lambda: CLIPTextEncode().encode(clip, text)[0])
-
-
-def encode_picture(vae: io.Vae.Type, image: torch.Tensor, plan: ReferencePlan) -> torch.Tensor:
-    """The latent ``[1, 128, h/16, w/16]`` of ``image`` under ``plan``: the VAE's mean."""
-
-    def encode() -> torch.Tensor:
-        pixels = prepare_reference(image[0], plan).unsqueeze(0)
-        return VAEEncode().encode(vae, pixels)[0]["samples"]
-
-    return MEMORY.latent(vae, image, plan, encode)
-
-
 class Flux2EditConditioning(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="Flux2EditConditioning",
             display_name="FLUX.2 Edit Conditioning",
-            category=CATEGORY,
+            category=host.CATEGORY,
             description=(
-                "A prompt and up to three reference images for FLUX.2. Refer to them as image 1, "
-                "image 2, image 3: these are the socket numbers. Without an image it is text to "
-                "image."
+                f"A prompt and up to {HOW_MANY} reference images for FLUX.2. Refer to them as "
+                f"{', '.join(_NAMES)}: these are the socket numbers. Without an image it is text "
+                "to image."
             ),
             search_aliases=[
                 "reference image", "reference latent", "kontext", "image edit", "edit image",
@@ -126,12 +117,15 @@ class Flux2EditConditioning(io.ComfyNode):
                     "clip",
                     tooltip="FLUX.2's text encoder: Mistral 3 for dev, Qwen3 8B or 4B for klein.",
                 ),
-                io.Vae.Input("vae", tooltip="A FLUX.2 VAE (128 channels at 1/16)."),
+                io.Vae.Input(
+                    "vae", tooltip=f"A FLUX.2 VAE ({LATENT_CHANNELS} channels at 1/{MULTIPLE})."
+                ),
                 io.String.Input(
                     "prompt", multiline=True, dynamic_prompts=True, default="",
                     tooltip=(
-                        'What to make or change. Call the pictures "image 1", "image 2", '
-                        '"image 3". Weights such as (x:1.3) have no effect on FLUX.2.'
+                        "What to make or change. Call the pictures "
+                        + ", ".join(f'"{name}"' for name in _NAMES)
+                        + ". Weights such as (x:1.3) have no effect on FLUX.2."
                     ),
                 ),
                 io.String.Input(
@@ -143,11 +137,11 @@ class Flux2EditConditioning(io.ComfyNode):
                     io.Image.Input(
                         name, optional=True,
                         tooltip=(
-                            f'"image {number}" in the prompt: one picture, at least 64 px a side '
-                            "and at most 8:1."
+                            f'"{called}" in the prompt: one picture, at least {MIN_SIDE} px a '
+                            f"side and at most {MAX_ASPECT}:1."
                         ),
                     )
-                    for number, name in enumerate(IMAGES, 1)
+                    for name, called in zip(IMAGES, _NAMES, strict=True)
                 ),
                 io.Combo.Input(
                     "reference_size",
@@ -155,10 +149,11 @@ class Flux2EditConditioning(io.ComfyNode):
                     default=ReferenceSize.FLUX2.value,
                     optional=True,
                     tooltip=(
-                        "flux2: the model authors' rule, shrink to 4 megapixels for one reference "
-                        "and to 1 megapixel each for several. 1 megapixel each: as diffusers and "
-                        "ai-toolkit train. as is: no resizing. All cut to multiples of 16, none "
-                        "enlarges."
+                        "flux2: the model authors' rule, shrink to "
+                        f"{ONE_REFERENCE_AREA // 10**6} megapixels for one reference and to "
+                        f"{SEVERAL_REFERENCES_AREA // 10**6} megapixel each for several. "
+                        "1 megapixel each: as diffusers and ai-toolkit train. as is: no resizing. "
+                        f"All cut to multiples of {MULTIPLE}, none enlarges."
                     ),
                 ),
             ],
@@ -178,31 +173,30 @@ class Flux2EditConditioning(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
-            **SAID_AGAIN,
+            **host.SAID_AGAIN,
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, clip, vae, prompt, negative_prompt="",
-        image_1=None, image_2=None, image_3=None, reference_size=ReferenceSize.FLUX2.value,
+        cls, clip, vae, prompt, negative_prompt="", reference_size=ReferenceSize.FLUX2.value,
+        **images,
     ) -> io.NodeOutput:  # fmt: skip
-        sockets = zip(IMAGES, (image_1, image_2, image_3), strict=True)
-        images = {name: image for name, image in sockets if image is not None}
+        connected = {name: images[name] for name in IMAGES if images.get(name) is not None}
         check_vae(vae)
-        plans = plan_pictures(images, ReferenceSize(reference_size))
-        notice = gap_notice(list(images))
+        plans = plan_references(connected, ReferenceSize(reference_size))
+        notice = gap_notice(list(connected))
         if notice:
             logger.warning("FLUX.2 Edit Conditioning: %s", notice)
         lines = [f"{name}: {plan.describe()}" for name, plan in plans.items()]
         text = "\n".join([*lines, notice]).strip() or "no reference: text to image"
-        show_text(text, cls.hidden.unique_id)
+        shown = host.show_text(text, cls.hidden.unique_id)
 
-        positive, negative = (encode_text(clip, words) for words in (prompt, negative_prompt))
-        latents = [encode_picture(vae, images[name], plan) for name, plan in plans.items()]
+        positive, negative = (MEMORY.text(clip, words) for words in (prompt, negative_prompt))
+        latents = [MEMORY.latent(vae, connected[name], plan) for name, plan in plans.items()]
         if latents:
             positive, negative = (
-                node_helpers.conditioning_set_values(half, {"reference_latents": latents})
+                host.conditioning_set_values(half, {"reference_latents": latents})
                 for half in (positive, negative)
             )
         width, height = next(iter(plans.values())).size if plans else SIZE_WITHOUT_REFERENCE
-        return io.NodeOutput(positive, negative, width, height, ui={"text": (text,)})
+        return io.NodeOutput(positive, negative, width, height, ui=shown)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
-from comfy_extras.nodes_flux import EmptyFlux2LatentImage
-
 from ..flux2 import image_size as sizes
-from .category import CATEGORY
-from .notice import SAID_AGAIN, show_text
+from ..flux2.references import LATENT_CHANNELS, MULTIPLE, ONE_REFERENCE_AREA
+from . import host
+from .host import io
 
 MAX_BATCH = 64
 
@@ -18,7 +16,7 @@ class Flux2EditImageSize(io.ComfyNode):
         return io.Schema(
             node_id="Flux2EditImageSize",
             display_name="FLUX.2 Image Size",
-            category=CATEGORY,
+            category=host.CATEGORY,
             description=(
                 "The output size: one of the hosted API's presets, a size of your own, or the "
                 "size of a picture. Always a multiple of 16, never stretched."
@@ -41,26 +39,22 @@ class Flux2EditImageSize(io.ComfyNode):
                     options=sizes.CHOICES,
                     default="square_hd",
                     tooltip=(
-                        "square_hd 1024x1024, square 512x512, portrait_4_3 768x1024, "
-                        "portrait_16_9 576x1024, landscape_4_3 1024x768, landscape_16_9 1024x576; "
+                        f"{sizes.PRESETS_IN_WORDS}; "
                         "custom takes width and height; match image takes the connected image."
                     ),
                 ),
-                io.Int.Input(
-                    "width",
-                    default=1024,
-                    min=sizes.MIN_CUSTOM,
-                    max=sizes.MAX_CUSTOM,
-                    step=16,
-                    tooltip="Used by custom only, in pixels; cut down to a multiple of 16.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=1024,
-                    min=sizes.MIN_CUSTOM,
-                    max=sizes.MAX_CUSTOM,
-                    step=16,
-                    tooltip="Used by custom only, in pixels; cut down to a multiple of 16.",
+                *(
+                    io.Int.Input(
+                        side,
+                        default=1024,
+                        min=sizes.MIN_CUSTOM,
+                        max=sizes.MAX_CUSTOM,
+                        step=MULTIPLE,
+                        tooltip=(
+                            f"Used by custom only, in pixels; cut down to a multiple of {MULTIPLE}."
+                        ),
+                    )
+                    for side in ("width", "height")
                 ),
                 io.Boolean.Input(
                     "swap",
@@ -71,8 +65,9 @@ class Flux2EditImageSize(io.ComfyNode):
                     "image",
                     optional=True,
                     tooltip=(
-                        "The picture whose size match image takes: shrunk to 4 megapixels where "
-                        "larger, and cut to multiples of 16, exactly as it is as a reference."
+                        "The picture whose size match image takes: shrunk to "
+                        f"{ONE_REFERENCE_AREA // 10**6} megapixels where larger, and cut to "
+                        f"multiples of {MULTIPLE}, exactly as it is as a reference."
                     ),
                 ),
                 io.Int.Input(
@@ -87,7 +82,10 @@ class Flux2EditImageSize(io.ComfyNode):
                 io.Latent.Output(
                     "latent",
                     display_name="latent",
-                    tooltip="Empty FLUX.2 latent: 128 channels at 1/16 of the size.",
+                    tooltip=(
+                        f"Empty FLUX.2 latent: {LATENT_CHANNELS} channels at 1/{MULTIPLE} of the "
+                        "size."
+                    ),
                 ),
                 io.Int.Output("width", display_name="width", tooltip="Effective width in pixels."),
                 io.Int.Output(
@@ -95,7 +93,7 @@ class Flux2EditImageSize(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
-            **SAID_AGAIN,
+            **host.SAID_AGAIN,
         )
 
     @classmethod
@@ -104,7 +102,6 @@ class Flux2EditImageSize(io.ComfyNode):
             raise sizes.ImageSizeError(f"batch_size is {batch_size}; it takes 1-{MAX_BATCH}.")
         picture = None if image is None else (image.shape[2], image.shape[1])
         size = sizes.resolve(image_size, width, height, swap, picture)
-        text = size.describe()
-        show_text(text, cls.hidden.unique_id)
-        latent = EmptyFlux2LatentImage.execute(size.width, size.height, batch_size)[0]
-        return io.NodeOutput(latent, size.width, size.height, ui={"text": (text,)})
+        shown = host.show_text(size.describe(), cls.hidden.unique_id)
+        latent = host.EmptyFlux2LatentImage.execute(size.width, size.height, batch_size)[0]
+        return io.NodeOutput(latent, size.width, size.height, ui=shown)

@@ -1,13 +1,11 @@
-"""LoRA Stack, Apply LoRA Stack and LoRA Info: shells round ``lora_loader``."""
+"""Apply LoRA Stack and LoRA Info: shells round ``lora_loader``."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
-
-import comfy.sd
-from comfy import model_management
-from comfy_api.latest import io, ui
 
 from ..lora_loader.history import History
 from ..lora_loader.patch import MODES, SideStacks, apply_parts, model_file, weight_shapes
@@ -15,11 +13,13 @@ from ..lora_loader.pipeline import StackPlan, plan_stack
 from ..lora_loader.reading.files import LoraFiles
 from ..lora_loader.reading.info import describe_stack
 from ..lora_loader.reading.report import Report
-from ..lora_loader.stack import as_entries, combine
-from .category import CATEGORY
-from .lora_files import locate_local, locator
-from .lora_slots import SLOTS, LoraStackType, check_slot, entry_of, fingerprint, slot_input
-from .notice import SAID_AGAIN, show_text
+from ..lora_loader.sources.fetch import fetch, find_fetched
+from ..lora_loader.sources.source import InstalledSource, SourceError
+from ..lora_loader.stack import LoraEntry, as_entries, combine
+from ..network.errors import NetworkError
+from . import host
+from .host import LoraStackType, io
+from .lora_stack import installed_path
 
 logger = logging.getLogger(__name__)
 
@@ -32,58 +32,50 @@ _STACKS = SideStacks()
 _HISTORY = History()
 
 
-class Flux2EditLoraStack(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="Flux2EditLoraStack",
-            display_name="FLUX.2 LoRA Stack",
-            category=CATEGORY,
-            description=(
-                "Up to three LoRAs: installed files, Hugging Face repos or links, each with a "
-                "scale. Chain stacks, or feed one from another stacker."
-            ),
-            search_aliases=[
-                "lora",
-                "power lora",
-                "lora stack",
-                "lora stacker",
-                "lora loader",
-                "multi lora",
-                "rgthree",
-            ],
-            inputs=[
-                *(slot_input(name) for name in SLOTS),
-                LoraStackType.Input(
-                    "lora_stack",
-                    optional=True,
-                    tooltip="LoRAs of another stack; they come first. Three in all.",
-                ),
-            ],
-            outputs=[
-                LoraStackType.Output(
-                    display_name="lora_stack",
-                    tooltip="(name, strength_model, strength_clip) for each enabled LoRA.",
-                )
-            ],
+def locate_local(entry: LoraEntry) -> Path:
+    """An entry's file where it is on this disk already; no request. Raises SourceError."""
+    source = entry.source
+    try:
+        if isinstance(source, InstalledSource):
+            return installed_path(source.name)
+        found = find_fetched(source, host.loras_folders())
+    except SourceError as error:
+        raise SourceError(f"{entry.slot}: {error}") from None
+    if found is None:
+        raise SourceError(
+            f"{entry.slot} is not on this disk yet: Download LoRAs or Apply FLUX.2 LoRA Stack "
+            f"fetches it.\n{source.describe()}"
         )
+    return found.path
 
-    @classmethod
-    def validate_inputs(cls, **inputs: Any) -> bool:
-        # A returned message would be shown once for every one of the node's inputs; an exception
-        # is shown once.
-        for name in SLOTS:
-            check_slot(name, inputs.get(name) or {})
-        return True
 
-    @classmethod
-    def fingerprint_inputs(cls, **inputs: Any) -> list[tuple[str, int, int]]:
-        return [fingerprint(inputs.get(name) or {}, name) for name in SLOTS]
+def locator(node_id: str | None) -> Callable[[LoraEntry], Path]:
+    """Finds an entry's file, fetching it where it has to; the node shows how far it is."""
 
-    @classmethod
-    def execute(cls, lora_stack: object = None, **slots: Any) -> io.NodeOutput:
-        entries = [entry_of(name, slots.get(name) or {name: "none"}) for name in SLOTS]
-        return io.NodeOutput(combine(lora_stack, [entry for entry in entries if entry]))
+    def locate(entry: LoraEntry) -> Path:
+        if isinstance(entry.source, InstalledSource):
+            return locate_local(entry)
+        bar = host.ProgressBar(1)
+
+        def progress(done: int, total: int | None) -> None:
+            of = f" of {total / 1e6:.0f}" if total else ""
+            host.show_text(
+                f"{entry.slot}: {done / 1e6:.0f}{of} MB\n{entry.source.describe()}", node_id
+            )
+            if total:
+                bar.update_absolute(done, total)
+
+        try:
+            return fetch(
+                entry.source,
+                host.loras_folders(),
+                progress=progress,
+                should_stop=host.throw_exception_if_processing_interrupted,
+            ).path
+        except NetworkError as error:
+            raise SourceError(f"{entry.slot}: {error}") from error
+
+    return locate
 
 
 class Flux2EditApplyLoraStack(io.ComfyNode):
@@ -92,7 +84,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
         return io.Schema(
             node_id="Flux2EditApplyLoraStack",
             display_name="Apply FLUX.2 LoRA Stack",
-            category=CATEGORY,
+            category=host.CATEGORY,
             description=(
                 "Applies a LoRA stack exactly as each trainer meant it, or says why not before "
                 "anything is sampled."
@@ -149,7 +141,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
-            **SAID_AGAIN,
+            **host.SAID_AGAIN,
         )
 
     @classmethod
@@ -168,11 +160,11 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
         stack = plan_stack(
             entries,
             weight_shapes(model),
-            locate=locator(lambda text: show_text(text, cls.hidden.unique_id)),
+            locate=locator(cls.hidden.unique_id),
             files=_FILES,
             on_mismatch=on_mismatch,
             model_file=model_file(model),
-            before_each=model_management.throw_exception_if_processing_interrupted,
+            before_each=host.throw_exception_if_processing_interrupted,
         )
         applied = apply_parts(model, stack.parts, mode, stacks=_STACKS, history=_HISTORY)
         clip, warnings = _apply_to_clip(clip, stack)
@@ -181,9 +173,8 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
         )
         text = report.to_text()
         logger.info("%s", text)
-        if cls.hidden.unique_id is not None:
-            show_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(applied.model, clip, report.to_json(), ui=ui.PreviewText(text))
+        shown = host.show_text(text, cls.hidden.unique_id)
+        return io.NodeOutput(applied.model, clip, report.to_json(), ui=shown)
 
 
 def _apply_to_clip(clip: Any, stack: StackPlan) -> tuple[Any, tuple[str, ...]]:
@@ -197,7 +188,7 @@ def _apply_to_clip(clip: Any, stack: StackPlan) -> tuple[Any, tuple[str, ...]]:
                 f"{part.name} also trains the text encoder: connect clip to apply that part"
             )
             continue
-        clip = comfy.sd.load_lora_for_models(None, clip, part.tensors(), 0, part.scale)[1]
+        clip = host.apply_to_clip(clip, part.tensors(), part.scale)
     return clip, tuple(warnings)
 
 
@@ -207,7 +198,7 @@ class Flux2EditLoraInfo(io.ComfyNode):
         return io.Schema(
             node_id="Flux2EditLoraInfo",
             display_name="FLUX.2 LoRA Info",
-            category=CATEGORY,
+            category=host.CATEGORY,
             description=(
                 "What the files of a LoRA stack say of themselves: base model, rank, trainer, "
                 "licence and trigger words. No network."
@@ -226,12 +217,11 @@ class Flux2EditLoraInfo(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
-            **SAID_AGAIN,
+            **host.SAID_AGAIN,
         )
 
     @classmethod
     def execute(cls, lora_stack: object) -> io.NodeOutput:
         info, trigger_words = describe_stack(as_entries(lora_stack), locate_local)
-        if cls.hidden.unique_id is not None:
-            show_text(info, cls.hidden.unique_id)
-        return io.NodeOutput(info, trigger_words, ui=ui.PreviewText(info))
+        shown = host.show_text(info, cls.hidden.unique_id)
+        return io.NodeOutput(info, trigger_words, ui=shown)

@@ -9,7 +9,7 @@ from ..lora_loader.sources.source import HubSource, Source, SourceError, UrlSour
 from ..lora_loader.stack import LoraEntry, as_entries
 from ..remote.errors import InvalidInput
 from ..remote.payload import MAX_LORAS, RemoteLora
-from .lora_slots import installed_path
+from .lora_stack import installed_path
 
 MAX_SCALE = 4.0
 

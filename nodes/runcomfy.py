@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..remote.errors import InvalidInput, RemoteError, Stopped
 from ..remote.worker import start
-from .notice import show_text
+from .host import show_text
 from .runcomfy_account import open_account
 from .runcomfy_inputs import Chosen
 from .runcomfy_outputs import as_batches, cost_of, info_text, preview

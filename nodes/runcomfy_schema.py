@@ -5,8 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..remote.payload import EDIT, MAX_SEED, SIZES
-from .category import CATEGORY
-from .notice import SAID_AGAIN
+from .host import CATEGORY, SAID_AGAIN
 from .runcomfy_inputs import AUTO, MODES
 from .runcomfy_run import OPEN
 

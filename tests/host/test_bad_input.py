@@ -114,7 +114,7 @@ def test_a_model_that_is_not_flux2(client, small_vae):
     graph, parts = edit_graph(client, small_vae)
     flux1 = graph.add("UNETLoader", unet_name="flux1-dev-tiny.safetensors", weight_dtype="default")
     graph.set(parts["sampler"], model=flux1)
-    fails(client, graph, parts["sampler"], 'model is not FLUX.2: it is a "flux" model')
+    fails(client, graph, parts["sampler"], "model is not FLUX.2: its weights are those of FLUX.1")
 
 
 def test_a_vae_that_is_not_flux2s(client, small_vae, other_vae):

@@ -37,9 +37,9 @@ def loras(tmp_path, monkeypatch):
 
 @pytest.fixture
 def nodes(loras):
-    from flux2_lora_edit.nodes import lora
+    from flux2_lora_edit import nodes
 
-    return lora
+    return nodes
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_apply(nodes, model):
     assert [lora["matched"] for lora in table["loras"]] == [10, 14]
     assert table["loras"][1]["file_scales"] == [0.5] and table["loras"][1]["scale"] == 0.5
     assert table["mode"]["asked"] == "auto" and table["mode"]["reason"]
-    (text,) = output.ui.as_dict()["text"]
+    (text,) = output.ui["text"]
     assert "sea.safetensors: matched 14/14, rank 8, diffusers" in text
 
 
@@ -221,7 +221,7 @@ def test_a_lora_that_does_not_fit(nodes, model, loras):
     with pytest.raises(ValueError, match=r"LoRA slot 2 was trained for a.*384.*\nwide\.saf"):
         apply(nodes, model, stack)
     output = apply(nodes, model, stack, on_mismatch="warn")
-    assert output.args[0] is model and "Warning: wide" in output.ui.as_dict()["text"][0]
+    assert output.args[0] is model and "Warning: wide" in output.ui["text"][0]
 
 
 def test_another_kind_of_model(nodes, loras):
@@ -241,14 +241,14 @@ def test_text_encoder_keys_go_to_the_hosts_loader(nodes, model, loras, monkeypat
     save_file({k: v.contiguous() for k, v in (made | text).items()}, loras / "both.safetensors")
     stack = stack_of(nodes, slot(1, file="both.safetensors", scale=0.5))
     without = apply(nodes, model, stack)
-    assert "connect clip" in without.ui.as_dict()["text"][0]
+    assert "connect clip" in without.ui["text"][0]
     seen = []
 
     def load(host_model, clip, tensors, strength_model, strength_clip):
         seen.append((host_model, clip, set(tensors), strength_model, strength_clip))
         return None, "patched clip"
 
-    monkeypatch.setattr(nodes.comfy.sd, "load_lora_for_models", load)
+    monkeypatch.setattr("comfy.sd.load_lora_for_models", load)
     assert apply(nodes, model, stack, clip="clip").args[1] == "patched clip"
     assert seen == [(None, "clip", set(text), 0, 0.5)]
 

@@ -1,0 +1,89 @@
+"""What FLUX.2 takes to be sampled: its ranges, latents, texts, and what guidance does on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from .references import LATENT_CHANNELS, MULTIPLE
+
+RANGES: dict[str, dict[str, Any]] = {
+    "seed": {"min": 0, "max": 2**64 - 1},
+    "steps": {"min": 1, "max": 100},
+    "guidance": {"min": 0.0, "max": 20.0},
+    "denoise": {"min": 0.01, "max": 1.0},
+}
+TEXT_ENCODERS = {
+    15360: "Mistral 3 Small (FLUX.2 dev)",
+    12288: "Qwen3 8B (FLUX.2 klein 9B)",
+    7680: "Qwen3 4B (FLUX.2 klein 4B)",
+}
+"""Text encoder by the width of its conditioning; three layers side by side."""
+
+
+class SamplerInputError(ValueError):
+    """An input the sampler cannot use; the message names it and the way out."""
+
+
+def check_ranges(**values: float) -> None:
+    """Refuse a number outside its range: linked values do not pass the host's own check."""
+    for name, value in values.items():
+        low, high = RANGES[name]["min"], RANGES[name]["max"]
+        if not (math.isfinite(value) and low <= value <= high):
+            raise SamplerInputError(f"{name} is {value}; it takes {low:g} to {high:g}.")
+
+
+def check_latent(samples: torch.Tensor) -> None:
+    """Refuse a latent of another model family, or one that is not finite."""
+    if samples.is_nested or samples.ndim != 4 or samples.shape[1] != LATENT_CHANNELS:
+        shape = "nested" if samples.is_nested else "x".join(str(side) for side in samples.shape)
+        raise SamplerInputError(
+            f"latent_image has the shape {shape}; FLUX.2 takes {LATENT_CHANNELS} channels at "
+            f"1/{MULTIPLE} of the size. Use FLUX.2 Image Size, Empty Flux 2 Latent, or encode "
+            "with a FLUX.2 VAE."
+        )
+    if not torch.isfinite(samples).all():
+        raise SamplerInputError("latent_image has NaN or infinite values.")
+
+
+def check_conditioning(
+    name: str, conditioning: Sequence[tuple[torch.Tensor, Mapping[str, Any]]], text_width: int
+) -> None:
+    """Refuse text of another encoder and references of another VAE, before anything is loaded.
+
+    ``text_width`` is the number of channels that the model takes.
+    """
+    if not conditioning:
+        raise SamplerInputError(f"{name} is empty. Connect FLUX.2 Edit Conditioning.")
+    for text, extras in conditioning:
+        if text.shape[-1] != text_width:
+            wanted = TEXT_ENCODERS.get(text_width, f"width {text_width}")
+            given = TEXT_ENCODERS.get(text.shape[-1], f"width {text.shape[-1]}")
+            raise SamplerInputError(
+                f"{name} comes from another text encoder: {given}; this model needs {wanted}. "
+                "Load the matching encoder with Load CLIP, type flux2."
+            )
+        for number, reference in enumerate(extras.get("reference_latents", []), 1):
+            if reference.ndim != 4 or reference.shape[1] != LATENT_CHANNELS:
+                raise SamplerInputError(
+                    f"{name}: reference latent {number} has {reference.shape[1]} channels; "
+                    f"FLUX.2 takes {LATENT_CHANNELS}. Encode it with a FLUX.2 VAE."
+                )
+
+
+def plan_guidance(embeds: bool, guidance: float, has_negative: bool) -> tuple[bool, str]:
+    """Whether CFG runs, and in words what guidance and the negative do on this model.
+
+    ``embeds``: guidance is an input of the model (dev); else guidance means CFG (klein).
+    """
+    if embeds:
+        unused = "; negative does nothing on dev: its guidance is embedded" if has_negative else ""
+        return False, f"embedded guidance {guidance:g}{unused}"
+    if not has_negative:
+        return False, "no CFG: guidance does nothing on klein without a negative"
+    if guidance <= 1:
+        return False, f"no CFG: negative does nothing at guidance {guidance:g}; above 1 it does"
+    return True, f"CFG {guidance:g}, two forwards a step"

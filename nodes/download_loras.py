@@ -1,0 +1,74 @@
+"""Download LoRAs: a stack's files on disk, under names that any pack's loader knows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..lora_loader.sources.source import SourceError
+from ..lora_loader.stack import LoraEntry, as_entries, combine
+from . import host
+from .host import LoraStackType, io
+from .lora import locator
+
+
+def installed_name(path: Path, folders: Sequence[Path]) -> str:
+    """The name under which the host's loras folders list ``path``."""
+    for folder in folders:
+        if path.is_relative_to(folder):
+            return str(path.relative_to(folder))
+    raise SourceError(f"The file is in none of the loras folders.\n{path.name}")
+
+
+class Flux2EditDownloadLoras(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Flux2EditDownloadLoras",
+            display_name="Download LoRAs",
+            category=host.CATEGORY,
+            description=(
+                "Puts every LoRA of a stack on disk under the loras folder, so that any pack's "
+                "loader can use it. A file that is there is not fetched again."
+            ),
+            search_aliases=[
+                "download lora", "hugging face", "civitai", "lora from url", "fetch lora",
+                "lora downloader", "lora stack",
+            ],
+            inputs=[
+                LoraStackType.Input(
+                    "lora_stack",
+                    tooltip="From FLUX.2 LoRA Stack; installed files pass through as they are.",
+                )
+            ],
+            outputs=[
+                LoraStackType.Output(
+                    "lora_stack",
+                    display_name="lora_stack",
+                    tooltip="The same LoRAs under their names in the loras folders.",
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+            **host.SAID_AGAIN,
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> str:
+        """Nothing but the stack decides; a file that is on disk is never asked about again."""
+        return os.fspath(host.loras_folders()[0]) if host.loras_folders() else ""
+
+    @classmethod
+    def execute(cls, lora_stack: object) -> io.NodeOutput:
+        locate, folders = locator(cls.hidden.unique_id), host.loras_folders()
+        entries = combine(None, as_entries(lora_stack))
+        files = [(entry, locate(entry)) for entry in entries]
+        fetched, lines = [], []
+        for entry, path in files:
+            name = installed_name(path, folders)
+            lines.append(f"{name}, {path.stat().st_size / 1e6:.1f} MB")
+            # The source stays: a fetched LoRA can still go to RunComfy by its address.
+            fetched.append(LoraEntry(name, *entry[1:], entry.source, entry.slot))
+        text = "\n".join(lines) or "the stack is empty"
+        return io.NodeOutput(fetched, ui=host.show_text(text, cls.hidden.unique_id))

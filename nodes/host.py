@@ -1,0 +1,109 @@
+"""What ComfyUI offers: the one module of ``nodes/`` that imports it.
+
+What the host renames or moves is one edit, here: its own types and nodes pass through as they are,
+and what takes more than a name is a function.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import folder_paths
+import torch
+from aiohttp import web
+from comfy import samplers
+from comfy.cli_args import args
+from comfy.model_management import (
+    InterruptProcessingException,
+    processing_interrupted,
+    throw_exception_if_processing_interrupted,
+)
+from comfy.utils import ProgressBar
+from comfy_api.latest import ComfyExtension, io, ui
+from comfy_extras.nodes_custom_sampler import (
+    BasicGuider,
+    CFGGuider,
+    KSamplerSelect,
+    RandomNoise,
+    SamplerCustomAdvanced,
+)
+from comfy_extras.nodes_flux import EmptyFlux2LatentImage, Flux2Scheduler
+from node_helpers import conditioning_set_values
+from nodes import CLIPTextEncode, VAEEncode
+from server import PromptServer
+
+PACK = "flux2_lora_edit"
+CATEGORY = "FLUX.2 LoRA Edit"
+"""Where the nodes stand in ComfyUI's menus."""
+
+LoraStackType = io.Custom("LORA_STACK")
+
+# For the schema of a node with words: a page that was reloaded has lost them, and when the node is
+# cached the host sends them again only to those who ask for it (from 0.20 on).
+SAID_AGAIN: dict[str, Any] = (
+    {"has_intermediate_output": True}
+    if "has_intermediate_output" in {field.name for field in fields(io.Schema)}
+    else {}
+)
+
+
+def show_text(text: str, node_id: str | None) -> dict[str, tuple[str]]:
+    """Show ``text`` under node ``node_id`` in the page that queued this run; the node's ``ui``.
+
+    Where no page is listening that ``ui`` is all: headless runs read it.
+    """
+    server = PromptServer.instance if node_id is not None else None
+    if server is not None and server.client_id is not None:
+        server.send_progress_text(text, node_id, server.client_id)
+    return {"text": (text,)}
+
+
+def api_nodes_disabled() -> bool:
+    """Whether ComfyUI runs with ``--disable-api-nodes``: no node may use a hosted API."""
+    return args.disable_api_nodes
+
+
+def private_folder() -> Path:
+    """The pack's own folder: a system user's, which ComfyUI serves to nobody."""
+    return Path(folder_paths.get_system_user_directory(PACK))
+
+
+def loras_folders() -> list[Path]:
+    """The loras folders, in the host's order."""
+    return [Path(root) for root in folder_paths.get_folder_paths("loras")]
+
+
+def listed_loras() -> list[str]:
+    """The names of all files in the loras folders; scanned anew where a folder has changed."""
+    return folder_paths.get_filename_list("loras")
+
+
+def lora_path(name: str) -> Path | None:
+    """The file that ``listed_loras`` lists as ``name``; None once it is gone."""
+    path = folder_paths.get_full_path("loras", name)
+    return None if path is None else Path(path)
+
+
+def apply_to_clip(clip: Any, tensors: Mapping[str, torch.Tensor], scale: float) -> Any:
+    """The text encoder with the tensors of a LoRA that train it, by the host's own loader."""
+    return comfy.sd.load_lora_for_models(None, clip, tensors, 0, scale)[1]
+
+
+def shorten_error_names() -> None:
+    """Let every exception of this pack say that it is the pack's, not where on the disk it lies.
+
+    ComfyUI shows an error's class with its module, and names a pack's modules by their path.
+    """
+    root = __name__.rsplit(".", 2)[0]
+    for name, module in list(sys.modules.items()):
+        if not name.startswith(f"{root}."):
+            continue
+        for value in list(vars(module).values()):
+            if isinstance(value, type) and issubclass(value, Exception):
+                if value.__module__ == name:
+                    value.__module__ = PACK

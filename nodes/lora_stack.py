@@ -1,0 +1,212 @@
+"""FLUX.2 LoRA Stack: three slots, their checks, and the entries they make.
+
+An installed name is resolved against the loras folders three times in a run, each for its own
+question: before queueing (does it name a file? refuse it while nothing has run), for the cache
+(did the file change?), and in ``execute`` (the host's own name for it, which any pack can load).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..lora_loader.sources.installed import EXTENSION, resolve_installed
+from ..lora_loader.sources.source import InstalledSource, Source, SourceError, parse_hub, parse_url
+from ..lora_loader.stack import MAX_LORAS, MAX_SCALE, LoraEntry, combine
+from . import host
+from .host import LoraStackType, io
+
+NONE, INSTALLED, HUB, URL = KINDS = ("none", "installed", "hugging face", "url")
+_FIELDS = {INSTALLED: "file", HUB: "repo", URL: "url"}
+SLOTS = tuple(f"lora_{number}" for number in range(1, MAX_LORAS + 1))
+
+Slot = Mapping[str, Any]
+
+
+def slot_input(name: str) -> io.DynamicCombo.Input:
+    """A slot: its kind, and the inputs of that kind."""
+    where = {
+        INSTALLED: io.Combo.Input(
+            "file",
+            options=installed_names(),
+            tooltip="A .safetensors file of ComfyUI's loras folders. Type to search.",
+        ),
+        HUB: io.String.Input(
+            "repo",
+            default="",
+            placeholder="owner/repo",
+            tooltip=(
+                "owner/repo, owner/repo:file.safetensors, owner/repo@revision:file.safetensors, or "
+                "the address of a file on huggingface.co. Private repos use HF_TOKEN."
+            ),
+        ),
+        URL: io.String.Input(
+            "url",
+            default="",
+            placeholder="https://",
+            tooltip="An https link to a .safetensors file. Never put a token into it.",
+        ),
+    }
+    options = [io.DynamicCombo.Option(NONE, [])]
+    options += [io.DynamicCombo.Option(kind, [where[kind], *_common()]) for kind in KINDS[1:]]
+    return io.DynamicCombo.Input(
+        name,
+        options=options,
+        tooltip=f"Where LoRA {name[-1]} comes from; none leaves the slot empty.",
+    )
+
+
+def _common() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "scale",
+            default=1.0,
+            min=0.0,
+            max=MAX_SCALE,
+            step=0.05,
+            tooltip="Strength of the LoRA: 1 as trained, 0 as if it were not there.",
+        ),
+        io.Boolean.Input(
+            "enabled",
+            default=True,
+            tooltip="Off: the LoRA is neither read nor fetched, and the slot keeps its settings.",
+        ),
+    ]
+
+
+def installed_names() -> list[str]:
+    """The .safetensors files of the loras folders, by the host's names."""
+    return [name for name in host.listed_loras() if name.lower().endswith(EXTENSION)]
+
+
+def installed_path(name: str) -> Path:
+    """The file of an installed LoRA; a name that the host lists is not resolved again.
+
+    Raises SourceError where there is none.
+    """
+    names = installed_names()
+    path = host.lora_path(name if name in names else resolve_installed(name, names))
+    if path is None:
+        raise SourceError(f"'{name}' was in the loras folders and is gone. Press R to refresh.")
+    return path
+
+
+def _known(inputs: Mapping[str, Any], name: str) -> Slot:
+    """What is known of a slot before anything has run: values over links are None then."""
+    return {key: value for key, value in (inputs.get(name) or {}).items() if value is not None}
+
+
+def _kind(name: str, slot: Slot) -> str:
+    """A slot's kind; none too where it is disabled or at scale 0. Raises SourceError."""
+    kind, scale = slot.get(name), slot.get("scale", 1.0)
+    if kind not in KINDS:
+        # The host leaves a slot of a kind that it does not know out of the inputs altogether.
+        raise SourceError(
+            f"{_label(name)} is missing or of an unknown kind: set {name} to {', '.join(KINDS)}."
+        )
+    if kind == NONE or not slot.get("enabled", True) or scale == 0:
+        return NONE
+    if not (math.isfinite(scale) and 0 <= scale <= MAX_SCALE):
+        raise SourceError(f"{_label(name)}: scale is {scale:g}; it takes 0 to {MAX_SCALE:g}.")
+    return kind
+
+
+def _source(name: str, kind: str, value: Any) -> Source:
+    """Where a slot's LoRA comes from, with an installed one under the host's own name for it."""
+    try:
+        if kind == HUB:
+            return parse_hub(value)
+        if kind == URL:
+            return parse_url(value)
+        return InstalledSource(resolve_installed(value, installed_names()))
+    except SourceError as error:
+        raise SourceError(f"{_label(name)}: {error}") from None
+
+
+def _label(name: str) -> str:
+    """A slot's name for messages: "LoRA slot 2"."""
+    return f"LoRA slot {name[-1]}"
+
+
+def entry_of(name: str, slot: Slot) -> LoraEntry | None:
+    """The entry a slot makes; None where it is empty, disabled or at scale 0."""
+    kind = _kind(name, slot)
+    if kind == NONE:
+        return None
+    source, scale = _source(name, kind, slot.get(_FIELDS[kind])), slot.get("scale", 1.0)
+    return LoraEntry(source.describe(), scale, scale, source, _label(name))
+
+
+def check_slot(name: str, slot: Slot) -> None:
+    """Refuse what is known of a slot and cannot work. Raises SourceError that names the slot."""
+    kind = _kind(name, slot)
+    if kind != NONE and _FIELDS[kind] in slot:
+        _source(name, kind, slot[_FIELDS[kind]])
+
+
+def fingerprint(name: str, slot: Slot) -> tuple[str, int, int]:
+    """An installed file's name, size and time: a changed file is applied anew. Never raises."""
+    try:
+        if _kind(name, slot) != INSTALLED:
+            return ("", 0, 0)
+        path = installed_path(slot.get("file", ""))
+        stat = path.stat()
+    except (SourceError, OSError):
+        return (str(slot.get("file")), 0, 0)
+    return (path.name, stat.st_size, stat.st_mtime_ns)
+
+
+class Flux2EditLoraStack(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Flux2EditLoraStack",
+            display_name="FLUX.2 LoRA Stack",
+            category=host.CATEGORY,
+            description=(
+                "Up to three LoRAs: installed files, Hugging Face repos or links, each with a "
+                "scale. Chain stacks, or feed one from another stacker."
+            ),
+            search_aliases=[
+                "lora",
+                "power lora",
+                "lora stack",
+                "lora stacker",
+                "lora loader",
+                "multi lora",
+                "rgthree",
+            ],
+            inputs=[
+                *(slot_input(name) for name in SLOTS),
+                LoraStackType.Input(
+                    "lora_stack",
+                    optional=True,
+                    tooltip="LoRAs of another stack; they come first. Three in all.",
+                ),
+            ],
+            outputs=[
+                LoraStackType.Output(
+                    display_name="lora_stack",
+                    tooltip="(name, strength_model, strength_clip) for each enabled LoRA.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, **inputs: Any) -> bool:
+        # A returned message would be shown once for every one of the node's inputs; an exception
+        # is shown once.
+        for name in SLOTS:
+            check_slot(name, _known(inputs, name))
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> list[tuple[str, int, int]]:
+        return [fingerprint(name, _known(inputs, name)) for name in SLOTS]
+
+    @classmethod
+    def execute(cls, lora_stack: object = None, **slots: Any) -> io.NodeOutput:
+        entries = [entry_of(name, slots.get(name) or {name: NONE}) for name in SLOTS]
+        return io.NodeOutput(combine(lora_stack, [entry for entry in entries if entry]))
