@@ -11,6 +11,7 @@ from dataclasses import dataclass
 Shape = tuple[int, ...]
 
 PREFIX = "diffusion_model."
+"""Before the names of the transformer's weights, where the host names a whole MODEL's."""
 
 
 class NotFlux2Error(ValueError):
@@ -19,7 +20,7 @@ class NotFlux2Error(ValueError):
 
 @dataclass(frozen=True)
 class Flux2Model:
-    """A FLUX.2 transformer: its name, hidden width, block counts, text width and guidance input.
+    """A FLUX.2 transformer: its name, hidden width, block counts and guidance input.
 
     ``name`` is "dev", "klein 9B" or "klein 4B", or None for a size that was never released.
     """
@@ -28,7 +29,6 @@ class Flux2Model:
     width: int
     double_blocks: int
     single_blocks: int
-    text_width: int
     guidance: bool
 
     def describe(self) -> str:
@@ -41,10 +41,11 @@ class Flux2Model:
         )
 
 
-DEV = Flux2Model("dev", 6144, 8, 48, 15360, True)
-KLEIN_9B = Flux2Model("klein 9B", 4096, 8, 24, 12288, False)
-KLEIN_4B = Flux2Model("klein 4B", 3072, 5, 20, 7680, False)
-RELEASED = (DEV, KLEIN_9B, KLEIN_4B)
+RELEASED = (
+    Flux2Model("dev", 6144, 8, 48, True),
+    Flux2Model("klein 9B", 4096, 8, 24, False),
+    Flux2Model("klein 4B", 3072, 5, 20, False),
+)
 
 
 def identify(shapes: Mapping[str, Shape]) -> Flux2Model:
@@ -57,31 +58,12 @@ def identify(shapes: Mapping[str, Shape]) -> Flux2Model:
     modulation = found.get("double_stream_modulation_img.lin.weight", ())
     if len(image_in) != 2 or len(modulation) != 2:
         raise NotFlux2Error(_what_it_is(found))
-    text_in = found.get("txt_in.weight", (0, 0))
-    return named(
-        width=image_in[0],
-        double_blocks=count_blocks(found, "double_blocks"),
-        single_blocks=count_blocks(found, "single_blocks"),
-        text_width=text_in[-1],
-        guidance="guidance_in.in_layer.weight" in found,
-    )
+    sizes = image_in[0], _count(found, "double_blocks"), _count(found, "single_blocks")
+    known = {(m.width, m.double_blocks, m.single_blocks): m.name for m in RELEASED}
+    return Flux2Model(known.get(sizes), *sizes, guidance="guidance_in.in_layer.weight" in found)
 
 
-def named(
-    width: int, double_blocks: int, single_blocks: int, text_width: int, guidance: bool
-) -> Flux2Model:
-    """The model of these sizes, by its name where it is a released one."""
-    for model in RELEASED:
-        if (width, double_blocks, single_blocks) == (
-            model.width,
-            model.double_blocks,
-            model.single_blocks,
-        ):
-            return Flux2Model(model.name, width, double_blocks, single_blocks, text_width, guidance)
-    return Flux2Model(None, width, double_blocks, single_blocks, text_width, guidance)
-
-
-def count_blocks(names: Mapping[str, Shape], kind: str) -> int:
+def _count(names: Mapping[str, Shape], kind: str) -> int:
     """How many blocks of the ``kind`` ("double_blocks") the names number."""
     numbered = re.compile(rf"^{kind}\.(\d+)\.")
     found = {int(match[1]) for name in names if (match := numbered.match(name))}

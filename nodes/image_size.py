@@ -22,22 +22,12 @@ class Flux2EditImageSize(io.ComfyNode):
                 "size of a picture. Always a multiple of 16, never stretched."
             ),
             search_aliases=[
-                "resolution",
-                "aspect ratio",
-                "dimensions",
-                "width height",
-                "empty latent",
-                "empty flux 2 latent",
-                "preset size",
-                "landscape",
-                "portrait",
-                "match image",
+                "resolution", "aspect ratio", "dimensions", "width height", "empty latent",
+                "empty flux 2 latent", "preset size", "landscape", "portrait", "match image",
             ],
             inputs=[
                 io.Combo.Input(
-                    "image_size",
-                    options=sizes.CHOICES,
-                    default="square_hd",
+                    "image_size", options=sizes.CHOICES, default="square_hd",
                     tooltip=(
                         f"{sizes.PRESETS_IN_WORDS}; "
                         "custom takes width and height; match image takes the connected image."
@@ -45,10 +35,7 @@ class Flux2EditImageSize(io.ComfyNode):
                 ),
                 *(
                     io.Int.Input(
-                        side,
-                        default=1024,
-                        min=sizes.MIN_CUSTOM,
-                        max=sizes.MAX_CUSTOM,
+                        side, default=1024, min=sizes.MIN_CUSTOM, max=sizes.MAX_CUSTOM,
                         step=MULTIPLE,
                         tooltip=(
                             f"Used by custom only, in pixels; cut down to a multiple of {MULTIPLE}."
@@ -57,13 +44,11 @@ class Flux2EditImageSize(io.ComfyNode):
                     for side in ("width", "height")
                 ),
                 io.Boolean.Input(
-                    "swap",
-                    default=False,
+                    "swap", default=False,
                     tooltip="Exchange width and height: portrait for landscape and the reverse.",
                 ),
                 io.Image.Input(
-                    "image",
-                    optional=True,
+                    "image", optional=True,
                     tooltip=(
                         "The picture whose size match image takes: shrunk to "
                         f"{ONE_REFERENCE_AREA // 10**6} megapixels where larger, and cut to "
@@ -71,17 +56,13 @@ class Flux2EditImageSize(io.ComfyNode):
                     ),
                 ),
                 io.Int.Input(
-                    "batch_size",
-                    default=1,
-                    min=1,
-                    max=MAX_BATCH,
+                    "batch_size", default=1, min=1, max=MAX_BATCH,
                     tooltip="How many pictures to make in one run.",
                 ),
             ],
             outputs=[
                 io.Latent.Output(
-                    "latent",
-                    display_name="latent",
+                    "latent", display_name="latent",
                     tooltip=(
                         f"Empty FLUX.2 latent: {LATENT_CHANNELS} channels at 1/{MULTIPLE} of the "
                         "size."
@@ -94,7 +75,7 @@ class Flux2EditImageSize(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
             **host.SAID_AGAIN,
-        )
+        )  # fmt: skip
 
     @classmethod
     def execute(cls, image_size, width, height, swap, batch_size=1, image=None) -> io.NodeOutput:

@@ -90,12 +90,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
                 "anything is sampled."
             ),
             search_aliases=[
-                "lora",
-                "load lora",
-                "lora loader",
-                "apply lora",
-                "lora stack",
-                "power lora",
+                "lora", "load lora", "lora loader", "apply lora", "lora stack", "power lora",
                 "rgthree",
             ],
             inputs=[
@@ -104,18 +99,14 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
                     "lora_stack", tooltip="From FLUX.2 LoRA Stack or another pack's stacker."
                 ),
                 io.Clip.Input(
-                    "clip",
-                    optional=True,
+                    "clip", optional=True,
                     tooltip=(
                         "The text encoder, for LoRAs that train it too; it passes through "
                         "otherwise. No FLUX.2 trainer is known to."
                     ),
                 ),
                 io.Combo.Input(
-                    "mode",
-                    options=list(MODES),
-                    default="auto",
-                    advanced=True,
+                    "mode", options=list(MODES), default="auto", advanced=True,
                     tooltip=(
                         "auto chooses and says why. merge adds the LoRAs to the weights; side path "
                         "computes them beside the weights, for quantised or offloaded models and "
@@ -123,10 +114,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
                     ),
                 ),
                 io.Combo.Input(
-                    "on_mismatch",
-                    options=["error", "warn"],
-                    default="error",
-                    advanced=True,
+                    "on_mismatch", options=["error", "warn"], default="error", advanced=True,
                     tooltip=(
                         "error stops when a LoRA does not fit the model; warn applies what fits "
                         "and says what did not."
@@ -142,7 +130,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
             **host.SAID_AGAIN,
-        )
+        )  # fmt: skip
 
     @classmethod
     def execute(
@@ -218,7 +206,7 @@ class Flux2EditLoraInfo(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
             **host.SAID_AGAIN,
-        )
+        )  # fmt: skip
 
     @classmethod
     def execute(cls, lora_stack: object) -> io.NodeOutput:

@@ -49,31 +49,24 @@ def slot_input(name: str) -> io.DynamicCombo.Input:
             tooltip="An https link to a .safetensors file. Never put a token into it.",
         ),
     }
-    options = [io.DynamicCombo.Option(NONE, [])]
-    options += [io.DynamicCombo.Option(kind, [where[kind], *_common()]) for kind in KINDS[1:]]
-    return io.DynamicCombo.Input(
-        name,
-        options=options,
-        tooltip=f"Where LoRA {name[-1]} comes from; none leaves the slot empty.",
-    )
-
-
-def _common() -> list[io.Input]:
-    return [
+    common = [
         io.Float.Input(
-            "scale",
-            default=1.0,
-            min=0.0,
-            max=MAX_SCALE,
-            step=0.05,
+            "scale", default=1.0, min=0.0, max=MAX_SCALE, step=0.05,
             tooltip="Strength of the LoRA: 1 as trained, 0 as if it were not there.",
         ),
         io.Boolean.Input(
-            "enabled",
-            default=True,
+            "enabled", default=True,
             tooltip="Off: the LoRA is neither read nor fetched, and the slot keeps its settings.",
         ),
-    ]
+    ]  # fmt: skip
+    return io.DynamicCombo.Input(
+        name,
+        options=[
+            io.DynamicCombo.Option(NONE, []),
+            *(io.DynamicCombo.Option(kind, [field, *common]) for kind, field in where.items()),
+        ],
+        tooltip=f"Where LoRA {name[-1]} comes from; none leaves the slot empty.",
+    )
 
 
 def installed_names() -> list[str]:
@@ -120,7 +113,9 @@ def _source(name: str, kind: str, value: Any) -> Source:
             return parse_hub(value)
         if kind == URL:
             return parse_url(value)
-        return InstalledSource(resolve_installed(value, installed_names()))
+        found = resolve_installed(value, installed_names())
+        installed_path(found)  # it is there, and not only listed
+        return InstalledSource(found)
     except SourceError as error:
         raise SourceError(f"{_label(name)}: {error}") from None
 
@@ -130,22 +125,6 @@ def _label(name: str) -> str:
     return f"LoRA slot {name[-1]}"
 
 
-def entry_of(name: str, slot: Slot) -> LoraEntry | None:
-    """The entry a slot makes; None where it is empty, disabled or at scale 0."""
-    kind = _kind(name, slot)
-    if kind == NONE:
-        return None
-    source, scale = _source(name, kind, slot.get(_FIELDS[kind])), slot.get("scale", 1.0)
-    return LoraEntry(source.describe(), scale, scale, source, _label(name))
-
-
-def check_slot(name: str, slot: Slot) -> None:
-    """Refuse what is known of a slot and cannot work. Raises SourceError that names the slot."""
-    kind = _kind(name, slot)
-    if kind != NONE and _FIELDS[kind] in slot:
-        _source(name, kind, slot[_FIELDS[kind]])
-
-
 def fingerprint(name: str, slot: Slot) -> tuple[str, int, int]:
     """An installed file's name, size and time: a changed file is applied anew. Never raises."""
     try:
@@ -153,7 +132,7 @@ def fingerprint(name: str, slot: Slot) -> tuple[str, int, int]:
             return ("", 0, 0)
         path = installed_path(slot.get("file", ""))
         stat = path.stat()
-    except (SourceError, OSError):
+    except (SourceError, OSError, TypeError):
         return (str(slot.get("file")), 0, 0)
     return (path.name, stat.st_size, stat.st_mtime_ns)
 
@@ -170,19 +149,13 @@ class Flux2EditLoraStack(io.ComfyNode):
                 "scale. Chain stacks, or feed one from another stacker."
             ),
             search_aliases=[
-                "lora",
-                "power lora",
-                "lora stack",
-                "lora stacker",
-                "lora loader",
-                "multi lora",
+                "lora", "power lora", "lora stack", "lora stacker", "lora loader", "multi lora",
                 "rgthree",
             ],
             inputs=[
                 *(slot_input(name) for name in SLOTS),
                 LoraStackType.Input(
-                    "lora_stack",
-                    optional=True,
+                    "lora_stack", optional=True,
                     tooltip="LoRAs of another stack; they come first. Three in all.",
                 ),
             ],
@@ -192,14 +165,17 @@ class Flux2EditLoraStack(io.ComfyNode):
                     tooltip="(name, strength_model, strength_clip) for each enabled LoRA.",
                 )
             ],
-        )
+        )  # fmt: skip
 
     @classmethod
     def validate_inputs(cls, **inputs: Any) -> bool:
         # A returned message would be shown once for every one of the node's inputs; an exception
         # is shown once.
         for name in SLOTS:
-            check_slot(name, _known(inputs, name))
+            slot = _known(inputs, name)
+            kind = _kind(name, slot)
+            if kind != NONE and _FIELDS[kind] in slot:
+                _source(name, kind, slot[_FIELDS[kind]])
         return True
 
     @classmethod
@@ -208,5 +184,11 @@ class Flux2EditLoraStack(io.ComfyNode):
 
     @classmethod
     def execute(cls, lora_stack: object = None, **slots: Any) -> io.NodeOutput:
-        entries = [entry_of(name, slots.get(name) or {name: NONE}) for name in SLOTS]
-        return io.NodeOutput(combine(lora_stack, [entry for entry in entries if entry]))
+        entries = []
+        for name in SLOTS:
+            slot = slots.get(name) or {name: NONE}
+            kind = _kind(name, slot)
+            if kind != NONE:
+                source, scale = _source(name, kind, slot.get(_FIELDS[kind])), slot.get("scale", 1.0)
+                entries.append(LoraEntry(source.describe(), scale, scale, source, _label(name)))
+        return io.NodeOutput(combine(lora_stack, entries))

@@ -47,13 +47,8 @@ class Flux2EditSampler(io.ComfyNode):
                 "embedded. klein: guidance above 1 with a negative is classifier-free guidance."
             ),
             search_aliases=[
-                "ksampler",
-                "sample",
-                "sampler custom advanced",
-                "flux 2 sampler",
-                "denoise",
-                "flux guidance",
-                "scheduler",
+                "ksampler", "sample", "sampler custom advanced", "flux 2 sampler", "denoise",
+                "flux guidance", "scheduler",
             ],
             inputs=[
                 io.Model.Input("model", tooltip="FLUX.2 dev, klein 9B or klein 4B."),
@@ -68,48 +63,31 @@ class Flux2EditSampler(io.ComfyNode):
                     ),
                 ),
                 io.Conditioning.Input(
-                    "negative",
-                    optional=True,
+                    "negative", optional=True,
                     tooltip="klein base only; without it there is no CFG. dev does not use it.",
                 ),
                 io.Int.Input(
-                    "seed",
-                    default=0,
-                    **RANGES["seed"],
-                    control_after_generate=True,
+                    "seed", default=0, **RANGES["seed"], control_after_generate=True,
                     tooltip="The noise: the same seed and inputs give the same picture.",
                 ),
                 io.Int.Input(
-                    "steps",
-                    default=28,
-                    **RANGES["steps"],
+                    "steps", default=28, **RANGES["steps"],
                     tooltip="dev 28 to 50, klein distilled 4, klein base 20 to 50.",
                 ),
                 io.Float.Input(
-                    "guidance",
-                    default=2.5,
-                    **RANGES["guidance"],
-                    step=0.1,
-                    round=0.01,
+                    "guidance", default=2.5, **RANGES["guidance"], step=0.1, round=0.01,
                     tooltip=(
                         "dev: embedded guidance, 2.5 to 4. klein base: CFG, 4 to 5, needs a "
                         "negative. klein distilled: leave the negative open."
                     ),
                 ),
                 io.Combo.Input(
-                    "sampler_name",
-                    options=host.samplers.SAMPLER_NAMES,
-                    default="euler",
-                    optional=True,
-                    advanced=True,
+                    "sampler_name", options=host.samplers.SAMPLER_NAMES, default="euler",
+                    optional=True, advanced=True,
                     tooltip="euler is what the model's authors use.",
                 ),
                 io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    **RANGES["denoise"],
-                    step=0.01,
-                    optional=True,
+                    "denoise", default=1.0, **RANGES["denoise"], step=0.01, optional=True,
                     advanced=True,
                     tooltip="Below 1 keeps part of latent_image; 1 starts from pure noise.",
                 ),
@@ -117,7 +95,7 @@ class Flux2EditSampler(io.ComfyNode):
             outputs=[io.Latent.Output("latent", display_name="latent")],
             hidden=[io.Hidden.unique_id],
             **host.SAID_AGAIN,
-        )
+        )  # fmt: skip
 
     @classmethod
     def execute(
