@@ -7,7 +7,7 @@ import struct
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import Any, Protocol
 
 from .state import Account, Job
 
@@ -103,3 +103,20 @@ class Exchange:
             return bool(readable) and not connection.recv(1, socket.MSG_PEEK)
         except OSError:
             return True
+
+
+class Fault(Protocol):
+    """What a library of faults gives the server: when it strikes, and what it does.
+
+    at: submit, status, result, cancel or media. times: how often it strikes, 0 for ever.
+    creates: for a submission, whether the job is made before the fault strikes.
+    """
+
+    @property
+    def at(self) -> str: ...
+    @property
+    def times(self) -> int: ...
+    @property
+    def creates(self) -> bool: ...
+    @property
+    def act(self) -> Callable[[Exchange], None]: ...

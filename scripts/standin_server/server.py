@@ -3,12 +3,12 @@
 import json
 import threading
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from .exchange import Exchange
-from .faults import FAULTS
+from .exchange import Exchange, Fault
 from .pictures import draw
 from .state import PRICE_USD, Account, Job, State, Timing
 from .validation import faults_of, load_models
@@ -66,6 +66,7 @@ class Standin:
     """The stand-in, listening from construction on; a context manager that ends it.
 
     ``picture_side`` draws every picture at that many pixels a side instead of the size asked for.
+    ``faults`` by name: an account's strikes it where ``state.account`` was told that name.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class Standin:
         timing: Timing | None = None,
         picture_side: int = 0,
         host: str = "127.0.0.1",
+        faults: Mapping[str, Fault] | None = None,
     ) -> None:
+        self.faults = faults or {}
         self.state = State(timing or Timing())
         self.models = load_models()
         self.picture_side = picture_side
@@ -131,7 +134,7 @@ class Standin:
 
     def _strike(self, at: str, exchange: Exchange) -> bool:
         """Let the account's fault act on this exchange, if it is one for it."""
-        fault = FAULTS.get(exchange.account.fault)
+        fault = self.faults.get(exchange.account.fault)
         if fault is None or fault.at != at:
             return False
         if not self.state.strike(exchange.account, fault.times):
@@ -145,7 +148,7 @@ class Standin:
             payload = json.loads(data)
         except ValueError:
             return self._plain(handler, 422, {"error_code": 422001, "detail": "not JSON"})
-        fault = FAULTS.get(account.fault)
+        fault = self.faults.get(account.fault)
         if detail := faults_of(payload, self.models[model], ()):
             return self._plain(handler, 422, {"error_code": 422001, "detail": detail})
         strikes = fault is not None and fault.at == "submit"

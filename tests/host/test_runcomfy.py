@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
-from standin_server import Standin, Timing
+from standin_faults import Standin
+from standin_server import Timing
 
 from host import models
 from host import server as servers

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from standin_server import Standin, Timing
+from standin_faults import Standin
+from standin_server import Timing
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 

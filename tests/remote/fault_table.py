@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remote_support import PROMPT, desk_at, new_token, policy_of, whole_job
-from standin_server import FAULTS, Fault, Standin, Timing
+from standin_faults import FAULTS, Fault
+from standin_server import Standin, Timing
 
 from flux2_lora_edit.remote.errors import (
     JobCancelled,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from fault_table import CLOSED, PROMPT, Row, as_table, run_all
-from standin_server import FAULTS, Standin
-from standin_server.faults_media import ADDRESSES
+from standin_faults import FAULTS, Standin
+from standin_faults.media import ADDRESSES
 
 ELSEWHERE = {*(name for name, _ in ADDRESSES), "redirect_elsewhere", "redirect_inside"}
 TABLE = Path(__file__).with_name("FAULTS.md")

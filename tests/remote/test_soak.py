@@ -18,7 +18,8 @@ from types import SimpleNamespace
 import pytest
 import requests
 from remote_support import MODEL, QUICK, desk_at, new_token, payload, whole_job
-from standin_server import FAULTS, Standin, Timing
+from standin_faults import FAULTS
+from standin_server import Standin, Timing
 from test_faults import held, settled_growth
 
 from flux2_lora_edit.remote import journal as record

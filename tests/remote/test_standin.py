@@ -12,7 +12,7 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from remote_support import EDIT_MODEL, MODEL, payload
-from standin_server import FAULTS
+from standin_faults import FAULTS
 from standin_server.validation import faults_of, load_models
 
 COMMAND = Path(__file__).resolve().parents[2] / "scripts" / "standin"

@@ -15,7 +15,7 @@ def main() -> None:
     runpy.run_path(str(HERE.parent / "conftest.py"))  # the package's name, and scripts/
     sys.path.insert(0, str(HERE))
     from fault_table import as_table, run_all
-    from standin_server import Standin
+    from standin_faults import Standin
 
     logging.disable(logging.CRITICAL)
     with Standin(picture_side=32) as standin, tempfile.TemporaryDirectory() as folder:

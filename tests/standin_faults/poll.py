@@ -4,7 +4,8 @@ import itertools
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
-from .exchange import Exchange
+from standin_server.exchange import Exchange
+
 from .kinds import (
     Act,
     Fault,

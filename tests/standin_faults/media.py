@@ -5,9 +5,10 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from .exchange import Exchange
+from standin_server.exchange import Exchange
+from standin_server.pictures import chunk, draw, png, rows
+
 from .kinds import HTML, Act, Fault, changed, garbage, page
-from .pictures import chunk, draw, png, rows
 
 _BIG = b"x" * (3 * 1024 * 1024)
 

@@ -4,7 +4,8 @@ import gzip
 import json
 import time
 
-from .exchange import Exchange
+from standin_server.exchange import Exchange
+
 from .kinds import (
     Fault,
     answer,

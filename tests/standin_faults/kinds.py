@@ -1,10 +1,11 @@
 """What a fault is, and the answers that several faults share."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .exchange import Exchange
+from standin_server.exchange import Exchange
 
 Act = Callable[[Exchange], None]
 
@@ -13,7 +14,7 @@ HTML = b"<!doctype html><html><body><h1>502 Bad Gateway</h1></body></html>"
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong.
+    """One thing that goes wrong; the server's hook, and what is expected of a client.
 
     at: submit, status, result, cancel or media.
     expect: what a careful client makes of it: delivered, refused, unknown, failed, cancelled,
@@ -72,14 +73,10 @@ def deep(x: Exchange) -> None:
 
 
 def cut_answer(x: Exchange) -> None:
-    import json
-
     x.cut(json.dumps(x.body).encode())
 
 
 def cut_chunks(x: Exchange) -> None:
-    import json
-
     x.cut_chunked(json.dumps(x.body).encode())
 
 
