@@ -1,3 +1,5 @@
+"""FLUX.2 LoRA Edit, as ComfyUI imports it."""
+
 from .nodes import comfy_entrypoint
 
 WEB_DIRECTORY = "./web"

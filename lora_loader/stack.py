@@ -39,6 +39,7 @@ class LoraEntry(_Triple):
         source: Source | None = None,
         slot: str = "",
     ) -> "LoraEntry":
+        """Without a source, ``name`` is that of an installed file."""
         entry = super().__new__(cls, name, strength_model, strength_clip)
         entry.source = InstalledSource(name) if source is None else source
         entry.slot = slot or f"LoRA '{name}'"
