@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..lora_loader.sources.source import SourceError
-from ..lora_loader.stack import LoraEntry, as_entries, combine
+from ..lora_loader.stack import LoraEntry, combine
 from . import host
 from .host import LoraStackType, io
-from .lora import locator
+from .lora import locate
 
 
 def installed_name(path: Path, folders: Sequence[Path]) -> str:
@@ -25,10 +25,9 @@ def installed_name(path: Path, folders: Sequence[Path]) -> str:
 class Flux2EditDownloadLoras(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.schema(
             node_id="Flux2EditDownloadLoras",
             display_name="Download LoRAs",
-            category=host.CATEGORY,
             description=(
                 "Puts every LoRA of a stack on disk under the loras folder, so that any pack's "
                 "loader can use it. A file that is there is not fetched again."
@@ -50,8 +49,6 @@ class Flux2EditDownloadLoras(io.ComfyNode):
                     tooltip="The same LoRAs under their names in the loras folders.",
                 )
             ],
-            hidden=[io.Hidden.unique_id],
-            **host.SAID_AGAIN,
         )  # fmt: skip
 
     @classmethod
@@ -61,9 +58,8 @@ class Flux2EditDownloadLoras(io.ComfyNode):
 
     @classmethod
     def execute(cls, lora_stack: object) -> io.NodeOutput:
-        locate, folders = locator(cls.hidden.unique_id), host.loras_folders()
-        entries = combine(None, as_entries(lora_stack))
-        files = [(entry, locate(entry)) for entry in entries]
+        node_id, folders = cls.hidden.unique_id, host.loras_folders()
+        files = [(entry, locate(node_id, entry)) for entry in combine(lora_stack, [])]
         fetched, lines = [], []
         for entry, path in files:
             name = installed_name(path, folders)
@@ -71,4 +67,4 @@ class Flux2EditDownloadLoras(io.ComfyNode):
             # The source stays: a fetched LoRA can still go to RunComfy by its address.
             fetched.append(LoraEntry(name, *entry[1:], entry.source, entry.slot))
         text = "\n".join(lines) or "the stack is empty"
-        return io.NodeOutput(fetched, ui=host.show_text(text, cls.hidden.unique_id))
+        return io.NodeOutput(fetched, ui=host.show_text(text, node_id))

@@ -99,10 +99,9 @@ def check_vae(vae: io.Vae.Type) -> None:
 class Flux2EditConditioning(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.schema(
             node_id="Flux2EditConditioning",
             display_name="FLUX.2 Edit Conditioning",
-            category=host.CATEGORY,
             description=(
                 f"A prompt and up to {HOW_MANY} reference images for FLUX.2. Refer to them as "
                 f"{', '.join(_NAMES)}: these are the socket numbers. Without an image it is text "
@@ -172,8 +171,6 @@ class Flux2EditConditioning(io.ComfyNode):
                     tooltip="Height of the first reference in pixels; 1024 without one.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
-            **host.SAID_AGAIN,
         )  # fmt: skip
 
     @classmethod

@@ -43,13 +43,18 @@ CATEGORY = "FLUX.2 LoRA Edit"
 
 LoraStackType = io.Custom("LORA_STACK")
 
-# For the schema of a node with words: a page that was reloaded has lost them, and when the node is
-# cached the host sends them again only to those who ask for it (from 0.20 on).
+# A page that was reloaded has lost a node's words, and when the node is cached the host sends them
+# again only to those who ask for it (from 0.20 on).
 SAID_AGAIN: dict[str, Any] = (
     {"has_intermediate_output": True}
     if "has_intermediate_output" in {field.name for field in fields(io.Schema)}
     else {}
 )
+
+
+def schema(**declared: Any) -> io.Schema:
+    """The schema of a node of ours that shows words (``show_text``)."""
+    return io.Schema(category=CATEGORY, hidden=[io.Hidden.unique_id], **SAID_AGAIN, **declared)
 
 
 def show_text(text: str, node_id: str | None) -> dict[str, tuple[str]]:

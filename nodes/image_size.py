@@ -13,10 +13,9 @@ MAX_BATCH = 64
 class Flux2EditImageSize(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.schema(
             node_id="Flux2EditImageSize",
             display_name="FLUX.2 Image Size",
-            category=host.CATEGORY,
             description=(
                 "The output size: one of the hosted API's presets, a size of your own, or the "
                 "size of a picture. Always a multiple of 16, never stretched."
@@ -73,8 +72,6 @@ class Flux2EditImageSize(io.ComfyNode):
                     "height", display_name="height", tooltip="Effective height in pixels."
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
-            **host.SAID_AGAIN,
         )  # fmt: skip
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,42 +49,39 @@ def locate_local(entry: LoraEntry) -> Path:
     return found.path
 
 
-def locator(node_id: str | None) -> Callable[[LoraEntry], Path]:
-    """Finds an entry's file, fetching it where it has to; the node shows how far it is."""
+def locate(node_id: str | None, entry: LoraEntry) -> Path:
+    """An entry's file, fetched where it has to be; the node shows how far it is.
 
-    def locate(entry: LoraEntry) -> Path:
-        if isinstance(entry.source, InstalledSource):
-            return locate_local(entry)
-        bar = host.ProgressBar(1)
+    Raises SourceError, and the host's interrupt.
+    """
+    if isinstance(entry.source, InstalledSource):
+        return locate_local(entry)
+    bar = host.ProgressBar(1)
 
-        def progress(done: int, total: int | None) -> None:
-            of = f" of {total / 1e6:.0f}" if total else ""
-            host.show_text(
-                f"{entry.slot}: {done / 1e6:.0f}{of} MB\n{entry.source.describe()}", node_id
-            )
-            if total:
-                bar.update_absolute(done, total)
+    def progress(done: int, total: int | None) -> None:
+        of = f" of {total / 1e6:.0f}" if total else ""
+        megabytes = f"{entry.slot}: {done / 1e6:.0f}{of} MB"
+        host.show_text(f"{megabytes}\n{entry.source.describe()}", node_id)
+        if total:
+            bar.update_absolute(done, total)
 
-        try:
-            return fetch(
-                entry.source,
-                host.loras_folders(),
-                progress=progress,
-                should_stop=host.throw_exception_if_processing_interrupted,
-            ).path
-        except NetworkError as error:
-            raise SourceError(f"{entry.slot}: {error}") from error
-
-    return locate
+    try:
+        return fetch(
+            entry.source,
+            host.loras_folders(),
+            progress=progress,
+            should_stop=host.throw_exception_if_processing_interrupted,
+        ).path
+    except NetworkError as error:
+        raise SourceError(f"{entry.slot}: {error}") from error
 
 
 class Flux2EditApplyLoraStack(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.schema(
             node_id="Flux2EditApplyLoraStack",
             display_name="Apply FLUX.2 LoRA Stack",
-            category=host.CATEGORY,
             description=(
                 "Applies a LoRA stack exactly as each trainer meant it, or says why not before "
                 "anything is sampled."
@@ -128,27 +125,19 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
                     display_name="report", tooltip="What became of each LoRA, as JSON."
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
-            **host.SAID_AGAIN,
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls,
-        model: io.Model.Type,
-        lora_stack: object,
-        clip: Any = None,
-        mode: str = "auto",
-        on_mismatch: str = "error",
-    ) -> io.NodeOutput:
+        cls, model: io.Model.Type, lora_stack: object,
+        clip: Any = None, mode: str = "auto", on_mismatch: str = "error",
+    ) -> io.NodeOutput:  # fmt: skip
         if on_mismatch not in ("error", "warn"):
             raise ValueError(f"on_mismatch is '{on_mismatch}'; choose error or warn.")
-        entries = as_entries(lora_stack)
-        combine(None, entries)
         stack = plan_stack(
-            entries,
+            combine(lora_stack, []),
             weight_shapes(model),
-            locate=locator(cls.hidden.unique_id),
+            locate=partial(locate, cls.hidden.unique_id),
             files=_FILES,
             on_mismatch=on_mismatch,
             model_file=model_file(model),
@@ -183,10 +172,9 @@ def _apply_to_clip(clip: Any, stack: StackPlan) -> tuple[Any, tuple[str, ...]]:
 class Flux2EditLoraInfo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.schema(
             node_id="Flux2EditLoraInfo",
             display_name="FLUX.2 LoRA Info",
-            category=host.CATEGORY,
             description=(
                 "What the files of a LoRA stack say of themselves: base model, rank, trainer, "
                 "licence and trigger words. No network."
@@ -204,8 +192,6 @@ class Flux2EditLoraInfo(io.ComfyNode):
                     tooltip="The words the LoRAs were trained with, for the prompt.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
-            **host.SAID_AGAIN,
         )  # fmt: skip
 
     @classmethod

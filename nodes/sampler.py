@@ -38,10 +38,9 @@ def make_sigmas(steps: int, width: int, height: int, denoise: float) -> torch.Te
 class Flux2EditSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.schema(
             node_id="Flux2EditSampler",
             display_name="FLUX.2 Sampler",
-            category=host.CATEGORY,
             description=(
                 "Samples FLUX.2 dev or klein with the model's own schedule. dev: guidance is "
                 "embedded. klein: guidance above 1 with a negative is classifier-free guidance."
@@ -93,8 +92,6 @@ class Flux2EditSampler(io.ComfyNode):
                 ),
             ],
             outputs=[io.Latent.Output("latent", display_name="latent")],
-            hidden=[io.Hidden.unique_id],
-            **host.SAID_AGAIN,
         )  # fmt: skip
 
     @classmethod

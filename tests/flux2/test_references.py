@@ -10,7 +10,9 @@ from PIL import Image
 from flux2_lora_edit.flux2.references import (
     ReferenceImageError,
     ReferenceSize,
+    gap_notice,
     plan_reference,
+    plan_references,
     prepare_reference,
     token_count,
 )
@@ -112,3 +114,43 @@ def test_tokens_and_words():
     assert plan_reference(3000, 3000).describe() == (
         "3000x3000 -> shrunk to 2024x2024, cropped to 2016x2016, 15876 tokens"
     )
+
+
+def test_one_cap_for_one_and_another_for_several():
+    picture_1, picture_2 = torch.rand(1, 1300, 1300, 3), torch.rand(1, 64, 64, 1)
+    one = plan_references({"image_2": picture_1}, ReferenceSize.FLUX2)
+    two = plan_references({"image_1": picture_1, "image_3": picture_2}, ReferenceSize.FLUX2)
+    assert one["image_2"].size == (1296, 1296)
+    assert two["image_1"].size == (1024, 1024) and list(two) == ["image_1", "image_3"]
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (torch.rand(1, 64, 63, 3), "^image_2 is 63x64; .*at least 64 px"),
+        (torch.rand(2, 64, 64, 3), "^image_2 carries a batch of 2 images.*image_1 to image_3"),
+        (torch.rand(64, 64, 3), "^image_2 is no picture"),
+        (torch.full((1, 64, 64, 3), float("nan")), "^image_2 has NaN"),
+    ],
+)
+def test_what_is_no_reference_names_its_input(picture, words):
+    with pytest.raises(ReferenceImageError, match=words):
+        plan_references({"image_2": picture}, ReferenceSize.FLUX2)
+
+
+@pytest.mark.parametrize(
+    ("connected", "notice"),
+    [
+        ([], ""),
+        (["image_1", "image_2"], ""),
+        (["image_2"], 'image_1 is empty, so image_2 is "image 1" to the model. Connect from'),
+        (
+            ["image_1", "image_3"],
+            'image_2 is empty, so image_3 is "image 2" to the model. Connect from',
+        ),
+        (["image_3"], 'image_1, image_2 is empty, so image_3 is "image 1" to the model.'),
+    ],
+)
+def test_a_gap_is_said(connected, notice):
+    assert gap_notice(connected).startswith(notice)
+    assert bool(gap_notice(connected)) == bool(notice)

@@ -179,6 +179,27 @@ def test_the_fingerprint_follows_the_file_and_never_is_nan(nodes, loras):
     assert of(gone) == of(gone)
 
 
+def test_a_name_is_resolved_once_a_step(nodes, model, monkeypatch):
+    """Before queueing, for the cache, and in the stack's execute; Apply takes the host's name."""
+    import importlib
+
+    module = importlib.import_module("flux2_lora_edit.nodes.lora_stack")
+    asked, resolve = [], module.resolve_installed
+
+    def counted(name, available):
+        asked.append(name)
+        return resolve(name, available)
+
+    monkeypatch.setattr(module, "resolve_installed", counted)
+    inputs = nested(NONE | slot(1, file="ink"))
+    for step in ("validate_inputs", "fingerprint_inputs", "execute"):
+        made = getattr(nodes.Flux2EditLoraStack, step)(**inputs)
+        assert asked == ["ink"], step
+        asked.clear()
+    apply(nodes, model, made.args[0], mode="merge")
+    assert asked == []
+
+
 def apply(nodes, model, stack, **how):
     class Hidden:
         unique_id = None
