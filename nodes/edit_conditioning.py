@@ -34,7 +34,7 @@ from .host import io
 
 logger = logging.getLogger(__name__)
 
-SIZE_WITHOUT_REFERENCE = (1024, 1024)
+SIDE_WITHOUT_REFERENCE = 1024
 MAX_TEXTS = 8
 """Texts kept for one text encoder; a FLUX.2 dev conditioning is about 30 MB."""
 _NAMES = [name.replace("_", " ") for name in IMAGES]
@@ -162,13 +162,15 @@ class Flux2EditConditioning(io.ComfyNode):
                     "negative", display_name="negative",
                     tooltip="Carries the same references, as classifier-free guidance needs.",
                 ),
-                io.Int.Output(
-                    "width", display_name="width",
-                    tooltip="Width of the first reference in pixels; 1024 without one.",
-                ),
-                io.Int.Output(
-                    "height", display_name="height",
-                    tooltip="Height of the first reference in pixels; 1024 without one.",
+                *(
+                    io.Int.Output(
+                        side, display_name=side,
+                        tooltip=(
+                            f"{side.capitalize()} of the first reference in pixels; "
+                            f"{SIDE_WITHOUT_REFERENCE} without one."
+                        ),
+                    )
+                    for side in ("width", "height")
                 ),
             ],
         )  # fmt: skip
@@ -195,5 +197,6 @@ class Flux2EditConditioning(io.ComfyNode):
                 host.conditioning_set_values(half, {"reference_latents": latents})
                 for half in (positive, negative)
             )
-        width, height = next(iter(plans.values())).size if plans else SIZE_WITHOUT_REFERENCE
+        without = (SIDE_WITHOUT_REFERENCE, SIDE_WITHOUT_REFERENCE)
+        width, height = next((plan.size for plan in plans.values()), without)
         return io.NodeOutput(positive, negative, width, height, ui=shown)
