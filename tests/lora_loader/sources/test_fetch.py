@@ -7,6 +7,7 @@ import os
 import random
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,25 @@ from hypothesis import given, strategies
 from loopback import Authority, Exchange, Server, Stop, ranged, serving, stop_after
 from loopback_hub import Hub
 
-from flux2_lora_edit.lora_loader.sources import civitai
-from flux2_lora_edit.lora_loader.sources.access import FetchError
-from flux2_lora_edit.lora_loader.sources.fetch import fetch, find_fetched
-from flux2_lora_edit.lora_loader.sources.file_names import name_of_header, safe_lora_name, safe_name
-from flux2_lora_edit.lora_loader.sources.library import Fetched, Shelf, origin_of
-from flux2_lora_edit.lora_loader.sources.source import HubSource, InstalledSource, UrlSource
+from flux2_lora_edit.lora_loader.sources import (
+    Access,
+    Fetched,
+    FetchError,
+    HubSource,
+    InstalledSource,
+    Library,
+    UrlSource,
+    civitai,
+    fetch,
+    find_fetched,
+    origin_of,
+)
+from flux2_lora_edit.lora_loader.sources.library import safe_lora_name, safe_name
+from flux2_lora_edit.lora_loader.sources.link import name_of_header
 from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
 from flux2_lora_edit.network.connection import Transport
 from flux2_lora_edit.network.errors import AddressRefused, NetworkError, TooLarge
+from flux2_lora_edit.network.order import Terms
 
 
 def lora(seed: int, count: int = 50_000) -> bytes:
@@ -71,16 +82,27 @@ class Desk:
         self.server = server
         self.given: dict[str, Any] = {
             "policy": PUBLIC_ONLY.allowing(server.origin, cdn.origin),
-            "transport": Transport(tls=tls),
+            "terms": Terms(transport=Transport(tls=tls), backoff=0.01),
             "env": {},
             "login": lambda: None,
-            "backoff": 0.01,
-            "progress": lambda done, total: None,
-            "should_stop": lambda: None,
         }
 
-    def __call__(self, source: Any, **changes: Any) -> Fetched:
-        return fetch(source, **{"roots": [self.root], **self.given, **changes})
+    def __call__(
+        self,
+        source: Any,
+        roots: list[Path] | None = None,
+        progress: Callable[[int, int | None], None] = lambda done, total: None,
+        should_stop: Callable[[], None] = lambda: None,
+        **changes: Any,
+    ) -> Fetched:
+        """``changes``: of the access."""
+        return fetch(
+            source,
+            [self.root] if roots is None else roots,
+            progress=progress,
+            should_stop=should_stop,
+            access=Access(**{**self.given, **changes}),
+        )
 
     def files(self) -> list[str]:
         """All files under the root but locks."""
@@ -136,7 +158,8 @@ def test_what_is_here_makes_no_request(desk: Desk, hub: Hub) -> None:
         for env in ({}, {"HF_HUB_OFFLINE": "1"}):
             got = desk(source, env=env)
             assert (got.path, got.sha256, got.fetched) == (first.path, first.sha256, False)
-        assert find_fetched(source, [desk.root], env={"HF_ENDPOINT": hub.endpoint}) is not None
+        access = Access(env={"HF_ENDPOINT": hub.endpoint})
+        assert find_fetched(source, [desk.root], access=access) is not None
     assert hub.asked() == []
 
 
@@ -291,19 +314,17 @@ def test_a_revision_gets_a_folder_of_its_own(desk: Desk, hub: Hub) -> None:
     assert hub.asked() == []
 
 
-def test_a_refresh_asks_and_fetches_only_what_changed(desk: Desk, hub: Hub) -> None:
-    hub.add("ann/ink", {"ink.safetensors": INK})
+def test_another_name_of_the_same_file_is_learnt(desk: Desk, hub: Hub) -> None:
+    repo = hub.add("ann/ink", {"ink.safetensors": INK})
     first = desk(HubSource("ann/ink"))
-    commit = hub.push("ann/ink", {"ink.safetensors": INK, "README.md": b"new"})
+    repo.branches["v1"] = repo.branches["main"]
     hub.forget()
-    again = desk(HubSource("ann/ink"), refresh=True)
-    assert (again.path, again.fetched, again.revision) == (first.path, False, commit)
-    assert not hub.cdn.requests
-    hub.push("ann/ink", {"ink.safetensors": NEW})
-    assert desk(HubSource("ann/ink")).path.read_bytes() == INK  # not asked, not changed
-    newest = desk(HubSource("ann/ink"), refresh=True)
-    assert (newest.path, newest.fetched) == (first.path, True)
-    assert newest.path.read_bytes() == NEW
+    got = desk(HubSource("ann/ink", "v1"))
+    assert (got.path, got.fetched) == (first.path, False)
+    assert hub.asked() == ["/api/models/ann/ink/revision/v1"]
+    hub.forget()
+    assert desk(HubSource("ann/ink", "v1")).path == first.path
+    assert hub.asked() == []
 
 
 def test_the_config_of_a_peft_file_comes_along(desk: Desk, hub: Hub) -> None:
@@ -473,15 +494,6 @@ def test_two_links_with_one_name_do_not_collide(desk: Desk, server: Server) -> N
     assert desk(UrlSource(f"{server.origin}/b/x.safetensors")).path == second.path
 
 
-def test_a_link_is_fetched_again_on_demand(desk: Desk, server: Server) -> None:
-    server.routes["/x.safetensors"] = ranged(INK)
-    source = UrlSource(f"{server.origin}/x.safetensors")
-    first = desk(source)
-    server.routes["/x.safetensors"] = ranged(OIL)
-    again = desk(source, refresh=True)
-    assert (again.path, again.fetched, again.sha256) == (first.path, True, sha256(OIL))
-
-
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_link_that_wants_a_login(desk: Desk, server: Server, status: int) -> None:
     server.routes["*"] = lambda e: e.answer(status)
@@ -510,7 +522,10 @@ def test_hub_links_are_hub_sources(desk: Desk, hub: Hub) -> None:
 def test_the_cap_is_an_argument(desk: Desk, server: Server) -> None:
     server.routes["*"] = ranged(INK)
     with pytest.raises(TooLarge):
-        desk(UrlSource(server.origin + "/x.safetensors"), max_bytes=1000)
+        desk(
+            UrlSource(server.origin + "/x.safetensors"),
+            terms=replace(desk.given["terms"], max_bytes=1000),
+        )
 
 
 # ---- Civitai
@@ -652,8 +667,8 @@ def test_nonsense_from_civitai_is_said_so(desk: Desk, civitai_site: Civitai, ans
     ],
 )
 def test_which_links_are_civitais(url: str, origin: str | None) -> None:
-    link = civitai.parse_link(url)
-    assert (link and link.origin) == origin
+    site = civitai.Civitai.behind(UrlSource(url), Access())
+    assert (site and site.origin) == origin
 
 
 # ---- places and names
@@ -692,9 +707,9 @@ def test_a_disk_that_fails_is_said_so(desk: Desk, hub: Hub) -> None:
 
 def test_what_the_fetched_files_take(desk: Desk, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
-    assert Shelf([desk.root]).taken() == 0
+    assert Library([desk.root]).taken() == 0
     desk(HubSource("ann/ink"))
-    assert Shelf([desk.root]).taken() == len(INK)
+    assert Library([desk.root]).taken() == len(INK)
 
 
 def test_an_installed_file_is_not_fetched(desk: Desk) -> None:
