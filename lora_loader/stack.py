@@ -37,6 +37,7 @@ class LoraEntry(_Triple):
         source: Source | None = None,
         slot: str = "",
     ) -> "LoraEntry":
+        """``source`` by default the installed file ``name``."""
         entry = super().__new__(cls, name, strength_model, strength_clip)
         entry.source = InstalledSource(name) if source is None else source
         entry.slot = slot or f"LoRA '{name}'"

@@ -12,8 +12,7 @@ import folder_paths
 from comfy import model_management
 from comfy_api.latest import io
 
-from ..lora_loader.sources.fetch import fetch, find_fetched
-from ..lora_loader.sources.source import InstalledSource, SourceError
+from ..lora_loader.sources import InstalledSource, SourceError, fetch, find_fetched
 from ..lora_loader.stack import LoraEntry, as_entries, combine
 from ..network.errors import NetworkError
 from .category import CATEGORY

@@ -10,8 +10,15 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..lora_loader.sources.installed import EXTENSION, resolve_installed
-from ..lora_loader.sources.source import InstalledSource, Source, SourceError, parse_hub, parse_url
+from ..lora_loader.sources import (
+    EXTENSION,
+    InstalledSource,
+    Source,
+    SourceError,
+    parse_hub,
+    parse_url,
+    resolve_installed,
+)
 from ..lora_loader.stack import MAX_LORAS, LoraEntry
 
 NONE, INSTALLED, HUB, URL = KINDS = ("none", "installed", "hugging face", "url")

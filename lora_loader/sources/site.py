@@ -14,8 +14,6 @@ from ...network.errors import NetworkError
 from ...network.order import Terms
 from ...network.public_http import Stream, open_stream
 
-ENDPOINT = "https://huggingface.co"
-
 _MAX_JSON = 16 << 20
 _ATTEMPTS = 3
 
@@ -38,21 +36,20 @@ class Access:
     """The way out: the network's terms, and what the operator set. Tests put their own world here.
 
     env: tokens, HF_HUB_OFFLINE, HF_ENDPOINT and the proxy. policy: by default https to public
-    addresses, with that proxy. endpoint: the hub, where not the one of ``env`` or huggingface.co.
-    login: the hub's token where ``env`` names none. civitai_origins: as ``civitai.ORIGINS``.
+    addresses, with that proxy. login: the hub's token where ``env`` names none. civitai_origins:
+    as ``civitai.ORIGINS``.
     """
 
     env: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)  # holds tokens
     policy: AddressPolicy | None = None
     terms: Terms = Terms()
-    endpoint: str | None = None
     login: Callable[[], str | None] = _stored_login
     civitai_origins: Mapping[str, str] | None = None
 
     @property
     def hub(self) -> str:
         """The origin of the hub, or of the mirror that takes its place."""
-        return (self.endpoint or self.env.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+        return (self.env.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
     def during(
         self, progress: Callable[[int, int | None], None], should_stop: Callable[[], None]
