@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ...network.address import AddressPolicy
 from ...network.download import download
 from ...network.errors import NetworkError, Occupied
 from ...network.order import Wanted
@@ -18,7 +19,7 @@ from ...network.record import write_bytes
 from ..reading.header import LoraFileError, read_header
 from ..reading.scaling import CONFIG_NAME
 from .civitai import ORIGINS, Civitai
-from .hub import Hub
+from .hub import ENDPOINT_VARIABLE, Hub
 from .installed import resolve_installed
 from .library import Fetched, Library, add_asks, origin_of
 from .link import PlainLink
@@ -70,7 +71,7 @@ def fetch(
 
     Raises FetchError and NetworkError (both say what to do), and what ``should_stop`` raises.
     """
-    access = (access or Access()).during(progress, should_stop)
+    access = _during(progress, should_stop, access or Access())
     site, library = _site_of(source, access), Library(roots)
     here = library.find(site)
     if here is not None:
@@ -93,14 +94,25 @@ def find_fetched(
     return Library(roots).find(_site_of(source, access or Access()))
 
 
+def _during(
+    progress: Callable[[int, int | None], None], should_stop: Callable[[], None], access: Access
+) -> Access:
+    try:
+        policy = access.policy or AddressPolicy.from_environment(access.env)
+    except ValueError as error:
+        raise FetchError(f"The environment is set up wrongly: {error}.") from None
+    terms = replace(access.terms, policy=policy, progress=progress, should_stop=should_stop)
+    return replace(access, terms=terms)
+
+
 def _site_of(source: Source, access: Access) -> Site:
     if isinstance(source, HubSource):
         return Hub.of(source, access)
     if not isinstance(source, UrlSource):
         raise FetchError(f"An installed file is not fetched.\n{source.describe()}")
     host = urlsplit(source.url).netloc.lower()
-    is_mirror = host == urlsplit(access.hub).netloc.lower()
-    behind = Hub.behind if is_mirror else SITES.get(host.removesuffix(":443"))
+    mirror = urlsplit(access.env.get(ENDPOINT_VARIABLE) or "").netloc.lower()
+    behind = Hub.behind if host == mirror else SITES.get(host.removesuffix(":443"))
     site = behind(source, access) if behind is not None else None
     return site or PlainLink.of(source, access)
 

@@ -21,6 +21,8 @@ from .source import EXTENSION, HUB_HOSTS, HubSource, SourceError, UrlSource, par
 
 logger = logging.getLogger(__name__)
 
+ENDPOINT_VARIABLE = "HF_ENDPOINT"
+"""Names the origin of a mirror that takes the hub's place."""
 TOKEN_PAGE = "https://huggingface.co/settings/tokens"  # noqa: S105
 CANONICAL = "pytorch_lora_weights.safetensors"
 """The name that diffusers gives to a LoRA."""
@@ -61,6 +63,12 @@ class Hub(Site):
             by_hand = glob.escape(source.file) if source.file else f"*{EXTENSION}"
         return cls(access, folder, ask, by_hand, source)
 
+    @property
+    def endpoint(self) -> str:
+        """The origin of the hub, or of its mirror."""
+        named = self.access.env.get(ENDPOINT_VARIABLE)
+        return (named or "https://huggingface.co").rstrip("/")
+
     def resolve(self) -> RemoteFile:
         """The file that is meant, at the commit that the repository is at, by one request."""
         source = self.source
@@ -76,7 +84,7 @@ class Hub(Site):
         file = _choose(list(files), source)
         sha256, size, blob = _content(files[file])
         config = _config_of(file, list(files))
-        at_commit = f"{self.access.hub}/{source.repo}/resolve/{commit}"
+        at_commit = f"{self.endpoint}/{source.repo}/resolve/{commit}"
         return RemoteFile(
             parts=tuple(safe_name(part) or "_" for part in file.split("/")),
             url=f"{at_commit}/{quote(file)}",
@@ -105,8 +113,8 @@ class Hub(Site):
 
     def _meaning(self, error: HttpStatusError, credentials: Credentials) -> str:
         """A missing and a private repository look alike: 401 without a token, 404 with one."""
-        page, code = f"{self.access.hub}/{self.source.repo}", error.error_code
-        if not error.url.startswith(f"{self.access.hub}/"):  # the storage, which knows no accounts
+        page, code = f"{self.endpoint}/{self.source.repo}", error.error_code
+        if not error.url.startswith(f"{self.endpoint}/"):  # the storage, which knows no accounts
             return f"The hub's storage does not give the file. {error}"
         if code == "GatedRepo" or error.status in (401, 403):
             return self._no_access(code == "GatedRepo", credentials, page)
@@ -166,7 +174,7 @@ class Hub(Site):
                 "HF_HUB_OFFLINE is set and this LoRA is not on disk. Unset it, or put the file "
                 f"into {FOLDER}/{self.folder} in a loras folder.\n{source.describe()}"
             )
-        url = f"{self.access.hub}/api/models/{source.repo}"
+        url = f"{self.endpoint}/api/models/{source.repo}"
         if source.revision:
             url += f"/revision/{quote(source.revision, safe='')}"
         url += "?blobs=true"
@@ -189,7 +197,7 @@ class Hub(Site):
         if env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _TRUE:
             return {}
         named = env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN")
-        return bearer(self.access.hub, named or self.access.login())
+        return bearer(self.endpoint, named or self.access.login())
 
 
 def _ask(repo: str, revision: str | None, file: str | None) -> str:

@@ -46,8 +46,8 @@ class Library:
 
     def find(self, site: Site) -> Fetched | None:
         """The file that answers the question at ``site``: by its note, else put there by hand."""
-        bases = [root / FOLDER for root in self.roots]
-        for base in bases:
+        for root in self.roots:
+            base = root / FOLDER
             for folder in (base / site.folder, *sorted(base.glob(f"{site.folder}@*"))):
                 for path, note in _notes_in(folder):
                     if site.ask not in _asks(note) or not path.is_file():
@@ -57,8 +57,8 @@ class Library:
                         return Fetched(path, size, _text(sha256), _text(revision))
         if site.by_hand is None:
             return None
-        for base in bases:
-            found = sorted((base / site.folder).glob(site.by_hand))
+        for root in self.roots:
+            found = sorted((root / FOLDER / site.folder).glob(site.by_hand))
             if len(found) == 1 and found[0].is_file() and not record_of(found[0]).exists():
                 return Fetched(found[0], found[0].stat().st_size, None, None)
         return None

@@ -9,7 +9,6 @@ from .library import digest, safe_lora_name, safe_name
 from .site import Access, Credentials, FetchError, RemoteFile, Site
 from .source import EXTENSION, UrlSource
 
-_LARGEST = 5 << 30  # the body is not read; only its declared length is held against this
 _EXTENDED = re.compile(r"(?i)filename\*\s*=\s*utf-8''([^;\s]+)")
 _PLAIN = re.compile(r'(?i)filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))')
 
@@ -51,7 +50,7 @@ class PlainLink(Site):
 
     def _name_from_server(self) -> str | None:
         """The name in Content-Disposition. A GET that ends after its headers: HEAD is refused."""
-        with self.access.open(self.source.url, _LARGEST, {}) as stream:
+        with self.access.open(self.source.url) as stream:
             if stream.status != 200:
                 raise self.explain(stream.status_error(), {})
             return name_of_header(stream.headers.get("Content-Disposition"))

@@ -5,7 +5,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,27 +46,13 @@ class Access:
     login: Callable[[], str | None] = _stored_login
     civitai_origins: Mapping[str, str] | None = None
 
-    @property
-    def hub(self) -> str:
-        """The origin of the hub, or of the mirror that takes its place."""
-        return (self.env.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-
-    def during(
-        self, progress: Callable[[int, int | None], None], should_stop: Callable[[], None]
-    ) -> "Access":
-        """This access for one fetch. Raises FetchError where ``env`` names an unusable proxy."""
-        try:
-            policy = self.policy or AddressPolicy.from_environment(self.env)
-        except ValueError as error:
-            raise FetchError(f"The environment is set up wrongly: {error}.") from None
-        terms = replace(self.terms, policy=policy, progress=progress, should_stop=should_stop)
-        return replace(self, terms=terms)
-
-    def open(self, url: str, max_bytes: int, credentials: Credentials) -> Stream:
+    def open(
+        self, url: str, max_bytes: int | None = None, credentials: Credentials | None = None
+    ) -> Stream:
         """A GET of ``url``, to be read within ``with``. Raises NetworkError."""
         return open_stream(
             url,
-            max_bytes=max_bytes,
+            max_bytes=max_bytes or self.terms.max_bytes,
             policy=self.terms.policy,
             credentials=credentials,
             connect_timeout=self.terms.connect_timeout,
