@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..lora_loader.sources.source import SourceError
+from ..lora_loader.sources import SourceError
 from ..lora_loader.stack import LoraEntry, combine
 from . import host
 from .host import LoraStackType, io

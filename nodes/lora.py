@@ -13,8 +13,7 @@ from ..lora_loader.pipeline import StackPlan, plan_stack
 from ..lora_loader.reading.files import LoraFiles
 from ..lora_loader.reading.info import describe_stack
 from ..lora_loader.reading.report import Report
-from ..lora_loader.sources.fetch import fetch, find_fetched
-from ..lora_loader.sources.source import InstalledSource, SourceError
+from ..lora_loader.sources import InstalledSource, SourceError, fetch, find_fetched
 from ..lora_loader.stack import LoraEntry, as_entries, combine
 from ..network.errors import NetworkError
 from . import host

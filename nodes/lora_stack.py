@@ -12,8 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..lora_loader.sources.installed import EXTENSION, resolve_installed
-from ..lora_loader.sources.source import InstalledSource, Source, SourceError, parse_hub, parse_url
+from ..lora_loader.sources import (
+    EXTENSION,
+    InstalledSource,
+    Source,
+    SourceError,
+    parse_hub,
+    parse_url,
+    resolve_installed,
+)
 from ..lora_loader.stack import MAX_LORAS, MAX_SCALE, LoraEntry, combine
 from . import host
 from .host import LoraStackType, io

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from ..lora_loader.sources.library import origin_of
-from ..lora_loader.sources.source import HubSource, Source, SourceError, UrlSource, parse_hub
+from ..lora_loader.sources import (
+    HubSource,
+    Source,
+    SourceError,
+    UrlSource,
+    origin_of,
+    parse_hub,
+)
 from ..lora_loader.stack import LoraEntry, as_entries
 from ..remote.errors import InvalidInput
 from ..remote.payload import MAX_LORAS, RemoteLora

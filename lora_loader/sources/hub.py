@@ -1,164 +1,253 @@
 """Hugging Face: which file a repository means, at which commit, and what its refusals mean.
 
-huggingface_hub gives the token, the endpoint's ways and the address of a file. Its HTTP client is
-not used: it cannot be stopped in the middle, takes any redirect, and differs from version to
-version (requests, then httpx), while the two requests that are needed go through ``network``.
+huggingface_hub gives the token of its login. Its HTTP client is not used: it cannot be stopped in
+the middle, takes any redirect, and differs from version to version (requests, then httpx), while
+the two requests that are needed go through ``network``.
 """
 
+import glob
 import logging
 import re
-from collections.abc import Callable
-from functools import partial
-from typing import TypeVar
-from urllib.parse import quote
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 from ...network.errors import HttpStatusError, NetworkError
-from .access import Access, Credentials, FetchError, bearer
-from .file_names import safe_name
-from .hub_files import choose, config_of, content, no_such_file, siblings
-from .offer import Offer
-from .source import HubSource
+from ..reading.scaling import CONFIG_NAME, PEFT_NAME
+from .library import FOLDER, safe_name
+from .site import Access, Credentials, FetchError, RemoteFile, Site, bearer, objects
+from .source import EXTENSION, HUB_HOSTS, HubSource, SourceError, UrlSource, parse_hub
 
 logger = logging.getLogger(__name__)
 
+ENDPOINT_VARIABLE = "HF_ENDPOINT"
+"""Names the origin of a mirror that takes the hub's place."""
 TOKEN_PAGE = "https://huggingface.co/settings/tokens"  # noqa: S105
+CANONICAL = "pytorch_lora_weights.safetensors"
+"""The name that diffusers gives to a LoRA."""
+
+_TRUE = ("1", "ON", "YES", "TRUE")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-_T = TypeVar("_T")
-
-
-def folder_of(source: HubSource) -> str:
-    """The repository's folder: ``<owner>--<repo>``."""
-    return "--".join(safe_name(part) for part in source.repo.split("/"))
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LISTED = 12
 
 
-def ask_of(source: HubSource) -> str:
-    """The question that ``source`` asks, for the notes of files that answer it."""
-    return f"hub:{source.repo}@{source.revision or 'main'}:{source.file or ''}"
+@dataclass(frozen=True)
+class Hub(Site):
+    """A file of a Hugging Face repository; its folder is ``<owner>--<repo>``."""
 
+    source: HubSource
 
-def resolve(source: HubSource, access: Access) -> Offer:
-    """The file that ``source`` means, by one request. Raises FetchError and NetworkError."""
-    url = f"{access.endpoint}/api/models/{source.repo}"
-    if source.revision:
-        url += f"/revision/{quote(source.revision, safe='')}"
-    url += "?blobs=true"
-    answer, credentials, token = _with_token(
-        url, lambda given: access.get_json(url, given), source, access
-    )
-    commit = answer.get("sha") if isinstance(answer, dict) else None
-    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
-        raise FetchError(f"The hub does not say which commit {source.repo} is at. Try later.")
-    files = siblings(answer)
-    file = source.file or choose(list(files), source)
-    if file not in files:
-        raise FetchError(no_such_file(file, list(files), source))
-    sha256, size, blob = content(files[file])
-    config = config_of(file, list(files))
-    return Offer(
-        folder=folder_of(source),
-        parts=tuple(safe_name(part) or "_" for part in file.split("/")),
-        url=_file_url(source.repo, file, commit, access),
-        key=f"hub {source.repo} {file} {sha256 or blob or commit}",
-        asks=(
-            ask_of(source),
-            ask_of(HubSource(source.repo, source.revision, file)),
-            ask_of(HubSource(source.repo, commit, file)),
-        ),
-        source={"repo": source.repo, "revision": commit, "file": file},
-        revision=commit,
-        size=size,
-        sha256=sha256,
-        credentials=credentials,
-        config_url=None if config is None else _file_url(source.repo, config, commit, access),
-        refused=partial(_refused, source=source, token=token, endpoint=access.endpoint),
-    )
+    @classmethod
+    def behind(cls, link: UrlSource, access: Access) -> "Hub | None":
+        """The file behind a link to the hub or its mirror.
 
+        None for spaces, data sets and the other pages, which are plain links.
+        """
+        parts = urlsplit(link.url)
+        if parts.netloc.lower() not in HUB_HOSTS:  # the mirror's
+            parts = parts._replace(netloc="huggingface.co")
+        try:
+            return cls.of(parse_hub(parts.geturl()), access)
+        except SourceError:
+            return None
 
-def _refused(error: NetworkError, source: HubSource, token: str, endpoint: str) -> NetworkError:
-    return explain(error, source, token, endpoint) if isinstance(error, HttpStatusError) else error
+    @classmethod
+    def of(cls, source: HubSource, access: Access) -> "Hub":
+        """``source`` as the hub is asked for it."""
+        folder = "--".join(safe_name(part) for part in source.repo.split("/"))
+        ask = _ask(source.repo, source.revision, source.file)
+        by_hand = None
+        if source.revision is None:
+            by_hand = glob.escape(source.file) if source.file else f"*{EXTENSION}"
+        return cls(access, folder, ask, by_hand, source)
 
+    @property
+    def endpoint(self) -> str:
+        """The origin of the hub, or of its mirror."""
+        named = self.access.env.get(ENDPOINT_VARIABLE)
+        return (named or "https://huggingface.co").rstrip("/")
 
-def explain(error: HttpStatusError, source: HubSource, token: str, endpoint: str) -> FetchError:
-    """The hub's refusal in words. ``token``: "none", "sent" or "refused" (a stale one).
-
-    The hub's codes: 401 GatedRepo asks for a login, 403 GatedRepo for the licence; a missing and a
-    private repository look alike (401 without a token, 404 with one).
-    """
-    page = f"{endpoint}/{source.repo}"
-    where = f"\n{source.describe()}"
-    if not error.url.startswith(f"{endpoint}/"):  # the storage, which knows no accounts
-        return FetchError(f"The hub's storage does not give the file. {error}{where}")
-    if token == "refused" and error.status in (401, 403):  # noqa: S105
-        return FetchError(
-            "Hugging Face does not accept your token (expired, revoked or mistyped), and the "
-            f"repository cannot be read without one. Make a new one at {TOKEN_PAGE} and set it as "
-            f"HF_TOKEN, or run 'hf auth login'; then restart ComfyUI.{where}"
+    def resolve(self) -> RemoteFile:
+        """The file that is meant, at the commit that the repository is at, by one request."""
+        source = self.source
+        answer, credentials = self._listing()
+        commit = answer.get("sha")
+        if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+            raise FetchError(f"The hub does not say which commit {source.repo} is at. Try later.")
+        files = {
+            entry["rfilename"]: entry
+            for entry in objects(answer.get("siblings"))
+            if isinstance(entry.get("rfilename"), str)
+        }
+        file = _choose(list(files), source)
+        sha256, size, blob = _content(files[file])
+        config = _config_of(file, list(files))
+        at_commit = f"{self.endpoint}/{source.repo}/resolve/{commit}"
+        return RemoteFile(
+            parts=tuple(safe_name(part) or "_" for part in file.split("/")),
+            url=f"{at_commit}/{quote(file)}",
+            key=f"hub {source.repo} {file} {sha256 or blob or commit}",
+            asks=(
+                self.ask,
+                _ask(source.repo, source.revision, file),
+                _ask(source.repo, commit, file),
+            ),
+            note={"repo": source.repo, "revision": commit, "file": file},
+            revision=commit,
+            size=size,
+            sha256=sha256,
+            credentials=credentials,
+            config_url=None if config is None else f"{at_commit}/{quote(config)}",
         )
-    if error.error_code == "GatedRepo" or error.status in (401, 403):
-        if token == "none":  # noqa: S105
+
+    def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
+        """The hub's refusal in words; what is none stays as it is.
+
+        Empty ``credentials`` although there is a token: the hub has refused the token.
+        """
+        if not isinstance(error, HttpStatusError):
+            return error
+        return FetchError(f"{self._meaning(error, credentials)}\n{self.source.describe()}")
+
+    def _meaning(self, error: HttpStatusError, credentials: Credentials) -> str:
+        """A missing and a private repository look alike: 401 without a token, 404 with one."""
+        page, code = f"{self.endpoint}/{self.source.repo}", error.error_code
+        if not error.url.startswith(f"{self.endpoint}/"):  # the storage, which knows no accounts
+            return f"The hub's storage does not give the file. {error}"
+        if code == "GatedRepo" or error.status in (401, 403):
+            return self._no_access(code == "GatedRepo", credentials, page)
+        if code == "RevisionNotFound":
+            return (
+                f"The repository has no branch, tag or commit '{self.source.revision}'. See "
+                f"{page}/branches for those it has."
+            )
+        if code == "EntryNotFound":
+            return f"The repository has no such file. See {page}/tree/main."
+        if error.status == 404:
+            private = "" if credentials else " If it is private, set HF_TOKEN."
+            return (
+                f"There is no Hugging Face repository '{self.source.repo}'. Check the spelling."
+                f"{private}"
+            )
+        return f"Hugging Face: {error}"
+
+    def _no_access(self, gated: bool, credentials: Credentials, page: str) -> str:
+        """A gated repository asks for a login (401), and then for its licence (403)."""
+        if not credentials and self._login():
+            return (
+                "Hugging Face does not accept your token (expired, revoked or mistyped), and the "
+                f"repository cannot be read without one. Make a new one at {TOKEN_PAGE} and set "
+                "it as HF_TOKEN, or run 'hf auth login'; then restart ComfyUI."
+            )
+        if not credentials:
             missing = (
                 "The repository is gated: it wants a login and its licence accepted."
-                if error.error_code == "GatedRepo"
+                if gated
                 else "There is no such repository, or it is private."
             )
-            return FetchError(
+            return (
                 f"{missing} Log in at {page}, accept what it asks for, make a token at "
                 f"{TOKEN_PAGE} and set it as HF_TOKEN (or run 'hf auth login'); then restart "
-                f"ComfyUI.{where}"
+                "ComfyUI."
             )
-        if error.error_code == "GatedRepo":
-            return FetchError(
+        if gated:
+            return (
                 "Your Hugging Face account has not been given access to this repository. Visit "
-                f"{page}, accept its licence, wait if its authors approve by hand, and run "
-                f"again.{where}"
+                f"{page}, accept its licence, wait if its authors approve by hand, and run again."
             )
-        return FetchError(
+        return (
             "Your Hugging Face token may not read this repository. Give it read access to gated "
-            f"and private repositories at {TOKEN_PAGE}.{where}"
+            f"and private repositories at {TOKEN_PAGE}."
         )
-    if error.error_code == "RevisionNotFound":
-        return FetchError(
-            f"The repository has no branch, tag or commit '{source.revision}'. See "
-            f"{page}/branches for those it has.{where}"
+
+    def _listing(self) -> tuple[dict[str, Any], Credentials]:
+        """The repository's files as the hub lists them, and the credentials it takes.
+
+        A stale token makes the hub answer 401 even for public repositories (ComfyUI #7517): it is
+        asked again without one.
+        """
+        env, source = self.access.env, self.source
+        if (env.get("HF_HUB_OFFLINE") or env.get("TRANSFORMERS_OFFLINE") or "").upper() in _TRUE:
+            raise FetchError(
+                "HF_HUB_OFFLINE is set and this LoRA is not on disk. Unset it, or put the file "
+                f"into {FOLDER}/{self.folder} in a loras folder.\n{source.describe()}"
+            )
+        url = f"{self.endpoint}/api/models/{source.repo}"
+        if source.revision:
+            url += f"/revision/{quote(source.revision, safe='')}"
+        url += "?blobs=true"
+        credentials = self._login()
+        try:
+            return self.access.get_object(url, credentials), credentials
+        except HttpStatusError as error:
+            if not credentials or error.status != 401:
+                raise self.explain(error, credentials) from error
+        try:
+            answer = self.access.get_object(url, {})
+        except HttpStatusError as error:
+            raise self.explain(error, {}) from error
+        logger.warning("Hugging Face refused the token; %s is read without it.", source.repo)
+        return answer, {}
+
+    def _login(self) -> Credentials:
+        """The operator's token, by the rules of huggingface_hub."""
+        env = self.access.env
+        if env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _TRUE:
+            return {}
+        named = env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN")
+        return bearer(self.endpoint, named or self.access.login())
+
+
+def _ask(repo: str, revision: str | None, file: str | None) -> str:
+    return f"hub:{repo}@{revision or 'main'}:{file or ''}"
+
+
+def _choose(files: Sequence[str], source: HubSource) -> str:
+    """The file that ``source`` names, else the one LoRA of the repository, or diffusers' name."""
+    loras = sorted(file for file in files if file.lower().endswith(EXTENSION))
+    more = [f"... and {len(loras) - _LISTED} more"] if len(loras) > _LISTED else []
+    listed = "\n".join([name[:120] for name in loras[:_LISTED]] + more)
+    if source.file is not None:
+        if source.file in files:
+            return source.file
+        has = f"It holds:\n{listed}" if loras else f"It holds no {EXTENSION} file."
+        raise FetchError(f"{source.repo} has no file '{source.file}' at this revision. {has}")
+    if len(loras) == 1:
+        return loras[0]
+    if CANONICAL in loras:
+        return CANONICAL
+    if not loras:
+        raise FetchError(
+            f"The repository holds no {EXTENSION} file; other formats are not read.\n"
+            f"{source.describe()}"
         )
-    if error.error_code == "EntryNotFound":
-        return FetchError(f"The repository has no such file. See {page}/tree/main.{where}")
-    if error.status == 404:
-        private = "" if token == "sent" else " If it is private, set HF_TOKEN."  # noqa: S105
-        return FetchError(
-            f"There is no Hugging Face repository '{source.repo}'. Check the spelling.{private}"
-            f"{where}"
-        )
-    return FetchError(f"Hugging Face: {error}{where}")
+    raise FetchError(
+        f"The repository holds {len(loras)} {EXTENSION} files. Write which one, as in "
+        f"{source.describe()}:{loras[0]}\n{listed}"
+    )
 
 
-def _with_token(
-    url: str,
-    call: Callable[[Credentials], _T],
-    source: HubSource,
-    access: Access,
-) -> tuple[_T, Credentials, str]:
-    """``call`` with the token; where the hub refuses the token, without one.
-
-    A stale token makes the hub answer 401 even for public repositories (ComfyUI #7517).
-    """
-    token = access.hub_token
-    state, given = "none" if token is None else "sent", bearer(url, token)
-    try:
-        return call(given), given, state
-    except HttpStatusError as error:
-        if token is None or error.status != 401:
-            raise explain(error, source, state, access.endpoint) from error
-    try:
-        answer = call({})
-    except HttpStatusError as error:
-        raise explain(error, source, "refused", access.endpoint) from error
-    logger.warning("Hugging Face refused the token; %s is read without it.", source.repo)
-    return answer, {}, "refused"
+def _content(entry: dict[str, Any]) -> tuple[str | None, int | None, str | None]:
+    """sha256, size and git id that the hub's listing gives for a file."""
+    lfs = entry.get("lfs")
+    lfs = lfs if isinstance(lfs, dict) else {}
+    sha256 = lfs.get("sha256") or lfs.get("oid")
+    size = lfs.get("size", entry.get("size"))
+    blob = entry.get("blobId")
+    return (
+        sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None,
+        size if isinstance(size, int) and size >= 0 else None,
+        f"git {blob}" if isinstance(blob, str) and _COMMIT.fullmatch(blob) else None,
+    )
 
 
-def _file_url(repo: str, file: str, commit: str, access: Access) -> str:
-    from huggingface_hub import hf_hub_url
-
-    return hf_hub_url(repo, file, revision=commit, endpoint=access.endpoint)
+def _config_of(file: str, files: Sequence[str]) -> str | None:
+    """The adapter_config.json that surely belongs to ``file``: PEFT's own pair, or no doubt."""
+    folder, slash, name = file.rpartition("/")
+    config = f"{folder}{slash}{CONFIG_NAME}"
+    beside = [other for other in files if other.rpartition("/")[0] == folder]
+    loras = [other for other in beside if other.lower().endswith(EXTENSION)]
+    own = name == PEFT_NAME or loras == [file]
+    return config if own and config in beside else None

@@ -8,11 +8,11 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-from .source import SourceError
+from .source import EXTENSION, SourceError
 
-EXTENSION = ".safetensors"
 NEAR_NAMES = 5
 
+_OTHER_FORMATS = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".gguf", ".zip"})
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
 
@@ -25,11 +25,11 @@ def resolve_installed(name: str, available: Iterable[str]) -> str:
     wanted = _checked(name)
     listed = [entry for entry in available if entry.lower().endswith(EXTENSION)]
     by_path = {entry.replace("\\", "/"): entry for entry in listed}
-    candidates = [wanted] if wanted.lower().endswith(EXTENSION) else [wanted + EXTENSION]
-    for path in candidates:
-        if path in by_path:
-            return by_path[path]
-    base = candidates[0].rsplit("/", 1)[-1]
+    if not wanted.lower().endswith(EXTENSION):
+        wanted += EXTENSION
+    if wanted in by_path:
+        return by_path[wanted]
+    base = wanted.rsplit("/", 1)[-1]
     same_base = [entry for path, entry in by_path.items() if path.rsplit("/", 1)[-1] == base]
     if len(same_base) == 1:
         return same_base[0]
@@ -38,7 +38,7 @@ def resolve_installed(name: str, available: Iterable[str]) -> str:
             f"'{name}' is in several loras folders: {', '.join(sorted(same_base))}. Choose one "
             "with its folder."
         )
-    raise SourceError(_miss(name, candidates[0], sorted(by_path)))
+    raise SourceError(_miss(name, wanted, sorted(by_path)))
 
 
 def _checked(name: str) -> str:
@@ -59,9 +59,6 @@ def _checked(name: str) -> str:
             "can carry code."
         )
     return "/".join(part for part in parts if part not in ("", "."))
-
-
-_OTHER_FORMATS = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".gguf", ".zip"})
 
 
 def _miss(name: str, wanted: str, paths: Sequence[str]) -> str:

@@ -2,23 +2,26 @@
 
 Beside each file lies ``<file>.json``. Its ``asks`` are the questions that this file answers
 ("hub:owner/repo@main:ink.safetensors"), so that a file that is here is found without a request.
-Nothing is ever deleted here; a file is replaced only when the user asks for a newer one.
+Nothing is ever deleted here, and no complete file is replaced.
 """
 
-import os
+import hashlib
+import re
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...network.record import read_record, record_of, write_record
-from .access import FetchError
-from .file_names import EXTENSION, digest, safe_name
-from .offer import Offer
-from .source import HubSource, Source, SourceError, parse_url
+from .site import FetchError, RemoteFile, Site
+from .source import EXTENSION, HubSource, Source, SourceError, parse_url
 
 FOLDER = "flux2-lora-edit"
+
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+_LONGEST = 120
 
 
 @dataclass(frozen=True)
@@ -36,48 +39,48 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Library:
     """The loras folders of the host, the first writable of which takes new files."""
 
     roots: Sequence[Path]
 
-    def find(self, folder: str, ask: str) -> Fetched | None:
-        """The file under ``folder`` (or one of its ``@`` neighbours) that answers ``ask``."""
-        for path, record in self._records(folder):
-            if ask not in _asks(record):
-                continue
-            size, sha256, revision = (record.get(k) for k in ("size", "sha256", "revision"))
-            if path.is_file() and path.stat().st_size == size:
-                return Fetched(path, size, _text(sha256), _text(revision))
+    def find(self, site: Site) -> Fetched | None:
+        """The file that answers the question at ``site``: by its note, else put there by hand."""
+        for root in self.roots:
+            base = root / FOLDER
+            for folder in (base / site.folder, *sorted(base.glob(f"{site.folder}@*"))):
+                for path, note in _notes_in(folder):
+                    if site.ask not in _asks(note) or not path.is_file():
+                        continue
+                    size, sha256, revision = (note.get(k) for k in ("size", "sha256", "revision"))
+                    if path.stat().st_size == size:
+                        return Fetched(path, size, _text(sha256), _text(revision))
+        if site.by_hand is None:
+            return None
+        for root in self.roots:
+            found = sorted((root / FOLDER / site.folder).glob(site.by_hand))
+            if len(found) == 1 and found[0].is_file() and not record_of(found[0]).exists():
+                return Fetched(found[0], found[0].stat().st_size, None, None)
         return None
 
-    def place(self, offer: Offer) -> Path:
-        """Where the offered file goes: its plain place, unless something else is there.
+    def place(self, folder: str, file: RemoteFile) -> Path:
+        """Where ``file`` goes: its plain place in ``folder``, unless something else is there.
 
         Another revision of a repository gets a folder of its own, ``<owner>--<repo>@<commit>``,
         because adapter_config.json lies beside its file.
         """
         base = self._writable()
-        folder = base / offer.folder
-        if offer.revision is not None:
-            there = {record.get("revision") for _, record in _records_in(folder)}
-            if there - {offer.revision}:
-                folder = base / f"{offer.folder}@{safe_name(offer.revision[:12])}"
-        target = folder.joinpath(*offer.parts)
+        place = base / folder
+        if file.revision is not None:
+            there = {note.get("revision") for _, note in _notes_in(place)}
+            if there - {file.revision}:
+                place = base / f"{folder}@{safe_name(file.revision[:12])}"
+        target = place.joinpath(*file.parts)
         if target.exists():
-            record = read_record(record_of(target))
-            if record is None or record.get("key") != offer.key:
-                target = target.with_name(f"{target.stem}-{digest(offer.key)[:8]}{target.suffix}")
+            note = read_record(record_of(target))
+            if note is None or note.get("key") != file.key:
+                target = target.with_name(f"{target.stem}-{digest(file.key)[:8]}{target.suffix}")
         return target
-
-    def lone_file(self, folder: str, name: str | None) -> Fetched | None:
-        """A file that somebody put in its place by hand: without a note, and unmistakable."""
-        for root in self.roots:
-            base = root / FOLDER / folder
-            found = [base / name] if name else sorted(base.glob("*" + EXTENSION))
-            if len(found) == 1 and found[0].is_file() and not record_of(found[0]).exists():
-                return Fetched(found[0], found[0].stat().st_size, None, None)
-        return None
 
     def taken(self) -> int:
         """Bytes of all files that were fetched."""
@@ -104,26 +107,14 @@ class Shelf:
             f"extra_model_paths.yaml.\n{folders}"
         )
 
-    def _records(self, folder: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-        for root in self.roots:
-            base = root / FOLDER
-            yield from _records_in(base / folder)
-            try:
-                names = sorted(os.listdir(base))
-            except OSError:
-                continue
-            for name in names:
-                if name.startswith(folder + "@"):
-                    yield from _records_in(base / name)
-
 
 def origin_of(path: Path) -> Source | None:
     """Where a fetched file came from, for who must name it elsewhere; None where unknown.
 
     A link whose query was left out of the note, because it may be a signature, is unknown.
     """
-    record = read_record(record_of(path)) or {}
-    repo, revision, file, url = (_text(record.get(k)) for k in ("repo", "revision", "file", "url"))
+    note = read_record(record_of(path)) or {}
+    repo, revision, file, url = (_text(note.get(k)) for k in ("repo", "revision", "file", "url"))
     if repo and file:
         return HubSource(repo, revision, file)
     try:
@@ -134,25 +125,51 @@ def origin_of(path: Path) -> Source | None:
 
 def add_asks(path: Path, asks: Sequence[str], revision: str | None) -> None:
     """Notes that the file answers these questions too."""
-    record = read_record(record_of(path))
-    if record is None:
+    note = read_record(record_of(path))
+    if note is None:
         return
-    asks = sorted({*_asks(record), *asks})
-    if asks != record.get("asks") or revision != record.get("revision"):
-        write_record(record_of(path), {**record, "asks": asks, "revision": revision})
+    asks = sorted({*_asks(note), *asks})
+    if asks != note.get("asks") or revision != note.get("revision"):
+        write_record(record_of(path), {**note, "asks": asks, "revision": revision})
 
 
-def _records_in(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for note in sorted(folder.rglob(f"*{EXTENSION}.json")):
-        record = read_record(note)
-        if record is not None:
-            yield note.with_name(note.name.removesuffix(".json")), record
+def _notes_in(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The fetched files of ``folder``, each with what its note says."""
+    for path in sorted(folder.rglob(f"*{EXTENSION}.json")):
+        note = read_record(path)
+        if note is not None:
+            yield path.with_name(path.name.removesuffix(".json")), note
 
 
-def _asks(record: dict[str, Any]) -> list[str]:
-    asks = record.get("asks")
+def _asks(note: dict[str, Any]) -> list[str]:
+    asks = note.get("asks")
     return [ask for ask in asks if isinstance(ask, str)] if isinstance(asks, list) else []
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def safe_name(text: str) -> str:
+    """The last part of ``text`` as one path component, safe on every system; it may be empty.
+
+    No separators, no leading or ending dots, nothing reserved on Windows, at most 121 characters.
+    """
+    name = unicodedata.normalize("NFC", text.replace("\\", "/").rpartition("/")[2])
+    name = "".join(c if c.isalnum() or c in "._-+=@, ()" else "_" for c in name)
+    stem, dot, extension = name.rpartition(".")
+    if dot and len(extension) < 20:
+        name = stem[: _LONGEST - len(extension) - 1] + dot + extension
+    name = name[:_LONGEST].strip(". ")
+    return "_" + name if _RESERVED.fullmatch(name) else name
+
+
+def safe_lora_name(text: str) -> str | None:
+    """``safe_name`` where it ends in .safetensors and has something before that; else None."""
+    name = safe_name(text)
+    return name if name.lower().endswith(EXTENSION) and len(name) > len(EXTENSION) else None
+
+
+def digest(text: str) -> str:
+    """sha256 of ``text`` in hex."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,82 +1,66 @@
-"""A plain https link to a file: its name, and the hub's own links told apart."""
+"""A plain https link to a file, whose name stands in its path or is known to the server alone."""
 
-from urllib.parse import urlsplit
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
 
 from ...network.errors import HttpStatusError, NetworkError
-from ...network.public_http import open_stream
-from .access import Access, FetchError
-from .file_names import EXTENSION, digest, name_of_header, name_of_link, safe_name
-from .offer import Offer
-from .source import HUB_HOSTS, HubSource, SourceError, UrlSource, parse_hub
+from .library import digest, safe_lora_name, safe_name
+from .site import Access, Credentials, FetchError, RemoteFile, Site
+from .source import EXTENSION, UrlSource
 
-_PEEK = 5 << 30  # the body is not read; only its declared length is held against this
-
-
-def as_hub(source: UrlSource, endpoint: str) -> HubSource | None:
-    """The hub's file behind a link to the hub (or its mirror); None for other links.
-
-    Spaces, data sets and other pages of the hub are other links.
-    """
-    parts = urlsplit(source.url)
-    if parts.netloc.lower() == urlsplit(endpoint).netloc.lower():
-        parts = parts._replace(scheme="https", netloc="huggingface.co")
-    if parts.netloc.lower() not in HUB_HOSTS:
-        return None
-    try:
-        return parse_hub(parts.geturl())
-    except SourceError:
-        return None
+_EXTENDED = re.compile(r"(?i)filename\*\s*=\s*utf-8''([^;\s]+)")
+_PLAIN = re.compile(r'(?i)filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))')
 
 
-def folder_of(source: UrlSource) -> str:
-    """The folder of the link's host."""
-    return safe_name((urlsplit(source.url).hostname or "").replace(":", "_"))
+@dataclass(frozen=True)
+class PlainLink(Site):
+    """A file at an https address; its folder is named after the host."""
 
+    source: UrlSource
 
-def ask_of(source: UrlSource) -> str:
-    """The question that the link asks. Only its hash: the query may be a signature."""
-    return f"url:{digest(source.url)}"
+    @classmethod
+    def of(cls, source: UrlSource, access: Access) -> "PlainLink":
+        """Any link. ``ask`` holds its hash alone: the query may be a signature."""
+        folder = safe_name((urlsplit(source.url).hostname or "").replace(":", "_"))
+        return cls(access, folder, f"url:{digest(source.url)}", None, source)
 
-
-def resolve(source: UrlSource, access: Access) -> Offer:
-    """The file behind the link; one request where only the server knows its name."""
-    parts = urlsplit(source.url)
-    name = name_of_link(parts.path)
-    if name is None:
-        name = _name_from_server(source, access) or f"lora-{digest(source.url)[:12]}{EXTENSION}"
-    return Offer(
-        folder=folder_of(source),
-        parts=(name,),
-        url=source.url,
-        key=ask_of(source),
-        asks=(ask_of(source),),
-        # A query may be a signature: then what is left is a name for people, not an address.
-        source={"shown" if parts.query else "url": source.describe()},
-        refused=lambda error: _refused(error, source),
-    )
-
-
-def _name_from_server(source: UrlSource, access: Access) -> str | None:
-    """The name in Content-Disposition. A GET that ends after its headers: HEAD is often refused."""
-    terms = access.terms
-    with open_stream(
-        source.url,
-        max_bytes=_PEEK,
-        policy=terms.policy,
-        connect_timeout=terms.connect_timeout,
-        idle_timeout=terms.idle_timeout,
-        should_stop=terms.should_stop,
-        transport=terms.transport,
-    ) as stream:
-        if stream.status != 200:
-            raise _refused(stream.status_error(), source)
-        return name_of_header(stream.headers.get("Content-Disposition"))
-
-
-def _refused(error: NetworkError, source: UrlSource) -> NetworkError:
-    if isinstance(error, HttpStatusError) and error.status in (401, 403):
-        return FetchError(
-            f"{urlsplit(source.url).hostname} asks for a login, or the link has expired. Download "
-            f"the file in a browser and put it into a loras folder.\n{source.describe()}"
+    def resolve(self) -> RemoteFile:
+        """The file behind the link; one request where only the server knows its name."""
+        source, parts = self.source, urlsplit(self.source.url)
+        name = safe_lora_name(unquote(parts.path)) or self._name_from_server()
+        return RemoteFile(
+            parts=(name or f"lora-{digest(source.url)[:12]}{EXTENSION}",),
+            url=source.url,
+            key=self.ask,
+            asks=(self.ask,),
+            # A query may be a signature: then what is left is a name for people, not an address.
+            note={"shown" if parts.query else "url": source.describe()},
         )
-    return error
+
+    def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
+        """A refusal as the login that it asks for; any other error as it is."""
+        if not isinstance(error, HttpStatusError) or error.status not in (401, 403):
+            return error
+        return FetchError(
+            f"{urlsplit(self.source.url).hostname} asks for a login, or the link has expired. "
+            "Download the file in a browser and put it into a loras folder.\n"
+            f"{self.source.describe()}"
+        )
+
+    def _name_from_server(self) -> str | None:
+        """The name in Content-Disposition. A GET that ends after its headers: HEAD is refused."""
+        with self.access.open(self.source.url) as stream:
+            if stream.status != 200:
+                raise self.explain(stream.status_error(), {})
+            return name_of_header(stream.headers.get("Content-Disposition"))
+
+
+def name_of_header(disposition: str | None) -> str | None:
+    """The LoRA's name in a Content-Disposition header (RFC 6266); None where it has none."""
+    text = disposition or ""
+    if match := _EXTENDED.search(text):
+        return safe_lora_name(unquote(match[1]))
+    if match := _PLAIN.search(text):
+        return safe_lora_name(match[1] or match[2] or "")
+    return None

@@ -6,8 +6,9 @@ Nothing here reads a file or opens a connection.
 import re
 from dataclasses import dataclass
 from typing import TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
+EXTENSION = ".safetensors"
 HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 MAX_TEXT = 2048
 
@@ -28,6 +29,7 @@ class InstalledSource:
     name: str
 
     def describe(self) -> str:
+        """The name itself."""
         return self.name
 
 
@@ -44,6 +46,7 @@ class HubSource:
     file: str | None = None
 
     def describe(self) -> str:
+        """As the user may write it: ``owner/repo@revision:file``."""
         revision = f"@{self.revision}" if self.revision else ""
         file = f":{self.file}" if self.file else ""
         return f"{self.repo}{revision}{file}"
@@ -51,11 +54,12 @@ class HubSource:
 
 @dataclass(frozen=True)
 class UrlSource:
-    """An https address. Its query may hold a signature, so ``describe`` leaves the query out."""
+    """An https address."""
 
     url: str
 
     def describe(self) -> str:
+        """The address without its query, which may hold a signature."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
@@ -78,7 +82,7 @@ def parse_hub(text: str) -> HubSource:
     repo, at, revision = location.partition("@")
     if (colon and not file) or (at and not revision):
         raise SourceError(f"'{text}' ends in nothing after its '@' or ':'. Write {_HUB_FORMS}.")
-    return HubSource(_repo(repo, text), _revision(revision) if at else None, _file(file))
+    return _hub_source(repo, revision if at else None, file, text)
 
 
 def _parse_hub_url(text: str) -> HubSource:
@@ -93,16 +97,16 @@ def _parse_hub_url(text: str) -> HubSource:
         raise SourceError(f"The address is one of the hub's {parts[0]}; a model repo is needed.")
     if len(parts) < 2:
         raise SourceError(f"The Hugging Face address names no repo. Write {_HUB_FORMS}.")
-    repo = _repo("/".join(parts[:2]), f"{parts[0]}/{parts[1]}")
-    kind, rest = (parts[2], parts[3:]) if len(parts) > 2 else (None, [])
-    if kind is None:
-        return HubSource(repo)
-    if kind == "tree" and len(rest) == 1:
-        return HubSource(repo, _revision(rest[0]))
-    if kind in ("blob", "resolve", "raw") and len(rest) >= 2:
+    repo, page, rest = "/".join(parts[:2]), "".join(parts[2:3]), parts[3:]
+    source = _hub_source(repo, None, "", repo)
+    if not page:
+        return source
+    if page == "tree" and len(rest) == 1:
+        return _hub_source(repo, rest[0], "", repo)
+    if page in ("blob", "resolve", "raw") and len(rest) >= 2:
         # A pull request's revision (refs/pr/3) is the one form with slashes of its own.
         cut = 3 if rest[0] == "refs" and len(rest) > 3 else 1
-        return HubSource(repo, _revision("/".join(rest[:cut])), _file("/".join(rest[cut:])))
+        return _hub_source(repo, "/".join(rest[:cut]), "/".join(rest[cut:]), repo)
     raise SourceError(
         "The Hugging Face address must be a repo's page or a file's page (.../blob/main/"
         f"file.safetensors). Or write {_HUB_FORMS}."
@@ -138,7 +142,7 @@ def _plain(text: object, what: str, spaces: bool = False) -> str:
     return text
 
 
-def _split(text: str, what: str):  # type: ignore[no-untyped-def]  # SplitResult
+def _split(text: str, what: str) -> SplitResult:
     try:
         url = urlsplit(text)
         port_is_odd = url.port not in (None, 443) and not 0 < (url.port or 0) < 65536
@@ -159,31 +163,20 @@ def _split(text: str, what: str):  # type: ignore[no-untyped-def]  # SplitResult
     return url
 
 
-def _repo(repo: str, text: str) -> str:
-    parts = repo.split("/")
-    if len(parts) != 2 or not all(_REPO_PART.fullmatch(part) for part in parts) or ".." in repo:
+def _hub_source(repo: str, revision: str | None, file: str, text: str) -> HubSource:
+    names, path = repo.split("/"), file.split("/")
+    if len(names) != 2 or not all(_REPO_PART.fullmatch(name) for name in names) or ".." in repo:
         raise SourceError(f"'{text}' names no Hugging Face repo. Write {_HUB_FORMS}.")
-    return repo
-
-
-def _revision(revision: str) -> str:
-    if not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision:
-        raise SourceError(f"'{revision}' is not a branch, tag or commit of a repo.")
-    return revision
-
-
-def _file(file: str) -> str | None:
-    if not file:
-        return None
-    parts = file.split("/")
-    if (
-        any(part in ("", ".", "..") for part in parts)
-        or not file.isprintable()
-        or {*file} & {*":\\"}
+    if revision is not None and (
+        not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision
     ):
+        raise SourceError(f"'{revision}' is not a branch, tag or commit of a repo.")
+    if not file:
+        return HubSource(repo, revision)
+    if {*path} & {"", ".", ".."} or not file.isprintable() or {*file} & {*":\\"}:
         raise SourceError(f"'{file}' is not a path inside a repo.")
-    if not file.lower().endswith(".safetensors"):
+    if not file.lower().endswith(EXTENSION):
         raise SourceError(
             f"'{file}' is not a .safetensors file. Other formats can carry code and are never read."
         )
-    return file
+    return HubSource(repo, revision, file)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flux2_lora_edit.lora_loader.sources.source import (
+from flux2_lora_edit.lora_loader.sources import (
     HubSource,
     InstalledSource,
     SourceError,

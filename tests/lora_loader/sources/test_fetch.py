@@ -7,6 +7,7 @@ import os
 import random
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,25 @@ from hypothesis import given, strategies
 from loopback import Authority, Exchange, Server, Stop, ranged, serving, stop_after
 from loopback_hub import Hub
 
-from flux2_lora_edit.lora_loader.sources import civitai
-from flux2_lora_edit.lora_loader.sources.access import FetchError
-from flux2_lora_edit.lora_loader.sources.fetch import fetch, find_fetched
-from flux2_lora_edit.lora_loader.sources.file_names import name_of_header, safe_lora_name, safe_name
-from flux2_lora_edit.lora_loader.sources.library import Fetched, Shelf, origin_of
-from flux2_lora_edit.lora_loader.sources.source import HubSource, InstalledSource, UrlSource
+from flux2_lora_edit.lora_loader.sources import (
+    Access,
+    Fetched,
+    FetchError,
+    HubSource,
+    InstalledSource,
+    Library,
+    UrlSource,
+    civitai,
+    fetch,
+    find_fetched,
+    origin_of,
+)
+from flux2_lora_edit.lora_loader.sources.library import safe_lora_name, safe_name
+from flux2_lora_edit.lora_loader.sources.link import name_of_header
 from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
 from flux2_lora_edit.network.connection import Transport
 from flux2_lora_edit.network.errors import AddressRefused, NetworkError, TooLarge
+from flux2_lora_edit.network.order import Terms
 
 
 def lora(seed: int, count: int = 50_000) -> bytes:
@@ -58,12 +69,12 @@ def cdn(authority: Authority) -> Iterator[Server]:
 
 
 @pytest.fixture
-def hub(desk: "Desk", server: Server, cdn: Server) -> Hub:
-    desk.given["endpoint"] = server.origin
+def hub(get: "Getter", server: Server, cdn: Server) -> Hub:
+    get.env["HF_ENDPOINT"] = server.origin
     return Hub(server, cdn)
 
 
-class Desk:
+class Getter:
     """``fetch`` with the loopback servers in place of the world."""
 
     def __init__(self, tmp_path: Path, server: Server, cdn: Server, tls: Callable[[], Any]) -> None:
@@ -71,16 +82,28 @@ class Desk:
         self.server = server
         self.given: dict[str, Any] = {
             "policy": PUBLIC_ONLY.allowing(server.origin, cdn.origin),
-            "transport": Transport(tls=tls),
-            "env": {},
+            "terms": Terms(transport=Transport(tls=tls), backoff=0.01),
             "login": lambda: None,
-            "backoff": 0.01,
-            "progress": lambda done, total: None,
-            "should_stop": lambda: None,
         }
+        self.env: dict[str, str] = {}
 
-    def __call__(self, source: Any, **changes: Any) -> Fetched:
-        return fetch(source, **{"roots": [self.root], **self.given, **changes})
+    def __call__(
+        self,
+        source: Any,
+        roots: list[Path] | None = None,
+        progress: Callable[[int, int | None], None] = lambda done, total: None,
+        should_stop: Callable[[], None] = lambda: None,
+        env: dict[str, str] | None = None,
+        **changes: Any,
+    ) -> Fetched:
+        """env: on top of ``self.env``. changes: other fields of the access."""
+        return fetch(
+            source,
+            [self.root] if roots is None else roots,
+            progress=progress,
+            should_stop=should_stop,
+            access=Access(env={**self.env, **(env or {})}, **{**self.given, **changes}),
+        )
 
     def files(self) -> list[str]:
         """All files under the root but locks."""
@@ -89,24 +112,24 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, server: Server, cdn: Server, authority: Authority) -> Desk:
-    return Desk(tmp_path, server, cdn, authority.tls)
+def get(tmp_path: Path, server: Server, cdn: Server, authority: Authority) -> Getter:
+    return Getter(tmp_path, server, cdn, authority.tls)
 
 
-def refusal(desk: Desk, source: Any, **changes: Any) -> str:
+def refusal(get: Getter, source: Any, **changes: Any) -> str:
     with pytest.raises(NetworkError) as caught:
-        desk(source, **changes)
+        get(source, **changes)
     return str(caught.value)
 
 
 # ---- the hub
 
 
-def test_the_one_file_of_a_repository(desk: Desk, hub: Hub) -> None:
+def test_the_one_file_of_a_repository(get: Getter, hub: Hub) -> None:
     repo = hub.add("ann/ink", {"README.md": b"#", "ink.safetensors": INK})
     reports: list[tuple[int, int | None]] = []
-    got = desk(HubSource("ann/ink"), progress=lambda *report: reports.append(report))
-    assert got.path == desk.root / "flux2-lora-edit" / "ann--ink" / "ink.safetensors"
+    got = get(HubSource("ann/ink"), progress=lambda *report: reports.append(report))
+    assert got.path == get.root / "flux2-lora-edit" / "ann--ink" / "ink.safetensors"
     assert got.path.read_bytes() == INK
     assert (got.sha256, got.revision, got.fetched) == (sha256(INK), repo.branches["main"], True)
     assert reports[-1] == (len(INK), len(INK))
@@ -121,9 +144,9 @@ def test_the_one_file_of_a_repository(desk: Desk, hub: Hub) -> None:
     assert any(f"/resolve/{got.revision}/" in path for path in hub.asked())
 
 
-def test_what_is_here_makes_no_request(desk: Desk, hub: Hub) -> None:
+def test_what_is_here_makes_no_request(get: Getter, hub: Hub) -> None:
     commit = hub.add("ann/ink", {"ink.safetensors": INK}).branches["main"]
-    first = desk(HubSource("ann/ink"))
+    first = get(HubSource("ann/ink"))
     hub.forget()
     for source in (
         HubSource("ann/ink"),
@@ -134,101 +157,102 @@ def test_what_is_here_makes_no_request(desk: Desk, hub: Hub) -> None:
         UrlSource(f"{hub.endpoint}/ann/ink/blob/{commit}/ink.safetensors"),
     ):
         for env in ({}, {"HF_HUB_OFFLINE": "1"}):
-            got = desk(source, env=env)
+            got = get(source, env=env)
             assert (got.path, got.sha256, got.fetched) == (first.path, first.sha256, False)
-        assert find_fetched(source, [desk.root], env={"HF_ENDPOINT": hub.endpoint}) is not None
+        access = Access(env={"HF_ENDPOINT": hub.endpoint})
+        assert find_fetched(source, [get.root], access=access) is not None
     assert hub.asked() == []
 
 
-def test_offline_says_so_and_asks_nobody(desk: Desk, hub: Hub) -> None:
+def test_offline_says_so_and_asks_nobody(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        said = refusal(desk, HubSource("ann/ink"), env={name: "true"})
+        said = refusal(get, HubSource("ann/ink"), env={name: "true"})
         assert "offline" in said.lower() and "ann--ink" in said
     assert hub.asked() == []
     # a file that was put there by hand is taken
-    path = desk.root / "flux2-lora-edit" / "ann--ink" / "ink.safetensors"
+    path = get.root / "flux2-lora-edit" / "ann--ink" / "ink.safetensors"
     path.parent.mkdir(parents=True)
     path.write_bytes(INK)
-    assert desk(HubSource("ann/ink"), env={"HF_HUB_OFFLINE": "1"}).path == path
-    assert desk(HubSource("ann/ink", file="ink.safetensors")).path == path
+    assert get(HubSource("ann/ink"), env={"HF_HUB_OFFLINE": "1"}).path == path
+    assert get(HubSource("ann/ink", file="ink.safetensors")).path == path
     assert hub.asked() == []
 
 
-def test_a_cut_file_is_fetched_again(desk: Desk, hub: Hub) -> None:
+def test_a_cut_file_is_fetched_again(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
-    path = desk(HubSource("ann/ink")).path
+    path = get(HubSource("ann/ink")).path
     path.write_bytes(INK[:100])
-    assert desk(HubSource("ann/ink")).path.read_bytes() == INK
+    assert get(HubSource("ann/ink")).path.read_bytes() == INK
 
 
-def test_several_files(desk: Desk, hub: Hub) -> None:
+def test_several_files(get: Getter, hub: Hub) -> None:
     files = {f"{name}.safetensors": INK for name in ("b", "a", "c")}
     hub.add("ann/many", files)
-    said = refusal(desk, HubSource("ann/many"))
+    said = refusal(get, HubSource("ann/many"))
     assert "ann/many:a.safetensors" in said
     assert [line for line in said.splitlines() if line in files] == sorted(files)
     hub.add("ann/canon", {**files, "pytorch_lora_weights.safetensors": OIL})
-    assert desk(HubSource("ann/canon")).path.name == "pytorch_lora_weights.safetensors"
-    assert desk(HubSource("ann/many", file="b.safetensors")).path.name == "b.safetensors"
+    assert get(HubSource("ann/canon")).path.name == "pytorch_lora_weights.safetensors"
+    assert get(HubSource("ann/many", file="b.safetensors")).path.name == "b.safetensors"
     hub.add("ann/none", {"model.bin": b"x", "README.md": b"x"})
-    assert "no .safetensors" in refusal(desk, HubSource("ann/none"))
+    assert "no .safetensors" in refusal(get, HubSource("ann/none"))
     hub.add("ann/lots", {f"{n:03}.safetensors": b"" for n in range(500)})
-    assert "and 488 more" in refusal(desk, HubSource("ann/lots"))
+    assert "and 488 more" in refusal(get, HubSource("ann/lots"))
 
 
-def test_the_three_404s_differ(desk: Desk, hub: Hub) -> None:
+def test_the_three_404s_differ(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
     good = {"HF_TOKEN": "good"}
-    assert "no Hugging Face repository 'ann/nix'" in refusal(desk, HubSource("ann/nix"), env=good)
-    file = refusal(desk, HubSource("ann/ink", file="nix.safetensors"), env=good)
+    assert "no Hugging Face repository 'ann/nix'" in refusal(get, HubSource("ann/nix"), env=good)
+    file = refusal(get, HubSource("ann/ink", file="nix.safetensors"), env=good)
     assert "no file 'nix.safetensors'" in file and "ink.safetensors" in file
-    revision = refusal(desk, HubSource("ann/ink", "v9"), env=good)
+    revision = refusal(get, HubSource("ann/ink", "v9"), env=good)
     assert "no branch, tag or commit 'v9'" in revision
 
 
-def test_the_refusals_of_a_gated_repository_differ(desk: Desk, hub: Hub) -> None:
+def test_the_refusals_of_a_gated_repository_differ(get: Getter, hub: Hub) -> None:
     hub.add("bfl/gated", {"ink.safetensors": INK}, access="gated")
     source = HubSource("bfl/gated")
-    none = refusal(desk, source)
+    none = refusal(get, source)
     assert "HF_TOKEN" in none and f"{hub.endpoint}/bfl/gated" in none and "gated" in none
-    licence = refusal(desk, source, env={"HF_TOKEN": "other"})
+    licence = refusal(get, source, env={"HF_TOKEN": "other"})
     assert "accept its licence" in licence and f"{hub.endpoint}/bfl/gated" in licence
-    bad = refusal(desk, source, env={"HF_TOKEN": "stale"})
+    bad = refusal(get, source, env={"HF_TOKEN": "stale"})
     assert "does not accept your token" in bad and "settings/tokens" in bad
     assert len({none.split(".")[0], licence.split(".")[0], bad.split(".")[0]}) == 3
-    assert desk(source, env={"HF_TOKEN": "good"}).path.read_bytes() == INK
+    assert get(source, env={"HF_TOKEN": "good"}).path.read_bytes() == INK
 
 
-def test_a_private_repository(desk: Desk, hub: Hub) -> None:
+def test_a_private_repository(get: Getter, hub: Hub) -> None:
     hub.add("ann/own", {"ink.safetensors": INK}, access="private")
     source = HubSource("ann/own")
-    assert "no such repository, or it is private" in refusal(desk, source)
-    assert "no Hugging Face repository" in refusal(desk, source, env={"HF_TOKEN": "other"})
-    assert "does not accept your token" in refusal(desk, source, env={"HF_TOKEN": "stale"})
-    assert desk(source, login=lambda: "good").path.read_bytes() == INK
+    assert "no such repository, or it is private" in refusal(get, source)
+    assert "no Hugging Face repository" in refusal(get, source, env={"HF_TOKEN": "other"})
+    assert "does not accept your token" in refusal(get, source, env={"HF_TOKEN": "stale"})
+    assert get(source, login=lambda: "good").path.read_bytes() == INK
 
 
 def test_a_stale_token_does_not_close_a_public_repository(
-    desk: Desk, hub: Hub, caplog: pytest.LogCaptureFixture
+    get: Getter, hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     hub.add("ann/ink", {"ink.safetensors": INK})
-    assert desk(HubSource("ann/ink"), env={"HF_TOKEN": "EXPIRED"}).path.read_bytes() == INK
+    assert get(HubSource("ann/ink"), env={"HF_TOKEN": "EXPIRED"}).path.read_bytes() == INK
     assert "refused the token" in caplog.text
     assert "EXPIRED" not in caplog.text
 
 
-def test_a_stale_token_is_not_blamed_for_other_things(desk: Desk, hub: Hub) -> None:
+def test_a_stale_token_is_not_blamed_for_other_things(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
     stale = {"HF_TOKEN": "stale"}
-    assert "no branch, tag" in refusal(desk, HubSource("ann/ink", "v9"), env=stale)
+    assert "no branch, tag" in refusal(get, HubSource("ann/ink", "v9"), env=stale)
     hub.cdn.routes["*"] = lambda e: e.answer(403)
     for env in ({}, stale, {"HF_TOKEN": "good"}):
-        assert "storage" in refusal(desk, HubSource("ann/ink"), env=env)
+        assert "storage" in refusal(get, HubSource("ann/ink"), env=env)
 
 
-def test_a_renamed_repository_is_followed(desk: Desk, hub: Hub) -> None:
+def test_a_renamed_repository_is_followed(get: Getter, hub: Hub) -> None:
     hub.add("ann/new", {"ink.safetensors": INK}, access="private")
     answer = hub.server.routes["*"]
 
@@ -240,20 +264,20 @@ def test_a_renamed_repository_is_followed(desk: Desk, hub: Hub) -> None:
             answer(exchange)
 
     hub.server.routes["*"] = moved
-    assert desk(HubSource("ann/old"), env={"HF_TOKEN": "good"}).path.read_bytes() == INK
+    assert get(HubSource("ann/old"), env={"HF_TOKEN": "good"}).path.read_bytes() == INK
 
 
 def test_the_token_goes_to_the_hub_alone(
-    desk: Desk, hub: Hub, caplog: pytest.LogCaptureFixture
+    get: Getter, hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     hub.add("bfl/gated", {"ink.safetensors": INK, "adapter_config.json": b"{}"}, access="gated")
-    desk(HubSource("bfl/gated"), env={"HF_TOKEN": " good\n"})
+    get(HubSource("bfl/gated"), env={"HF_TOKEN": " good\n"})
     assert {seen.headers.get("authorization") for seen in hub.server.requests} == {"Bearer good"}
     assert hub.cdn.requests
     assert not any("authorization" in seen.headers for seen in hub.cdn.requests)
     assert "good" not in caplog.text and "SIGNED" not in caplog.text
-    for path in desk.root.rglob("*"):
+    for path in get.root.rglob("*"):
         if path.is_file() and path.suffix != ".safetensors":
             assert "good" not in path.read_text() and "SIGNED" not in path.read_text()
 
@@ -270,46 +294,44 @@ def test_the_token_goes_to_the_hub_alone(
     ],
 )
 def test_where_the_token_comes_from(
-    desk: Desk, hub: Hub, env: dict[str, str], sent: str | None
+    get: Getter, hub: Hub, env: dict[str, str], sent: str | None
 ) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
-    desk(HubSource("ann/ink"), env=env, login=lambda: "other")
+    get(HubSource("ann/ink"), env=env, login=lambda: "other")
     assert hub.server.requests[0].headers.get("authorization") == sent
 
 
-def test_a_revision_gets_a_folder_of_its_own(desk: Desk, hub: Hub) -> None:
+def test_a_revision_gets_a_folder_of_its_own(get: Getter, hub: Hub) -> None:
     old = hub.add("ann/ink", {"ink.safetensors": INK}).branches["main"]
     new = hub.push("ann/ink", {"ink.safetensors": NEW})
-    assert desk(HubSource("ann/ink")).path.read_bytes() == NEW
-    pinned = desk(HubSource("ann/ink", old))
+    assert get(HubSource("ann/ink")).path.read_bytes() == NEW
+    pinned = get(HubSource("ann/ink", old))
     assert pinned.path.read_bytes() == INK
     assert pinned.path.parent.name == f"ann--ink@{old[:12]}"
     hub.forget()
-    assert desk(HubSource("ann/ink")).path.read_bytes() == NEW
-    assert desk(HubSource("ann/ink", old)).path == pinned.path
-    assert desk(HubSource("ann/ink", new, "ink.safetensors")).revision == new
+    assert get(HubSource("ann/ink")).path.read_bytes() == NEW
+    assert get(HubSource("ann/ink", old)).path == pinned.path
+    assert get(HubSource("ann/ink", new, "ink.safetensors")).revision == new
     assert hub.asked() == []
 
 
-def test_a_refresh_asks_and_fetches_only_what_changed(desk: Desk, hub: Hub) -> None:
-    hub.add("ann/ink", {"ink.safetensors": INK})
-    first = desk(HubSource("ann/ink"))
-    commit = hub.push("ann/ink", {"ink.safetensors": INK, "README.md": b"new"})
+def test_another_name_of_the_same_file_is_learnt(get: Getter, hub: Hub) -> None:
+    repo = hub.add("ann/ink", {"ink.safetensors": INK})
+    first = get(HubSource("ann/ink"))
+    repo.branches["v1"] = repo.branches["main"]
     hub.forget()
-    again = desk(HubSource("ann/ink"), refresh=True)
-    assert (again.path, again.fetched, again.revision) == (first.path, False, commit)
-    assert not hub.cdn.requests
-    hub.push("ann/ink", {"ink.safetensors": NEW})
-    assert desk(HubSource("ann/ink")).path.read_bytes() == INK  # not asked, not changed
-    newest = desk(HubSource("ann/ink"), refresh=True)
-    assert (newest.path, newest.fetched) == (first.path, True)
-    assert newest.path.read_bytes() == NEW
+    got = get(HubSource("ann/ink", "v1"))
+    assert (got.path, got.fetched) == (first.path, False)
+    assert hub.asked() == ["/api/models/ann/ink/revision/v1"]
+    hub.forget()
+    assert get(HubSource("ann/ink", "v1")).path == first.path
+    assert hub.asked() == []
 
 
-def test_the_config_of_a_peft_file_comes_along(desk: Desk, hub: Hub) -> None:
+def test_the_config_of_a_peft_file_comes_along(get: Getter, hub: Hub) -> None:
     config = b'{"lora_alpha": 8, "r": 4}'
     hub.add("ann/peft", {"adapter_model.safetensors": INK, "adapter_config.json": config})
-    path = desk(HubSource("ann/peft")).path
+    path = get(HubSource("ann/peft")).path
     assert path.with_name("adapter_config.json").read_bytes() == config
     # in a folder of the repository, and for the PEFT file among others
     hub.add(
@@ -320,21 +342,21 @@ def test_the_config_of_a_peft_file_comes_along(desk: Desk, hub: Hub) -> None:
             "v1/other.safetensors": OIL,
         },
     )
-    path = desk(HubSource("ann/deep", file="v1/adapter_model.safetensors")).path
-    assert path.relative_to(desk.root / "flux2-lora-edit").parts[:2] == ("ann--deep", "v1")
+    path = get(HubSource("ann/deep", file="v1/adapter_model.safetensors")).path
+    assert path.relative_to(get.root / "flux2-lora-edit").parts[:2] == ("ann--deep", "v1")
     assert path.with_name("adapter_config.json").read_bytes() == config
 
 
-def test_the_config_of_another_file_does_not(desk: Desk, hub: Hub) -> None:
+def test_the_config_of_another_file_does_not(get: Getter, hub: Hub) -> None:
     hub.add(
         "ann/mixed",
         {"adapter_model.safetensors": INK, "adapter_config.json": b"{}", "x.safetensors": OIL},
     )
-    desk(HubSource("ann/mixed", file="x.safetensors"))
-    assert not any("adapter_config" in name for name in desk.files())
+    get(HubSource("ann/mixed", file="x.safetensors"))
+    assert not any("adapter_config" in name for name in get.files())
 
 
-def test_a_hostile_listing_cannot_choose_the_place(desk: Desk, hub: Hub) -> None:
+def test_a_hostile_listing_cannot_choose_the_place(get: Getter, hub: Hub) -> None:
     for number, name in enumerate(
         (
             "../../../evil.safetensors",
@@ -348,31 +370,31 @@ def test_a_hostile_listing_cannot_choose_the_place(desk: Desk, hub: Hub) -> None
     ):
         hub.add(f"ann/evil{number}", {name: INK})
         try:
-            desk(HubSource(f"ann/evil{number}"))
+            get(HubSource(f"ann/evil{number}"))
         except (NetworkError, ValueError):
             pass
-    inside = [path for path in desk.root.parent.rglob("*") if path.is_file()]
-    assert all(desk.root / "flux2-lora-edit" in path.parents for path in inside)
+    inside = [path for path in get.root.parent.rglob("*") if path.is_file()]
+    assert all(get.root / "flux2-lora-edit" in path.parents for path in inside)
     assert not any(path.name.upper().startswith("CON.") for path in inside)
 
 
-def test_bytes_that_are_not_the_listed_ones_are_refused(desk: Desk, hub: Hub) -> None:
+def test_bytes_that_are_not_the_listed_ones_are_refused(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
     hub.cdn.routes["*"] = ranged(OIL)
-    assert "sha256" in refusal(desk, HubSource("ann/ink"))
-    assert desk.files() == []
+    assert "sha256" in refusal(get, HubSource("ann/ink"))
+    assert get.files() == []
 
 
-def test_what_is_no_lora_is_refused(desk: Desk, hub: Hub) -> None:
+def test_what_is_no_lora_is_refused(get: Getter, hub: Hub) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
     hub.add("ann/pointer", {"ink.safetensors": pointer})
     hub.add("ann/cut", {"ink.safetensors": INK[:-1]})
-    assert "git-lfs pointer" in refusal(desk, HubSource("ann/pointer"))
-    assert "usable LoRA" in refusal(desk, HubSource("ann/cut"))
-    assert desk.files() == []
+    assert "git-lfs pointer" in refusal(get, HubSource("ann/pointer"))
+    assert "usable LoRA" in refusal(get, HubSource("ann/cut"))
+    assert get.files() == []
 
 
-def test_passing_faults_of_the_hub_are_mended(desk: Desk, hub: Hub) -> None:
+def test_passing_faults_of_the_hub_are_mended(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
     answer = hub.server.routes["*"]
     script: list[Any] = [
@@ -382,7 +404,7 @@ def test_passing_faults_of_the_hub_are_mended(desk: Desk, hub: Hub) -> None:
         lambda e: e.answer(429),
     ]
     hub.server.routes["*"] = lambda e: (script.pop(0) if script else answer)(e)
-    assert desk(HubSource("ann/ink")).path.read_bytes() == INK
+    assert get(HubSource("ann/ink")).path.read_bytes() == INK
     assert not script
 
 
@@ -390,44 +412,45 @@ def test_passing_faults_of_the_hub_are_mended(desk: Desk, hub: Hub) -> None:
     "body",
     [b"<html>", b"[]", b"{}", b"null", b'{"sha": 3}', b"[" * 100_000, b"\xff", b'{"sha":"../x"}'],
 )
-def test_nonsense_from_the_hub_is_said_so(desk: Desk, hub: Hub, body: bytes) -> None:
+def test_nonsense_from_the_hub_is_said_so(get: Getter, hub: Hub, body: bytes) -> None:
     hub.server.routes["*"] = lambda e: e.answer(200, body)
     with pytest.raises(FetchError):
-        desk(HubSource("ann/ink"))
+        get(HubSource("ann/ink"))
 
 
-def test_a_stop_while_the_hub_is_silent(desk: Desk, hub: Hub) -> None:
+def test_a_stop_while_the_hub_is_silent(get: Getter, hub: Hub) -> None:
     hub.server.routes["*"] = lambda e: e.pause(20)
     with pytest.raises(Stop):
-        desk(HubSource("ann/ink"), should_stop=stop_after(0.3))
+        get(HubSource("ann/ink"), should_stop=stop_after(0.3))
 
 
-def test_the_hub_must_be_public_too(desk: Desk, hub: Hub) -> None:
+def test_the_hub_must_be_public_too(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
     with pytest.raises(AddressRefused):
-        desk(HubSource("ann/ink"), policy=None)
+        get(HubSource("ann/ink"), policy=None)
     assert hub.asked() == []
 
 
-def test_the_endpoint_of_the_environment(desk: Desk, hub: Hub) -> None:
+def test_the_endpoint_of_the_environment(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
     env = {"HF_ENDPOINT": hub.endpoint + "/"}
-    assert desk(HubSource("ann/ink"), endpoint=None, env=env).path.read_bytes() == INK
+    assert get(HubSource("ann/ink"), env=env).path.read_bytes() == INK
+    assert hub.asked()[0] == "/api/models/ann/ink"
 
 
 # ---- links
 
 
-def test_a_link_with_a_name(desk: Desk, server: Server) -> None:
+def test_a_link_with_a_name(get: Getter, server: Server) -> None:
     server.routes["/files/ink%20one.safetensors"] = ranged(INK)
     url = f"{server.origin}/files/ink%20one.safetensors?sig=SECRET"
-    got = desk(UrlSource(url))
-    assert got.path == desk.root / "flux2-lora-edit" / "127.0.0.1" / "ink one.safetensors"
+    got = get(UrlSource(url))
+    assert got.path == get.root / "flux2-lora-edit" / "127.0.0.1" / "ink one.safetensors"
     assert got.sha256 == sha256(INK)
     note = got.path.with_name(got.path.name + ".json").read_text()
     assert "SECRET" not in note
     server.requests.clear()
-    assert desk(UrlSource(url)).fetched is False
+    assert get(UrlSource(url)).fetched is False
     assert not server.requests
     assert origin_of(got.path) is None  # its query is not in the note
 
@@ -449,12 +472,12 @@ def test_a_link_with_a_name(desk: Desk, server: Server) -> None:
     ],
 )
 def test_a_link_whose_name_the_server_knows(
-    desk: Desk, server: Server, disposition: str, name: str | None
+    get: Getter, server: Server, disposition: str, name: str | None
 ) -> None:
     named = {"Content-Disposition": disposition} if disposition else {}
     server.routes["/download/7"] = ranged(INK, **named)
-    got = desk(UrlSource(f"{server.origin}/download/7"))
-    assert got.path.parent == desk.root / "flux2-lora-edit" / "127.0.0.1"
+    got = get(UrlSource(f"{server.origin}/download/7"))
+    assert got.path.parent == get.root / "flux2-lora-edit" / "127.0.0.1"
     if name is None:
         assert got.path.name.startswith("lora-") and got.path.suffix == ".safetensors"
     else:
@@ -463,54 +486,69 @@ def test_a_link_whose_name_the_server_knows(
     assert origin_of(got.path) == UrlSource(f"{server.origin}/download/7")
 
 
-def test_two_links_with_one_name_do_not_collide(desk: Desk, server: Server) -> None:
+def test_two_links_with_one_name_do_not_collide(get: Getter, server: Server) -> None:
     server.routes |= {"/a/x.safetensors": ranged(INK), "/b/x.safetensors": ranged(OIL)}
-    first = desk(UrlSource(f"{server.origin}/a/x.safetensors"))
-    second = desk(UrlSource(f"{server.origin}/b/x.safetensors"))
+    first = get(UrlSource(f"{server.origin}/a/x.safetensors"))
+    second = get(UrlSource(f"{server.origin}/b/x.safetensors"))
     assert first.path != second.path
     assert first.path.read_bytes() == INK
     assert second.path.read_bytes() == OIL
-    assert desk(UrlSource(f"{server.origin}/b/x.safetensors")).path == second.path
-
-
-def test_a_link_is_fetched_again_on_demand(desk: Desk, server: Server) -> None:
-    server.routes["/x.safetensors"] = ranged(INK)
-    source = UrlSource(f"{server.origin}/x.safetensors")
-    first = desk(source)
-    server.routes["/x.safetensors"] = ranged(OIL)
-    again = desk(source, refresh=True)
-    assert (again.path, again.fetched, again.sha256) == (first.path, True, sha256(OIL))
+    assert get(UrlSource(f"{server.origin}/b/x.safetensors")).path == second.path
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_link_that_wants_a_login(desk: Desk, server: Server, status: int) -> None:
+def test_a_link_that_wants_a_login(get: Getter, server: Server, status: int) -> None:
     server.routes["*"] = lambda e: e.answer(status)
     for path in ("/x.safetensors", "/download/7"):
-        said = refusal(desk, UrlSource(server.origin + path + "?sig=SECRET"))
+        said = refusal(get, UrlSource(server.origin + path + "?sig=SECRET"))
         assert "login" in said and "SECRET" not in said
 
 
-def test_a_link_to_a_web_page(desk: Desk, server: Server) -> None:
+def test_a_link_to_a_web_page(get: Getter, server: Server) -> None:
     server.routes["*"] = lambda e: e.answer(200, b"<html>", Content_Type="text/html")
     for path in ("/x.safetensors", "/download/7"):
-        assert "web page" in refusal(desk, UrlSource(server.origin + path))
+        assert "web page" in refusal(get, UrlSource(server.origin + path))
     server.routes["*"] = lambda e: e.answer(200, b"<!doctype html><html>")
-    assert "web page" in refusal(desk, UrlSource(server.origin + "/x.safetensors"))
-    assert desk.files() == []
+    assert "web page" in refusal(get, UrlSource(server.origin + "/x.safetensors"))
+    assert get.files() == []
 
 
-def test_hub_links_are_hub_sources(desk: Desk, hub: Hub) -> None:
+def test_hub_links_are_hub_sources(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK, "b.safetensors": OIL})
-    got = desk(UrlSource(f"{hub.endpoint}/ann/ink/resolve/main/ink.safetensors?download=true"))
+    got = get(UrlSource(f"{hub.endpoint}/ann/ink/resolve/main/ink.safetensors?download=true"))
     assert got.path.parent.name == "ann--ink"
     assert got.revision == hub.repos["ann/ink"].branches["main"]
     assert origin_of(got.path) == HubSource("ann/ink", got.revision, "ink.safetensors")
 
 
-def test_the_cap_is_an_argument(desk: Desk, server: Server) -> None:
+@pytest.mark.parametrize(
+    ("link", "is_hub"),
+    [
+        ("https://huggingface.co/ann/ink", True),
+        ("https://hf.co/ann/ink", True),
+        ("https://HuggingFace.co:443/ann/ink", True),
+        ("https://mirror.example/hub/ann/ink", False),
+        ("https://mirror.example/ann/ink", True),
+        ("https://huggingface.co.evil.example/ann/ink", False),
+        ("https://huggingface.co/spaces/ann/ink", False),
+        ("https://huggingface.co/ann/ink/discussions", False),
+    ],
+)
+def test_which_links_are_the_hubs(get: Getter, link: str, is_hub: bool) -> None:
+    path = get.root / "flux2-lora-edit" / "ann--ink" / "ink.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(INK)
+    access = Access(env={"HF_ENDPOINT": "https://mirror.example"})
+    assert bool(find_fetched(UrlSource(link), [get.root], access=access)) is is_hub
+
+
+def test_the_cap_is_an_argument(get: Getter, server: Server) -> None:
     server.routes["*"] = ranged(INK)
     with pytest.raises(TooLarge):
-        desk(UrlSource(server.origin + "/x.safetensors"), max_bytes=1000)
+        get(
+            UrlSource(server.origin + "/x.safetensors"),
+            terms=replace(get.given["terms"], max_bytes=1000),
+        )
 
 
 # ---- Civitai
@@ -556,8 +594,8 @@ class Civitai:
 
 
 @pytest.fixture
-def civitai_site(desk: Desk, server: Server, cdn: Server) -> Civitai:
-    desk.given["civitai_origins"] = {"civitai.com": server.origin, "civitai.red": cdn.origin}
+def civitai_site(get: Getter, server: Server, cdn: Server) -> Civitai:
+    get.given["civitai_origins"] = {"civitai.com": server.origin, "civitai.red": cdn.origin}
     site = Civitai(server, cdn)
     site.json["/api/v1/models/11"] = {"modelVersions": [{"id": 22}, {"id": 21}]}
     site.json["/api/v1/model-versions/22"] = version(22, file(5, "ink.safetensors", INK))
@@ -588,12 +626,12 @@ def civitai_site(desk: Desk, server: Server, cdn: Server) -> Civitai:
     ],
 )
 def test_civitai_links(
-    desk: Desk, civitai_site: Civitai, link: str, content: bytes, name: str
+    get: Getter, civitai_site: Civitai, link: str, content: bytes, name: str
 ) -> None:
     civitai_site.token = "key"
-    got = desk(UrlSource(link), env={"CIVITAI_API_TOKEN": "key"})
+    got = get(UrlSource(link), env={"CIVITAI_API_TOKEN": "key"})
     assert got.path.read_bytes() == content
-    assert got.path == desk.root / "flux2-lora-edit" / "127.0.0.1" / name
+    assert got.path == get.root / "flux2-lora-edit" / "127.0.0.1" / name
     sent = {seen.headers.get("authorization") for seen in civitai_site.server.requests}
     assert sent == {"Bearer key"}
     assert not any("authorization" in seen.headers for seen in civitai_site.cdn.requests)
@@ -601,38 +639,38 @@ def test_civitai_links(
     assert note["trigger_words"] == ["ink style"]
     assert "SIGNED" not in json.dumps(note) and '"key"' not in json.dumps(list(note.values()))
     civitai_site.server.requests.clear()
-    assert desk(UrlSource(link)).path == got.path
+    assert get(UrlSource(link)).path == got.path
     assert not civitai_site.server.requests
 
 
-def test_civitai_refusals_differ(desk: Desk, civitai_site: Civitai) -> None:
+def test_civitai_refusals_differ(get: Getter, civitai_site: Civitai) -> None:
     civitai_site.token = "key"
     source = UrlSource("https://civitai.com/models/11")
-    assert "CIVITAI_API_TOKEN" in (none := refusal(desk, source))
-    assert "refuses your API key" in (bad := refusal(desk, source, env={"CIVITAI_TOKEN": "x"}))
+    assert "CIVITAI_API_TOKEN" in (none := refusal(get, source))
+    assert "refuses your API key" in (bad := refusal(get, source, env={"CIVITAI_TOKEN": "x"}))
     assert none != bad
-    assert "no such model" in refusal(desk, UrlSource("https://civitai.com/models/99"))
+    assert "no such model" in refusal(get, UrlSource("https://civitai.com/models/99"))
     several = version(23, file(1, "a.safetensors", INK), file(2, "b.safetensors", OIL))
     civitai_site.json["/api/v1/model-versions/23"] = several
-    said = refusal(desk, UrlSource("https://civitai.com/api/download/models/23"))
+    said = refusal(get, UrlSource("https://civitai.com/api/download/models/23"))
     assert "fileId=1: a.safetensors" in said and "fileId=2: b.safetensors" in said
     civitai_site.json["/api/v1/model-versions/24"] = version(24, file(3, "a.zip", INK))
-    assert "no .safetensors" in refusal(desk, UrlSource("https://civitai.com/model-versions/24"))
+    assert "no .safetensors" in refusal(get, UrlSource("https://civitai.com/model-versions/24"))
 
 
-def test_a_civitai_login_page_in_the_files_place(desk: Desk, civitai_site: Civitai) -> None:
+def test_a_civitai_login_page_in_the_files_place(get: Getter, civitai_site: Civitai) -> None:
     civitai_site.server.routes["/api/download/models/22"] = lambda e: e.answer(
         200, b"<html>", Content_Type="text/html"
     )
-    said = refusal(desk, UrlSource("https://civitai.com/models/11"))
+    said = refusal(get, UrlSource("https://civitai.com/models/11"))
     assert "CIVITAI_API_TOKEN" in said
 
 
 @pytest.mark.parametrize("answer", [None, [], {}, {"files": 3}, {"files": [3, {"id": "x"}]}])
-def test_nonsense_from_civitai_is_said_so(desk: Desk, civitai_site: Civitai, answer: Any) -> None:
+def test_nonsense_from_civitai_is_said_so(get: Getter, civitai_site: Civitai, answer: Any) -> None:
     civitai_site.json["/api/v1/model-versions/22"] = answer
     with pytest.raises(FetchError):
-        desk(UrlSource("https://civitai.com/models/11"))
+        get(UrlSource("https://civitai.com/models/11"))
 
 
 @pytest.mark.parametrize(
@@ -652,54 +690,52 @@ def test_nonsense_from_civitai_is_said_so(desk: Desk, civitai_site: Civitai, ans
     ],
 )
 def test_which_links_are_civitais(url: str, origin: str | None) -> None:
-    link = civitai.parse_link(url)
-    assert (link and link.origin) == origin
+    site = civitai.Civitai.behind(UrlSource(url), Access())
+    assert (site and site.origin) == origin
 
 
 # ---- places and names
 
 
 def test_the_first_root_that_can_be_written(
-    desk: Desk, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    get: Getter, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a folder is wanted")
-    got = desk(HubSource("ann/ink"), roots=[blocked, tmp_path / "second"])
+    got = get(HubSource("ann/ink"), roots=[blocked, tmp_path / "second"])
     assert got.path.is_relative_to(tmp_path / "second")
     # and it is found there from then on, whatever comes first
-    assert (
-        desk(HubSource("ann/ink"), roots=[tmp_path / "new", tmp_path / "second"]).path == got.path
-    )
-    said = refusal(desk, HubSource("ann/ink"), roots=[blocked])
+    assert get(HubSource("ann/ink"), roots=[tmp_path / "new", tmp_path / "second"]).path == got.path
+    said = refusal(get, HubSource("ann/ink"), roots=[blocked])
     assert str(blocked) in said
-    assert "(none is configured)" in refusal(desk, HubSource("ann/ink"), roots=[])
+    assert "(none is configured)" in refusal(get, HubSource("ann/ink"), roots=[])
 
 
-def test_a_proxy_that_is_written_wrongly_is_said_so(desk: Desk) -> None:
+def test_a_proxy_that_is_written_wrongly_is_said_so(get: Getter) -> None:
     env = {"FLUX2_LORA_EDIT_PROXY": "socks5://me:SECRET@proxy:1"}
-    said = refusal(desk, HubSource("ann/ink"), policy=None, env=env)
+    said = refusal(get, HubSource("ann/ink"), policy=None, env=env)
     assert "FLUX2_LORA_EDIT_PROXY" in said and "SECRET" not in said
 
 
-def test_a_disk_that_fails_is_said_so(desk: Desk, hub: Hub) -> None:
+def test_a_disk_that_fails_is_said_so(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
-    folder = desk.root / "flux2-lora-edit"
+    folder = get.root / "flux2-lora-edit"
     folder.mkdir(parents=True)
     (folder / "ann--ink").write_text("a file where the folder is wanted")
-    assert "cannot be written" in refusal(desk, HubSource("ann/ink"))
+    assert "cannot be written" in refusal(get, HubSource("ann/ink"))
 
 
-def test_what_the_fetched_files_take(desk: Desk, hub: Hub) -> None:
+def test_what_the_fetched_files_take(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
-    assert Shelf([desk.root]).taken() == 0
-    desk(HubSource("ann/ink"))
-    assert Shelf([desk.root]).taken() == len(INK)
+    assert Library([get.root]).taken() == 0
+    get(HubSource("ann/ink"))
+    assert Library([get.root]).taken() == len(INK)
 
 
-def test_an_installed_file_is_not_fetched(desk: Desk) -> None:
-    assert "installed" in refusal(desk, InstalledSource("x.safetensors"))
-    assert origin_of(desk.root / "x.safetensors") is None
+def test_an_installed_file_is_not_fetched(get: Getter) -> None:
+    assert "installed" in refusal(get, InstalledSource("x.safetensors"))
+    assert origin_of(get.root / "x.safetensors") is None
 
 
 @pytest.mark.parametrize(
@@ -739,8 +775,8 @@ def test_names_that_are_no_loras() -> None:
     assert name_of_header(None) is None
 
 
-def test_default_policy_is_public_only(desk: Desk, server: Server) -> None:
+def test_default_policy_is_public_only(get: Getter, server: Server) -> None:
     assert AddressPolicy.from_environment({}) == PUBLIC_ONLY
     with pytest.raises(AddressRefused):
-        desk(UrlSource(server.origin + "/x.safetensors"), policy=None)
+        get(UrlSource(server.origin + "/x.safetensors"), policy=None)
     assert server.connections == 0

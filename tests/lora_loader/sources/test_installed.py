@@ -2,8 +2,7 @@
 
 import pytest
 
-from flux2_lora_edit.lora_loader.sources.installed import resolve_installed
-from flux2_lora_edit.lora_loader.sources.source import SourceError
+from flux2_lora_edit.lora_loader.sources import SourceError, resolve_installed
 
 LISTED = [
     "ink.safetensors",

@@ -1,0 +1,153 @@
+"""The shape of a site that LoRAs are fetched from, and the way out that all sites share."""
+
+import json
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...network.address import AddressPolicy
+from ...network.errors import NetworkError
+from ...network.order import Terms
+from ...network.public_http import Stream, open_stream
+
+_MAX_JSON = 16 << 20
+_ATTEMPTS = 3
+
+Credentials = Mapping[str, Mapping[str, str]]
+
+
+class FetchError(NetworkError):
+    """A LoRA that cannot be fetched; says why and what to do."""
+
+
+def _stored_login() -> str | None:
+    """The token of ``hf auth login``, as huggingface_hub finds it."""
+    from huggingface_hub import get_token
+
+    return get_token()
+
+
+@dataclass(frozen=True)
+class Access:
+    """The way out: the network's terms, and what the operator set. Tests put their own world here.
+
+    env: tokens, HF_HUB_OFFLINE, HF_ENDPOINT and the proxy. policy: by default https to public
+    addresses, with that proxy. login: the hub's token where ``env`` names none. civitai_origins:
+    as ``civitai.ORIGINS``.
+    """
+
+    env: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)  # holds tokens
+    policy: AddressPolicy | None = None
+    terms: Terms = Terms()
+    login: Callable[[], str | None] = _stored_login
+    civitai_origins: Mapping[str, str] | None = None
+
+    def open(
+        self, url: str, max_bytes: int | None = None, credentials: Credentials | None = None
+    ) -> Stream:
+        """A GET of ``url``, to be read within ``with``. Raises NetworkError."""
+        return open_stream(
+            url,
+            max_bytes=max_bytes or self.terms.max_bytes,
+            policy=self.terms.policy,
+            credentials=credentials,
+            connect_timeout=self.terms.connect_timeout,
+            idle_timeout=self.terms.idle_timeout,
+            should_stop=self.terms.should_stop,
+            transport=self.terms.transport,
+        )
+
+    def get_bytes(self, url: str, max_bytes: int, credentials: Credentials) -> bytes:
+        """The body of ``url``; passing faults are tried again. Raises NetworkError."""
+        attempt = 1
+        while True:
+            try:
+                with self.open(url, max_bytes, credentials) as stream:
+                    if stream.status != 200:
+                        raise stream.status_error()
+                    return b"".join(stream.iter_bytes())
+            except NetworkError as error:
+                if not error.retryable or attempt == _ATTEMPTS:
+                    raise
+            end = time.monotonic() + self.terms.backoff * 2 ** (attempt - 1)
+            while (left := end - time.monotonic()) > 0:
+                self.terms.should_stop()
+                time.sleep(min(left, 0.1))
+            attempt += 1
+
+    def get_object(self, url: str, credentials: Credentials) -> dict[str, Any]:
+        """The JSON object at ``url``; empty where it is another value. Raises NetworkError."""
+        body = self.get_bytes(url, _MAX_JSON, credentials)
+        try:
+            value = json.loads(body.decode("utf-8"))
+            return value if isinstance(value, dict) else {}
+        except (ValueError, RecursionError):
+            raise FetchError(
+                f"{urlsplit(url).hostname} gave an answer that cannot be read. Try again later."
+            ) from None
+
+
+def objects(value: object) -> list[dict[str, Any]]:
+    """The objects of a JSON list; none where ``value`` is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def bearer(url: str, token: str | None) -> Credentials:
+    """``token`` for the very host of ``url`` (an https address) and no other; empty without one.
+
+    Line ends that files and shells leave are taken off. What can be no token (it would break the
+    header) counts as none, so that it is asked for anew.
+    """
+    token = "".join((token or "").split())
+    if not token or not token.isascii() or not token.isprintable():
+        return {}
+    return {urlsplit(url).netloc: {"Authorization": f"Bearer {token}"}}
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file to fetch, and all that its site says of it before it comes.
+
+    parts: where it goes in its site's folder, safe names all. key: names its content as well as
+    it is known. asks: the questions it answers. note: what the note beside it says besides
+    (repo, revision, file; or url); nothing secret. config_url: its own adapter_config.json.
+    """
+
+    parts: tuple[str, ...]
+    url: str = field(repr=False)  # a plain link's may be signed
+    key: str
+    asks: tuple[str, ...]
+    note: Mapping[str, object]
+    revision: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    trigger_words: tuple[str, ...] = ()
+    credentials: Credentials = field(default_factory=dict, repr=False)
+    config_url: str | None = None
+
+
+@dataclass(frozen=True)
+class Site(ABC):
+    """Whom to ask for one LoRA, and what to ask: the one shape of hub, Civitai and plain link.
+
+    folder: where its files lie under ``flux2-lora-edit``, a safe name. ask: the question, as the
+    notes of the files that answer it hold it; nothing secret. by_hand: which files of the folder
+    (a glob) answer it too when somebody put them there, one alone and without a note.
+    """
+
+    access: Access
+    folder: str
+    ask: str
+    by_hand: str | None
+
+    @abstractmethod
+    def resolve(self) -> RemoteFile:
+        """The file that is meant, by as few requests as it takes. Raises NetworkError."""
+
+    @abstractmethod
+    def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
+        """``error`` of a request with ``credentials`` as this site means it."""
