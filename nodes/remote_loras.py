@@ -7,11 +7,10 @@ from urllib.parse import quote
 from ..lora_loader.sources.library import origin_of
 from ..lora_loader.sources.source import HubSource, Source, SourceError, UrlSource, parse_hub
 from ..lora_loader.stack import LoraEntry, as_entries
+from ..remote.api.models import MAX_LORAS, MAX_SCALE
 from ..remote.errors import InvalidInput
-from ..remote.payload import MAX_LORAS, RemoteLora
+from ..remote.plan import RemoteLora
 from .lora_slots import installed_path
-
-MAX_SCALE = 4.0
 
 
 def remote_loras(stack: object) -> list[RemoteLora]:
@@ -23,7 +22,6 @@ def remote_loras(stack: object) -> list[RemoteLora]:
     entries = [entry for entry in as_entries(stack) if entry.strength_model != 0]
     if len(entries) > MAX_LORAS:
         raise InvalidInput(
-            "lora_stack",
             f"lora_stack holds {len(entries)} enabled LoRAs; {MAX_LORAS} is the most that RunComfy "
             "takes. Disable the rest.",
         )
@@ -34,7 +32,6 @@ def _remote(entry: LoraEntry) -> RemoteLora:
     scale = entry.strength_model
     if not 0 <= scale <= MAX_SCALE:
         raise InvalidInput(
-            "lora_stack",
             f"{entry.slot}: its strength is {scale:g}; RunComfy takes 0 to {MAX_SCALE:g}. Change "
             "it, or run this LoRA locally.",
         )
@@ -49,7 +46,6 @@ def _address(source: Source, slot: str) -> str:
     known = _origin(source.name)
     if known is None:
         raise InvalidInput(
-            "lora_stack",
             f"{slot} is a file on this machine, which RunComfy cannot read, and nothing is ever "
             "uploaded. Use the kind 'hugging face' or 'url' for it, or sample on your own GPU.\n"
             f"{source.name}",
@@ -63,7 +59,6 @@ def hub_address(source: HubSource, slot: str) -> str:
         if source.revision is None:
             return source.repo
         raise InvalidInput(
-            "lora_stack",
             f"{slot} names a revision but no file, which RunComfy has no way to say. Write "
             f"{source.repo}@{source.revision}:file.safetensors.",
         )
