@@ -23,12 +23,11 @@ from ..remote.pictures.media import Picture
 from ..remote.plan import AUTO, IMAGES, MAX_BATCH, MODES, Settings
 from ..remote.run import MAX_MINUTES, OPEN, Run
 from .category import CATEGORY
+from .lora_slots import LoraStackType
 from .notice import SAID_AGAIN, show_text
 from .remote_loras import remote_loras
 
 logger = logging.getLogger(__name__)
-
-LoraStackType = io.Custom("LORA_STACK")
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 SIZES = ", ".join(f"{name} {width}x{height}" for name, (width, height) in PRESETS.items())
@@ -61,7 +60,7 @@ def as_batches(pictures: Iterable[Picture]) -> tuple[list[torch.Tensor], list[to
 class Flux2EditRunComfy(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        limits, images, loras = EDIT.properties, NUMBERS[MAX_IMAGES], NUMBERS[MAX_LORAS]
+        limits, pictures, loras = EDIT.properties, NUMBERS[MAX_IMAGES], NUMBERS[MAX_LORAS]
         guidance, steps = limits["guidance_scale"], limits["num_inference_steps"]
         formats = limits["output_format"]
         return io.Schema(
@@ -70,26 +69,17 @@ class Flux2EditRunComfy(io.ComfyNode):
             category=CATEGORY,
             description=(
                 f"FLUX.2 with up to {loras} LoRAs on RunComfy's machines, billed by RunComfy: text "
-                f"to image, or editing up to {images} pictures. Each request is submitted once, "
+                f"to image, or editing up to {pictures} pictures. Each request is submitted once, "
                 "recorded before it is paid, and can be fetched again by its id without paying. "
                 "The token is set in ComfyUI's settings (RunComfy) or as RUNCOMFY_API_TOKEN."
             ),
             search_aliases=[
-                "runcomfy",
-                "api",
-                "hosted",
-                "remote",
-                "cloud",
-                "flux 2 lora edit",
-                "flux.2",
-                "image edit",
-                "text to image",
+                "runcomfy", "api", "hosted", "remote", "cloud", "flux 2 lora edit", "flux.2",
+                "image edit", "text to image",
             ],
             inputs=[
                 io.String.Input(
-                    "prompt",
-                    multiline=True,
-                    default="",
+                    "prompt", multiline=True, default="",
                     tooltip=(
                         "What the picture should show, or what to change. Pictures are 'image 1' "
                         f"to 'image {MAX_IMAGES}' in their order: sockets first, then image_urls."
@@ -97,29 +87,23 @@ class Flux2EditRunComfy(io.ComfyNode):
                 ),
                 *(
                     io.Image.Input(
-                        name,
-                        optional=True,
+                        name, optional=True,
                         tooltip=(
                             "A picture to edit, sent inside the request; a batch counts as several "
-                            f"pictures. At most {images} with image_urls."
+                            f"pictures. At most {pictures} with image_urls."
                         ),
                     )
                     for name in IMAGES
                 ),
                 io.String.Input(
-                    "image_urls",
-                    multiline=True,
-                    default="",
-                    optional=True,
-                    placeholder="https://",
+                    "image_urls", multiline=True, default="", optional=True, placeholder="https://",
                     tooltip=(
                         "Public https addresses of pictures to edit, one a line; RunComfy's "
                         "machines fetch them. They come after the connected pictures."
                     ),
                 ),
                 LoraStackType.Input(
-                    "lora_stack",
-                    optional=True,
+                    "lora_stack", optional=True,
                     tooltip=(
                         f"Up to {loras} LoRAs from Hugging Face or a link, scale 0 to "
                         f"{MAX_SCALE:g}. A file that lies on this machine alone cannot be used "
@@ -127,15 +111,11 @@ class Flux2EditRunComfy(io.ComfyNode):
                     ),
                 ),
                 io.Combo.Input(
-                    "mode",
-                    options=list(MODES),
-                    default=AUTO,
+                    "mode", options=list(MODES), default=AUTO,
                     tooltip="auto edits as soon as there is a picture, else makes one from text.",
                 ),
                 io.Combo.Input(
-                    "image_size",
-                    options=[AUTO, *PRESETS],
-                    default=AUTO,
+                    "image_size", options=[AUTO, *PRESETS], default=AUTO,
                     tooltip=(
                         "auto takes the preset nearest in shape to the first picture, or "
                         f"{TEXT_TO_IMAGE.properties['image_size']['default']} for text to image. "
@@ -143,25 +123,17 @@ class Flux2EditRunComfy(io.ComfyNode):
                     ),
                 ),
                 io.Float.Input(
-                    "guidance_scale",
-                    default=guidance["default"],
-                    min=guidance["minimum"],
-                    max=guidance["maximum"],
-                    step=0.1,
+                    "guidance_scale", default=guidance["default"],
+                    min=guidance["minimum"], max=guidance["maximum"], step=0.1,
                     tooltip="How closely the picture follows the prompt.",
                 ),
                 io.Int.Input(
-                    "num_inference_steps",
-                    default=steps["default"],
-                    min=steps["minimum"],
-                    max=steps["maximum"],
+                    "num_inference_steps", default=steps["default"],
+                    min=steps["minimum"], max=steps["maximum"],
                     tooltip="Sampling steps at RunComfy.",
                 ),
                 io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=-1,
-                    max=MAX_SEED,
+                    "seed", default=0, min=-1, max=MAX_SEED,
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip=(
                         "The same seed and inputs give the same picture. -1 draws one here and "
@@ -169,24 +141,16 @@ class Flux2EditRunComfy(io.ComfyNode):
                     ),
                 ),
                 io.Combo.Input(
-                    "output_format",
+                    "output_format", default=formats["default"],
                     options=sorted(formats["enum"], key=lambda kind: kind != formats["default"]),
-                    default=formats["default"],
                     tooltip="How RunComfy stores the picture; png loses nothing.",
                 ),
                 io.Int.Input(
-                    "batch_count",
-                    default=1,
-                    min=1,
-                    max=MAX_BATCH,
+                    "batch_count", default=1, min=1, max=MAX_BATCH,
                     tooltip="Pictures to make: one paid request each, with seed, seed + 1, ...",
                 ),
                 io.Int.Input(
-                    "timeout_minutes",
-                    default=30,
-                    min=1,
-                    max=MAX_MINUTES,
-                    optional=True,
+                    "timeout_minutes", default=30, min=1, max=MAX_MINUTES, optional=True,
                     advanced=True,
                     tooltip=(
                         "How long to wait. Afterwards the job goes on there, and its result can "
@@ -194,10 +158,7 @@ class Flux2EditRunComfy(io.ComfyNode):
                     ),
                 ),
                 io.String.Input(
-                    "resume_request_id",
-                    default="",
-                    optional=True,
-                    advanced=True,
+                    "resume_request_id", default="", optional=True, advanced=True,
                     tooltip=(
                         "Request ids whose results to fetch instead of running the prompt, or "
                         f"'{OPEN}' for every open request of this account. Submits nothing and "
@@ -209,31 +170,25 @@ class Flux2EditRunComfy(io.ComfyNode):
                 # Lists, because pictures of different sizes cannot share a batch. Equal sizes do:
                 # the usual run is a list of one batch, which downstream is just a batch.
                 io.Image.Output(
-                    "image",
-                    display_name="image",
-                    is_output_list=True,
+                    "image", display_name="image", is_output_list=True,
                     tooltip="The pictures: one batch, or a batch for each change of size.",
                 ),
                 io.Mask.Output(
-                    "mask",
-                    display_name="mask",
-                    is_output_list=True,
+                    "mask", display_name="mask", is_output_list=True,
                     tooltip="1 where a picture is transparent; as many as pictures.",
                 ),
                 io.String.Output(
-                    "request_id",
-                    display_name="request_id",
+                    "request_id", display_name="request_id",
                     tooltip="RunComfy's id of each delivered request, one a line.",
                 ),
                 io.String.Output(
-                    "info",
-                    display_name="info",
+                    "info", display_name="info",
                     tooltip="JSON: request ids, seeds, cost, timings, model, open requests.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
             **SAID_AGAIN,
-        )
+        )  # fmt: skip
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> str:

@@ -22,7 +22,7 @@ from ..network.address import AddressPolicy
 from .api.client import ModelApi, new_session
 from .errors import CredentialError
 from .files import write_atomically
-from .journal import Journal
+from .journal import Journal, private_folder
 
 DEFAULT_API = "https://model-api.runcomfy.net"
 BASE_VARIABLE = "RUNCOMFY_API_BASE"
@@ -119,6 +119,7 @@ def find_credential(folder: Path, environ: Mapping[str, str]) -> Credential | No
 def save_token(folder: Path, token: str) -> None:
     """Keep a token in an owner-only file; raises CredentialError if it cannot be one."""
     text = json.dumps({"token": _checked(token.strip(), "the text")})
+    private_folder(folder)
     write_atomically(settings_file(folder), text.encode(), private=True)
 
 
@@ -172,6 +173,7 @@ def account_fingerprint(salt: bytes, origin: str, token: str) -> str:
 def read_salt(path: Path) -> bytes:
     """This user's salt, made on first use. Two processes that meet here agree on the first one."""
     if (text := _read(path)) is None:
+        private_folder(path.parent)
         write_atomically(path, secrets.token_hex(32).encode(), private=True, replace=False)
         text = _read(path)
     if text is None:

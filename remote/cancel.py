@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from .api.answers import Phase, phase_of
+from .context import start
 from .errors import RemoteError
 from .journal import LEFT
 
@@ -55,8 +56,9 @@ async def leave(job: Job) -> str:
     if job.running:
         await job.settle(LEFT)
         return f"{_RUNNING}\n{job.request_id}"
-    told = await job.context.settle(lambda: cancel(job))
-    return told or f"{_UNCONFIRMED}\n{job.request_id}"
+    cancelling = start(lambda: cancel(job))
+    await asyncio.wait({cancelling}, timeout=job.context.pace.settle_s)
+    return cancelling.result() if cancelling.done() else f"{_UNCONFIRMED}\n{job.request_id}"
 
 
 def cancel(job: Job) -> str:

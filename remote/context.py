@@ -145,12 +145,6 @@ class JobContext:
                 raise
             raise Transient("no whole answer in time") from None
 
-    async def settle(self, work: Callable[[], T]) -> T | None:
-        """Short cleanup off the loop, awaited for a bounded moment; None if it takes longer."""
-        future = start(work)
-        await asyncio.wait({future}, timeout=self.pace.settle_s)
-        return future.result() if future.done() else None
-
     async def pause(self, wait: float, end: float) -> None:
         """Sleep about ``wait`` seconds (spread, so that jobs do not ask in step), not beyond
         ``end`` on the clock, raising ``Interrupted`` within a TICK of a stop."""

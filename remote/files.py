@@ -11,10 +11,9 @@ def write_atomically(
 ) -> None:
     """Write a file whole or not at all, durable when this returns.
 
-    ``private``: it and its folder are readable by their owner alone, from the first byte on.
-    With ``replace`` false an existing file stays as it is.
+    ``private``: only its owner may read it, from its first byte on. With ``replace`` false an
+    existing file stays as it is.
     """
-    private_folder(path.parent)
     # mkstemp makes the file 0600; a chmod afterwards would leave a moment in between.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -36,13 +35,6 @@ def write_atomically(
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
-
-
-def private_folder(folder: Path) -> None:
-    """Make a folder that only its owner may enter (on Windows the user profile's own rights)."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if os.name == "posix":
-        folder.chmod(0o700)
 
 
 def sync_folder(folder: Path) -> None:

@@ -79,20 +79,23 @@ class Job:
 
     async def settle(self, state: str) -> None:
         """``write`` off the loop, awaited for a bounded moment only."""
-        await self.context.settle(lambda: self.write(state))
+        writing = start(lambda: self.write(state))
+        await asyncio.wait({writing}, timeout=self.context.pace.settle_s)
 
     # Intend and submit.
 
     async def submit(self) -> None:
         """Submit the one paid request; its id is in ``entry`` afterwards.
 
-        Raises Refused, OutcomeUnknown, JournalError or Stopped. The thread that sends also writes
-        the journal, so an answer is recorded even when nobody waits for it any more; a job that
-        is accepted after Stop is cancelled there, once.
+        Raises Refused, OutcomeUnknown, JournalError, TimedOut or Stopped. The thread that sends
+        also writes the journal, so an answer is recorded even when nobody waits for it any more;
+        a job that is accepted after Stop is cancelled there, once.
         """
         context = self.context
         if context.interrupted():
             raise Stopped(UNSENT)
+        if context.left_s <= 0:
+            raise TimedOut("timeout_minutes was over before this request was submitted.")
         sending = start(self._send)
         try:
             limit = min(context.pace.submit_s, context.left_s)

@@ -21,7 +21,7 @@ from typing import Any
 import filelock
 
 from .errors import JournalError
-from .files import private_folder, sync_folder, write_atomically
+from .files import sync_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,8 @@ class Journal:
                 fresh = not self.path.exists()
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, OWNER_FILE)
                 try:
-                    line, size = _line(entry), os.fstat(handle).st_size
+                    size = os.fstat(handle).st_size
+                    line = json.dumps(vars(entry), separators=(",", ":")).encode() + b"\n"
                     # A crash may have cut the last line: its rest must not swallow this one.
                     if size:
                         os.lseek(handle, -1, os.SEEK_END)
@@ -180,8 +181,16 @@ class Journal:
     def _compact(self) -> None:
         """Rewrite the file with one line a request, the oldest gone; called under the lock."""
         kept = _bounded(self.entries(), self.now())
-        write_atomically(self.path, b"".join(map(_line, kept)), private=True)
+        lines = (json.dumps(vars(entry), separators=(",", ":")) + "\n" for entry in kept)
+        write_atomically(self.path, "".join(lines).encode(), private=True)
         logger.info("RunComfy journal: compacted to %d requests", len(kept))
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that only its owner may enter (on Windows the user profile's own rights)."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if os.name == "posix":
+        folder.chmod(0o700)
 
 
 def _bounded(entries: list[Entry], now: float) -> list[Entry]:
@@ -199,10 +208,6 @@ def _parse(line: bytes) -> Entry | None:
     numbers = (entry.started, entry.changed)
     well_formed = all(isinstance(t, str) for t in texts) and entry.state in STATES
     return entry if well_formed and all(isinstance(n, int | float) for n in numbers) else None
-
-
-def _line(entry: Entry) -> bytes:
-    return json.dumps(entry.__dict__, separators=(",", ":")).encode() + b"\n"
 
 
 def _unusable(path: Path, error: Exception) -> str:

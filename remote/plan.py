@@ -18,6 +18,7 @@ from ..network.address import AddressPolicy
 from .api.models import (
     EDIT,
     MAX_IMAGES,
+    MAX_SCALE,
     MAX_SEED,
     MODELS,
     TEXT_TO_IMAGE,
@@ -94,7 +95,7 @@ def make_plan(settings: Settings, policy: AddressPolicy, interrupted: Callable[[
         notices += unread
     first = draw_seed() if settings.seed == -1 else settings.seed
     payload = build(model, settings, addresses, first)  # checks the seed before it is wrapped
-    seeds = batch_seeds(first, settings.batch_count)
+    seeds = ((first + index) % (MAX_SEED + 1) for index in range(settings.batch_count))
     return Plan(model, [{**payload, "seed": seed} for seed in seeds], notices)
 
 
@@ -138,7 +139,8 @@ def _sentence(problem: Problem, loras: Sequence[RemoteLora]) -> str:
         text = f"{loras[int(index)].slot or 'A LoRA'}: its {key.lstrip('.') or 'entry'}"
         text += f" {problem.message}."
         if key == ".scale":
-            text += " RunComfy takes 0.0 to 4.0; set another scale, or run this LoRA locally."
+            most = float(MAX_SCALE)
+            text += f" RunComfy takes 0.0 to {most}; set another scale, or run this LoRA locally."
         return text
     if name == "image_urls" and bracket:
         return f"Picture {int(index) + 1} {problem.message}."
@@ -168,11 +170,6 @@ def may_take_addresses_only(payload: dict[str, Any]) -> str:
 def draw_seed() -> int:
     """A seed for an input left to chance: drawn here, sent and reported, so it can be repeated."""
     return secrets.randbelow(MAX_SEED + 1)
-
-
-def batch_seeds(first: int, count: int) -> list[int]:
-    """``count`` seeds from ``first`` on, wrapping within 0 .. 2^31-1."""
-    return [(first + index) % (MAX_SEED + 1) for index in range(count)]
 
 
 def image_addresses(text: str) -> list[str]:

@@ -27,7 +27,6 @@ from .errors import (
     Refused,
     RemoteError,
     Stopped,
-    TimedOut,
 )
 from .job import Job
 from .journal import LEFT, Entry, Journal
@@ -44,6 +43,7 @@ MAX_RESUMED = 16
 MAX_MINUTES = 240
 PARALLEL = 4
 """Requests under way at a time; RunComfy publishes no limit, and its queue gains by no more."""
+NOT_TAKEN = (Refused, OutcomeUnknown, JournalError)
 
 
 class Run:
@@ -170,7 +170,6 @@ class Run:
 async def run_all(jobs: Sequence[Job], parallel: int = PARALLEL) -> None:
     """Bring every job to its pictures or its ``error``; raises Stopped when the user stopped."""
     gate, sending = asyncio.Semaphore(parallel), asyncio.Lock()
-    refused: list[RemoteError] = []
 
     async def one(job: Job) -> None:
         async with gate:
@@ -178,11 +177,17 @@ async def run_all(jobs: Sequence[Job], parallel: int = PARALLEL) -> None:
             try:
                 if job.entry is None:
                     async with sending:
-                        await _submit(job, refused)
+                        untaken = [j.error for j in jobs if isinstance(j.error, NOT_TAKEN)]
+                        if untaken:
+                            raise Refused(
+                                "Not submitted, because the request before it was not taken: "
+                                f"{untaken[0]}"
+                            )
+                        await job.submit()
                 job.context.report()
                 await job.fetch(await job.follow())
                 job.phase = Phase.SUCCEEDED
-            except RemoteError as error:
+            except RemoteError as error:  # known before the next one is let in to send
                 job.error, job.phase = error, Phase.FAILED
             finally:
                 job.seconds = round(job.context.clock() - began, 3)
@@ -195,18 +200,6 @@ async def run_all(jobs: Sequence[Job], parallel: int = PARALLEL) -> None:
     stopped = [str(job.error) for job in jobs if isinstance(job.error, Stopped)]
     if stopped:
         raise Stopped("\n".join(dict.fromkeys(stopped)))
-
-
-async def _submit(job: Job, refused: list[RemoteError]) -> None:
-    if refused:
-        raise Refused(f"Not submitted, because the request before it was not taken: {refused[0]}")
-    if job.context.left_s <= 0:
-        raise TimedOut("timeout_minutes was over before this request was submitted.")
-    try:
-        await job.submit()
-    except (Refused, OutcomeUnknown, JournalError) as error:
-        refused.append(error)
-        raise
 
 
 def resumed(journal: Journal, text: str) -> list[Entry]:

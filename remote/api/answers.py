@@ -158,14 +158,17 @@ def clean(text: object, *secrets: str) -> str:
     ``secrets`` (the token, the prompt) are replaced wherever they stand, as they are or escaped.
     """
 
-    def one_line(text: str) -> str:
-        return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-    line = one_line(str(text)[: 64 * MAX_FOREIGN_TEXT])
-    for secret in secrets:
-        plain, escaped = json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(secret)[1:-1]
-        for form in filter(None, map(one_line, (secret, plain, escaped))):
-            line = line.replace(form, "***")
+    forms = [
+        form
+        for secret in secrets
+        for form in (secret, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(secret)[1:-1])
+    ]
+    line, *hidden = (
+        " ".join("".join(c if c.isprintable() else " " for c in long).split())
+        for long in (str(text)[: 64 * MAX_FOREIGN_TEXT], *forms)
+    )
+    for form in filter(None, hidden):
+        line = line.replace(form, "***")
     line = _BEARER.sub(r"\1***", line)
     line = _DATA_URI.sub("data:***", line)
     line = _USER.sub(r"\1***@", line)

@@ -11,15 +11,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from flux2_lora_edit.flux2.image_size import PRESETS
+from flux2_lora_edit.network.address import PUBLIC_ONLY
 from flux2_lora_edit.remote.api.models import EDIT, MAX_SEED, TEXT_TO_IMAGE, HostedModel, problems
 from flux2_lora_edit.remote.errors import InvalidInput
 from flux2_lora_edit.remote.plan import (
     RemoteLora,
     Settings,
-    batch_seeds,
     build,
     draw_seed,
     image_addresses,
+    make_plan,
     may_take_addresses_only,
     nearest_size,
 )
@@ -194,7 +195,9 @@ def test_no_lora_is_an_empty_list_never_an_absent_key() -> None:
 
 
 def test_seeds() -> None:
-    assert batch_seeds(MAX_SEED - 1, 4) == [MAX_SEED - 1, MAX_SEED, 0, 1]
+    chosen = replace(GOOD, seed=MAX_SEED - 1, batch_count=4, image_urls=URL)
+    payloads = make_plan(chosen, PUBLIC_ONLY, lambda: False).payloads
+    assert [payload["seed"] for payload in payloads] == [MAX_SEED - 1, MAX_SEED, 0, 1]
     drawn = {draw_seed() for _ in range(64)}
     assert len(drawn) > 60 and all(0 <= seed <= MAX_SEED for seed in drawn)
 
