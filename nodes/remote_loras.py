@@ -6,8 +6,7 @@ from urllib.parse import quote
 
 from ..lora_loader.sources.library import origin_of
 from ..lora_loader.sources.source import HubSource, Source, SourceError, UrlSource, parse_hub
-from ..lora_loader.stack import LoraEntry, as_entries
-from ..remote.api.models import MAX_LORAS, MAX_SCALE
+from ..lora_loader.stack import as_entries
 from ..remote.errors import InvalidInput
 from ..remote.plan import RemoteLora
 from .lora_slots import installed_path
@@ -16,26 +15,14 @@ from .lora_slots import installed_path
 def remote_loras(stack: object) -> list[RemoteLora]:
     """The enabled LoRAs of any pack's stack as the API takes them.
 
-    Raises InvalidInput naming the slot: for more than three, a scale outside 0 to 4, or a file
-    that lies on this machine alone (nothing is ever uploaded).
+    Raises InvalidInput naming the slot of a file that lies on this machine alone: nothing is ever
+    uploaded.
     """
-    entries = [entry for entry in as_entries(stack) if entry.strength_model != 0]
-    if len(entries) > MAX_LORAS:
-        raise InvalidInput(
-            f"lora_stack holds {len(entries)} enabled LoRAs; {MAX_LORAS} is the most that RunComfy "
-            "takes. Disable the rest.",
-        )
-    return [_remote(entry) for entry in entries]
-
-
-def _remote(entry: LoraEntry) -> RemoteLora:
-    scale = entry.strength_model
-    if not 0 <= scale <= MAX_SCALE:
-        raise InvalidInput(
-            f"{entry.slot}: its strength is {scale:g}; RunComfy takes 0 to {MAX_SCALE:g}. Change "
-            "it, or run this LoRA locally.",
-        )
-    return RemoteLora(_address(entry.source, entry.slot), scale, entry.slot)
+    return [
+        RemoteLora(_address(entry.source, entry.slot), entry.strength_model, entry.slot)
+        for entry in as_entries(stack)
+        if entry.strength_model != 0
+    ]
 
 
 def _address(source: Source, slot: str) -> str:

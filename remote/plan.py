@@ -18,12 +18,12 @@ from ..network.address import AddressPolicy
 from .api.models import (
     EDIT,
     MAX_IMAGES,
+    MAX_LORAS,
     MAX_SCALE,
     MAX_SEED,
     MODELS,
     TEXT_TO_IMAGE,
     HostedModel,
-    Problem,
     problems,
 )
 from .context import Interrupted
@@ -38,11 +38,11 @@ MAX_BATCH = 8
 
 
 class RemoteLora(NamedTuple):
-    """A LoRA as the API names it (an https URL or ``owner/repo``) and its scale, 0.0 to 4.0."""
+    """A LoRA as the API names it (an https URL or ``owner/repo``), its scale, and its slot here."""
 
     path: str
     scale: float
-    slot: str = ""
+    slot: str
 
 
 @dataclass(frozen=True)
@@ -122,35 +122,28 @@ def build(
             f"mode is '{model.mode}', but there is no picture to edit. Connect image_1, write an "
             f"address in image_urls, or choose '{TEXT_TO_IMAGE.mode}'."
         )
+    _check_loras(settings.loras)
     if problem := next(problems(payload, model.document), None):
-        raise InvalidInput(_sentence(problem, settings.loras))
+        raise InvalidInput(f"{problem.path} {problem.message}.")
     if not 0 <= seed <= MAX_SEED:
         raise InvalidInput(f"seed is {seed}; it must be 0 to {MAX_SEED}.")
-    for lora in settings.loras:
-        if not lora.path.strip():
-            raise InvalidInput(f"{lora.slot or 'A LoRA'} has no address.")
     return payload
 
 
-def _sentence(problem: Problem, loras: Sequence[RemoteLora]) -> str:
-    name, bracket, rest = problem.path.partition("[")
-    index, _, key = rest.partition("]")
-    if name == "loras" and bracket:
-        text = f"{loras[int(index)].slot or 'A LoRA'}: its {key.lstrip('.') or 'entry'}"
-        text += f" {problem.message}."
-        if key == ".scale":
-            most = float(MAX_SCALE)
-            text += f" RunComfy takes 0.0 to {most}; set another scale, or run this LoRA locally."
-        return text
-    if name == "image_urls" and bracket:
-        return f"Picture {int(index) + 1} {problem.message}."
-    if name not in ("loras", "image_urls"):
-        return f"{name} {problem.message}."
-    ours = {"image_urls": f"image_1..{MAX_IMAGES} and image_urls", "loras": "lora_stack"}[name]
-    return (
-        f"{ours} {problem.message}. Remove or disable the rest: RunComfy would refuse or ignore "
-        "them."
-    )
+def _check_loras(loras: Sequence[RemoteLora]) -> None:
+    if len(loras) > MAX_LORAS:
+        raise InvalidInput(
+            f"lora_stack holds {len(loras)} enabled LoRAs; {MAX_LORAS} is the most that RunComfy "
+            "takes. Disable the rest."
+        )
+    for lora in loras:
+        if not 0 <= lora.scale <= MAX_SCALE:
+            raise InvalidInput(
+                f"{lora.slot}: its strength is {lora.scale:g}; RunComfy takes 0 to "
+                f"{MAX_SCALE:g}. Change it, or run this LoRA locally."
+            )
+        if not lora.path.strip():
+            raise InvalidInput(f"{lora.slot} has no address.")
 
 
 def may_take_addresses_only(payload: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,14 +19,7 @@ from .api.client import is_request_id
 from .api.models import Price, read_price
 from .cancel import UNSENT
 from .context import Interrupted, JobContext, finish, start
-from .errors import (
-    InvalidInput,
-    JournalError,
-    OutcomeUnknown,
-    Refused,
-    RemoteError,
-    Stopped,
-)
+from .errors import InvalidInput, JournalError, OutcomeUnknown, Refused, RemoteError, Stopped
 from .job import Job
 from .journal import LEFT, Entry, Journal
 from .pictures.media import Picture
@@ -86,13 +78,14 @@ class Run:
             self.price = read_price(account.api(), plan.model.model_id)
 
         start(ask_price)
-        return await self._run(account, plan.model.model_id, payloads=plan.payloads)
+        requests = [{"payload": payload} for payload in plan.payloads]
+        return await self._run(account, plan.model.model_id, requests)
 
     async def resume(self, text: str) -> list[Picture]:
         """Fetch the results of known ids, or of all open ones; submits and prices nothing."""
         account = await self._open()
         entries = await self._work(partial(resumed, account.journal, text))
-        return await self._run(account, entries[0].model, entries=entries)
+        return await self._run(account, entries[0].model, [{"entry": each} for each in entries])
 
     async def deliver(self) -> tuple[str, str]:
         """Close the journal's entries of all pictures, which are handed on; (ids, info)."""
@@ -126,21 +119,24 @@ class Run:
         return account
 
     async def _run(
-        self,
-        account: Account,
-        model_id: str,
-        payloads: Sequence[dict[str, Any]] = (),
-        entries: Sequence[Entry] = (),
+        self, account: Account, model_id: str, requests: Sequence[dict[str, Any]]
     ) -> list[Picture]:
-        context = JobContext(
-            account.api(), account.journal, account.policy, self.interrupted, self.deadline,
-            report=self._progress,
-        )  # fmt: skip
         self.model = model_id
-        self.jobs = [Job(context, model_id, payload) for payload in payloads]
-        self.jobs += [Job(context, model_id, entry=entry) for entry in entries]
-        for job in self.jobs:  # its first byte goes on a fresh connection
-            job.context = replace(context, api=account.api())
+        self.jobs = [
+            Job(
+                JobContext(
+                    account.api(),
+                    account.journal,
+                    account.policy,
+                    self.interrupted,
+                    self.deadline,
+                    self._progress,
+                ),
+                model_id,
+                **request,
+            )
+            for request in requests
+        ]
         try:
             await run_all(self.jobs)
         except BaseException:

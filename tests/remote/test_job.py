@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from remote_support import (
+    EDIT_MODEL,
     MODEL,
     QUICK,
     context_at,
@@ -21,7 +22,7 @@ from standin_server import Standin, Timing
 
 from flux2_lora_edit.remote.api.answers import Phase
 from flux2_lora_edit.remote.context import Interrupted, JobContext, Pace, finish, start
-from flux2_lora_edit.remote.errors import JournalError, Stopped, TimedOut, Transient
+from flux2_lora_edit.remote.errors import JobFailed, JournalError, Stopped, TimedOut, Transient
 from flux2_lora_edit.remote.job import Job
 
 
@@ -348,6 +349,23 @@ def test_a_dropped_worker_says_nothing(caplog: pytest.LogCaptureFixture) -> None
         asyncio.run(main(0.0))
         time.sleep(0.15)
     assert caplog.messages == [] or all("late" not in m for m in caplog.messages)
+
+
+def test_the_hint_on_pictures_in_a_failed_request_stands_before_the_id(
+    standin: Standin, tmp_path: Path
+) -> None:
+    token = new_token()
+    account = standin.state.account(token, "result_failed", Timing(0, 0))
+    body = payload(images=["data:image/png;base64,AAAA"])
+    job = Job(context_at(standin, tmp_path, token), EDIT_MODEL, body)
+
+    async def main() -> None:
+        await job.submit()
+        await job.follow()
+
+    with pytest.raises(JobFailed, match="https addresses only") as caught:
+        asyncio.run(main())
+    assert str(caught.value).splitlines()[-1] == account.jobs[0].id, "the id stands alone"
 
 
 def test_submit_writes_the_intent_before_it_sends(standin: Standin, tmp_path: Path) -> None:

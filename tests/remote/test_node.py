@@ -130,7 +130,7 @@ def test_a_bad_record_is_no_source(room, loras_folder: Path, record: str) -> Non
 @pytest.mark.parametrize("scale", [-0.5, 4.05])
 def test_strengths_that_the_api_does_not_take(room, scale: float) -> None:
     with pytest.raises(InvalidInput, match="LoRA slot 1: its strength is"):
-        room.remote_loras.remote_loras([entry(HubSource("a/b"), scale)])
+        plan(loras=room.remote_loras.remote_loras([entry(HubSource("a/b"), scale)]))
 
 
 def test_absent_ones_do_not_count_and_four_are_too_many(room) -> None:
@@ -139,7 +139,7 @@ def test_absent_ones_do_not_count_and_four_are_too_many(room) -> None:
     assert len(room.remote_loras.remote_loras([hub, off, hub, hub])) == 3
     assert room.remote_loras.remote_loras(None) == []
     with pytest.raises(InvalidInput, match="4 enabled LoRAs"):
-        room.remote_loras.remote_loras([hub] * 4)
+        plan(loras=room.remote_loras.remote_loras([hub] * 4))
     with pytest.raises(InvalidInput, match="revision but no file"):
         room.remote_loras.remote_loras([entry(HubSource("a/b", "v1"))])
 
