@@ -215,15 +215,19 @@ class Flux2EditRunComfy(io.ComfyNode):
             lambda text: show_text(text, cls.hidden.unique_id),
             timeout_minutes,
         )
-        images = [inputs.pop(name, None) for name in IMAGES]
+        sockets = {name: inputs.pop(name, None) for name in IMAGES}
         try:
             if resume_request_id.strip():
                 pictures = await run.resume(resume_request_id)
             else:
-                arrays = [None if i is None else i.detach().cpu().float().numpy() for i in images]
+                images = {
+                    name: image.detach().cpu().float().numpy()
+                    for name, image in sockets.items()
+                    if image is not None
+                }
                 stacked = lora_stack is not None
                 loras = await start(partial(remote_loras, lora_stack)) if stacked else []
-                pictures = await run.generate(Settings(images=arrays, loras=loras, **inputs))
+                pictures = await run.generate(Settings(images=images, loras=loras, **inputs))
         except Stopped as stopped:
             run.show(str(stopped))
             logger.info("RunComfy: %s", stopped)

@@ -6,8 +6,8 @@ always sent. Everything that the API would refuse is refused here, naming the no
 
 import math
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -49,7 +49,7 @@ class RemoteLora(NamedTuple):
 class Settings:
     """What the user set on the node; the names are its inputs' and mostly the API's too.
 
-    ``images``: float [pictures, height, width, channels] in 0..1, or None, of each socket.
+    ``images``: float [pictures, height, width, channels] in 0..1 of each connected socket.
     """
 
     prompt: str
@@ -60,7 +60,7 @@ class Settings:
     seed: int = 0
     mode: str = AUTO
     batch_count: int = 1
-    images: Sequence[np.ndarray | None] = ()
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)
     image_urls: str = ""
     loras: Sequence[RemoteLora] = ()
 
@@ -86,8 +86,7 @@ def make_plan(settings: Settings, policy: AddressPolicy, interrupted: Callable[[
     if encoded:
         check_request(addresses)
     notices = [picture.notice for picture in encoded if picture.notice]
-    used = [name for name, image in zip(IMAGES, settings.images, strict=False) if image is not None]
-    if notice := gap_notice(used):
+    if notice := gap_notice(list(settings.images)):
         notices.append(notice)
     if settings.image_size == AUTO:
         size, unread = _auto_size(model, pictures, urls, policy, interrupted)
@@ -188,19 +187,17 @@ def image_addresses(text: str) -> list[str]:
     return addresses
 
 
-def _pictures(images: Sequence[np.ndarray | None], addresses: int) -> list[tuple[str, np.ndarray]]:
+def _pictures(images: Mapping[str, np.ndarray], addresses: int) -> list[tuple[str, np.ndarray]]:
     """(name, [height, width, channels]) of every connected picture, batches spread, in order."""
     found = []
-    for name, image in zip(IMAGES, images, strict=False):
-        if image is None:
-            continue
+    for name, image in images.items():
         if image.ndim != 4:
             raise InvalidInput(f"{name} is no IMAGE.")
         for index, pixels in enumerate(image[: MAX_IMAGES + 1]):
             part = f" (picture {index + 1} of its batch)" if len(image) > 1 else ""
             found.append((f"{name}{part}", pixels))
     if len(found) + addresses > MAX_IMAGES:
-        count = sum(len(image) for image in images if image is not None)
+        count = sum(len(image) for image in images.values())
         raise InvalidInput(
             f"{count} connected pictures and {addresses} addresses in image_urls make "
             f"{count + addresses} pictures; {MAX_IMAGES} is the most that RunComfy takes. A batch "

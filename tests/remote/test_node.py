@@ -163,20 +163,20 @@ def seeds_of(made: Plan) -> list[int]:
 def test_auto_is_text_to_image_until_there_is_a_picture() -> None:
     assert plan().model.model_id == "blackforestlabs/flux-2/lora"
     assert size_of(plan()) == "landscape_4_3"
-    edit = plan(images=(None, np.zeros((1, 90, 160, 3)), None))
+    edit = plan(images={"image_2": np.zeros((1, 90, 160, 3))})
     assert edit.model.model_id.endswith("/edit") and size_of(edit) == "landscape_16_9"
     assert edit.notices == ["Pictures are numbered without gaps: in the prompt image_2 is image 1."]
-    square = plan(images=(np.zeros((1, 9, 9, 3)), None, None), image_size="portrait_4_3")
+    square = plan(images={"image_1": np.zeros((1, 9, 9, 3))}, image_size="portrait_4_3")
     assert size_of(square) == "portrait_4_3" and square.notices == []
 
 
 def test_batches_spread_and_sizes_mix() -> None:
-    many = plan(images=(RANDOM((2, 8, 16, 3)), RANDOM((1, 4, 4, 4)), None))
+    many = plan(images={"image_1": RANDOM((2, 8, 16, 3)), "image_2": RANDOM((1, 4, 4, 4))})
     assert len(many.payloads[0]["image_urls"]) == 3
     with pytest.raises(InvalidInput, match="4 connected pictures and 1 addresses"):
-        plan(images=(RANDOM((4, 8, 8, 3)), None, None), image_urls="https://a.example/b")
+        plan(images={"image_1": RANDOM((4, 8, 8, 3))}, image_urls="https://a.example/b")
     with pytest.raises(InvalidInput, match="takes no picture"):
-        plan(mode="text to image", images=(RANDOM((1, 8, 8, 3)), None, None))
+        plan(mode="text to image", images={"image_1": RANDOM((1, 8, 8, 3))})
     with pytest.raises(InvalidInput, match="no picture to edit"):
         plan(mode="edit")
     with pytest.raises(InvalidInput, match="mode is 'video'"):
