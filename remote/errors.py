@@ -12,6 +12,11 @@ class RemoteError(Exception):
         super().__init__(message)
         self.request_id = request_id
 
+    @classmethod
+    def of(cls, request_id: str, message: str) -> "RemoteError":
+        """The error of a known job; its id stands alone on the last line."""
+        return cls(f"{message}\n{request_id}", request_id)
+
 
 class InvalidInput(RemoteError):
     """Refused here, before anything was sent; the text names the node's own input."""

@@ -161,11 +161,11 @@ class Job:
             raise
         except asyncio.TimeoutError:
             await self.settle(LEFT)
-            raise TimedOut(
+            raise TimedOut.of(
+                self.request_id,
                 "The job took longer than timeout_minutes and goes on at RunComfy, where it will "
                 "finish and bill. Nothing is lost: put this id into resume_request_id to fetch the "
-                f"result without paying again.\n{self.request_id}",
-                self.request_id,
+                "result without paying again.",
             ) from None
 
     async def _poll(self) -> Result:
@@ -216,8 +216,7 @@ class Job:
         billed = f" RunComfy states a cost of ${result.cost:g}." if result.cost else ""
         if result.phase is Phase.CANCELLED:
             await self.settle("cancelled")
-            text = f"The job was cancelled at RunComfy.{billed}\n{self.request_id}"
-            return JobCancelled(text, self.request_id)
+            return JobCancelled.of(self.request_id, f"The job was cancelled at RunComfy.{billed}")
         await self.settle("failed")
         if result.phase is Phase.FAILED:
             said = f'It says: "{result.message}".' if result.message else "It gives no reason."
@@ -226,7 +225,7 @@ class Job:
             held = "a video and no picture" if result.videos else "no picture"
             text = f"The job succeeded at RunComfy, but its result holds {held}."
         hint = may_take_addresses_only(self.payload)
-        return JobFailed(f"{text}{billed}{hint}\n{self.request_id}", self.request_id)
+        return JobFailed.of(self.request_id, text + billed + hint)
 
     async def _rejected(self, error: RequestRejected) -> RequestRejected:
         """A final no to a question about the job, told with what it means for the job."""
@@ -239,7 +238,7 @@ class Job:
         text = f"{error} {advice}\n{self.request_id}"
         return RequestRejected(text, error.status, self.request_id)
 
-    # Fetch; delivered it is when the run has handed its pictures on.
+    # Fetch. The run closes the entry once it has handed the pictures on.
 
     async def fetch(self, result: Result, max_bytes: int = MAX_BYTES) -> list[Picture]:
         """All pictures of a result, in order.
@@ -250,21 +249,23 @@ class Job:
         end = context.clock() + max(context.left_s, context.pace.download_s)
         try:
             found = [await fetch_picture(context, url, end, max_bytes) for url in result.images]
-        except (Interrupted, asyncio.CancelledError, UnreadablePicture) as error:
+        except UnreadablePicture as error:
             await self.settle(LEFT)
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            if isinstance(error, Interrupted):
-                raise Stopped(
-                    "Stopped while downloading. The picture is made and billed: put this id into "
-                    f"resume_request_id to fetch it without paying again.\n{self.request_id}",
-                    self.request_id,
-                ) from None
-            raise MediaError(
+            raise MediaError.of(
+                self.request_id,
                 f"The job succeeded, but its picture was not taken: {error}. The job is billed and "
                 "its result stays at RunComfy: open it there, or put this id into "
-                f"resume_request_id to try again without paying.\n{self.request_id}",
-                self.request_id,
+                "resume_request_id to try again without paying.",
             ) from None
+        except Interrupted:
+            await self.settle(LEFT)
+            raise Stopped.of(
+                self.request_id,
+                "Stopped while downloading. The picture is made and billed: put this id into "
+                "resume_request_id to fetch it without paying again.",
+            ) from None
+        except asyncio.CancelledError:
+            await self.settle(LEFT)
+            raise
         self.result, self.pictures = result, found
         return found
