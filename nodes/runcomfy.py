@@ -215,16 +215,14 @@ class Flux2EditRunComfy(io.ComfyNode):
             lambda text: show_text(text, cls.hidden.unique_id),
             timeout_minutes,
         )
-        sockets = {name: inputs.pop(name, None) for name in IMAGES}
+        images = {}
+        for name in IMAGES:
+            if (image := inputs.pop(name, None)) is not None:
+                images[name] = image.detach().cpu().float().numpy()
         try:
             if resume_request_id.strip():
                 pictures = await run.resume(resume_request_id)
             else:
-                images = {
-                    name: image.detach().cpu().float().numpy()
-                    for name, image in sockets.items()
-                    if image is not None
-                }
                 stacked = lora_stack is not None
                 loras = await start(partial(remote_loras, lora_stack)) if stacked else []
                 pictures = await run.generate(Settings(images=images, loras=loras, **inputs))

@@ -86,7 +86,7 @@ def make_plan(settings: Settings, policy: AddressPolicy, interrupted: Callable[[
     if encoded:
         check_request(addresses)
     notices = [picture.notice for picture in encoded if picture.notice]
-    if notice := gap_notice(list(settings.images)):
+    if settings.images and (notice := gap_notice(list(settings.images))):
         notices.append(notice)
     if settings.image_size == AUTO:
         size, unread = _auto_size(model, pictures, urls, policy, interrupted)
