@@ -12,39 +12,23 @@ from ..lora_loader.sources import (
     origin_of,
     parse_hub,
 )
-from ..lora_loader.stack import LoraEntry, as_entries
+from ..lora_loader.stack import as_entries
 from ..remote.errors import InvalidInput
-from ..remote.payload import MAX_LORAS, RemoteLora
+from ..remote.plan import RemoteLora
 from .lora_stack import installed_path
-
-MAX_SCALE = 4.0
 
 
 def remote_loras(stack: object) -> list[RemoteLora]:
     """The enabled LoRAs of any pack's stack as the API takes them.
 
-    Raises InvalidInput naming the slot: for more than three, a scale outside 0 to 4, or a file
-    that lies on this machine alone (nothing is ever uploaded).
+    Raises InvalidInput naming the slot of a file that lies on this machine alone: nothing is ever
+    uploaded.
     """
-    entries = [entry for entry in as_entries(stack) if entry.strength_model != 0]
-    if len(entries) > MAX_LORAS:
-        raise InvalidInput(
-            "lora_stack",
-            f"lora_stack holds {len(entries)} enabled LoRAs; {MAX_LORAS} is the most that RunComfy "
-            "takes. Disable the rest.",
-        )
-    return [_remote(entry) for entry in entries]
-
-
-def _remote(entry: LoraEntry) -> RemoteLora:
-    scale = entry.strength_model
-    if not 0 <= scale <= MAX_SCALE:
-        raise InvalidInput(
-            "lora_stack",
-            f"{entry.slot}: its strength is {scale:g}; RunComfy takes 0 to {MAX_SCALE:g}. Change "
-            "it, or run this LoRA locally.",
-        )
-    return RemoteLora(_address(entry.source, entry.slot), scale, entry.slot)
+    return [
+        RemoteLora(_address(entry.source, entry.slot), entry.strength_model, entry.slot)
+        for entry in as_entries(stack)
+        if entry.strength_model != 0
+    ]
 
 
 def _address(source: Source, slot: str) -> str:
@@ -55,7 +39,6 @@ def _address(source: Source, slot: str) -> str:
     known = _origin(source.name)
     if known is None:
         raise InvalidInput(
-            "lora_stack",
             f"{slot} is a file on this machine, which RunComfy cannot read, and nothing is ever "
             "uploaded. Use the kind 'hugging face' or 'url' for it, or sample on your own GPU.\n"
             f"{source.name}",
@@ -69,7 +52,6 @@ def hub_address(source: HubSource, slot: str) -> str:
         if source.revision is None:
             return source.repo
         raise InvalidInput(
-            "lora_stack",
             f"{slot} names a revision but no file, which RunComfy has no way to say. Write "
             f"{source.repo}@{source.revision}:file.safetensors.",
         )

@@ -3,27 +3,178 @@
 from __future__ import annotations
 
 import logging
-import math
+import os
+from collections.abc import Iterable
+from functools import partial
+from itertools import groupby
 
-from comfy.model_management import InterruptProcessingException
-from comfy_api.latest import io
+import torch
 
-from ..remote.errors import InvalidInput, RemoteError, Stopped
-from ..remote.worker import start
-from .host import show_text
-from .runcomfy_account import open_account
-from .runcomfy_inputs import Chosen
-from .runcomfy_outputs import as_batches, cost_of, info_text, preview
-from .runcomfy_run import OPEN, Run
-from .runcomfy_schema import MAX_BATCH, MAX_MINUTES, schema
+from ..flux2.image_size import PRESETS, PRESETS_IN_WORDS
+from ..remote.account import open_account
+from ..remote.api.models import EDIT, MAX_IMAGES, MAX_LORAS, MAX_SCALE, MAX_SEED, TEXT_TO_IMAGE
+from ..remote.context import start
+from ..remote.errors import RemoteError, Stopped
+from ..remote.pictures.media import Picture
+from ..remote.plan import AUTO, IMAGES, MAX_BATCH, MODES, Settings
+from ..remote.run import MAX_MINUTES, OPEN, Run
+from . import host
+from .host import LoraStackType, io, ui
+from .remote_loras import remote_loras
 
 logger = logging.getLogger(__name__)
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+
+
+def as_batches(pictures: Iterable[Picture]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """IMAGE batches [n, height, width, 3] and their MASKs [n, height, width], in order.
+
+    Neighbours of one size make one batch, so the usual run gives one batch as any node does, and a
+    change of size begins the next one: nothing is resized, cropped or left out.
+    """
+    images, masks = [], []
+    for (height, width, _), group in groupby(pictures, key=lambda picture: picture.rgb.shape):
+        members = list(group)
+        images.append(torch.stack([torch.from_numpy(picture.rgb.copy()) for picture in members]))
+        opaque = torch.zeros(height, width)
+        masks.append(
+            torch.stack(
+                [opaque if p.mask is None else torch.from_numpy(p.mask.copy()) for p in members]
+            )
+        )
+    return images, masks
 
 
 class Flux2EditRunComfy(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema()
+        limits, pictures, loras = EDIT.properties, NUMBERS[MAX_IMAGES], NUMBERS[MAX_LORAS]
+        guidance, steps = limits["guidance_scale"], limits["num_inference_steps"]
+        formats = limits["output_format"]
+        return host.schema(
+            node_id="Flux2EditRunComfy",
+            display_name="RunComfy FLUX.2 LoRA",
+            description=(
+                f"FLUX.2 with up to {loras} LoRAs on RunComfy's machines, billed by RunComfy: text "
+                f"to image, or editing up to {pictures} pictures. Each request is submitted once, "
+                "recorded before it is paid, and can be fetched again by its id without paying. "
+                "The token is set in ComfyUI's settings (RunComfy) or as RUNCOMFY_API_TOKEN."
+            ),
+            search_aliases=[
+                "runcomfy", "api", "hosted", "remote", "cloud", "flux 2 lora edit", "flux.2",
+                "image edit", "text to image",
+            ],
+            inputs=[
+                io.String.Input(
+                    "prompt", multiline=True, default="",
+                    tooltip=(
+                        "What the picture should show, or what to change. Pictures are 'image 1' "
+                        f"to 'image {MAX_IMAGES}' in their order: sockets first, then image_urls."
+                    ),
+                ),
+                *(
+                    io.Image.Input(
+                        name, optional=True,
+                        tooltip=(
+                            "A picture to edit, sent inside the request; a batch counts as several "
+                            f"pictures. At most {pictures} with image_urls."
+                        ),
+                    )
+                    for name in IMAGES
+                ),
+                io.String.Input(
+                    "image_urls", multiline=True, default="", optional=True, placeholder="https://",
+                    tooltip=(
+                        "Public https addresses of pictures to edit, one a line; RunComfy's "
+                        "machines fetch them. They come after the connected pictures."
+                    ),
+                ),
+                LoraStackType.Input(
+                    "lora_stack", optional=True,
+                    tooltip=(
+                        f"Up to {loras} LoRAs from Hugging Face or a link, scale 0 to "
+                        f"{MAX_SCALE:g}. A file that lies on this machine alone cannot be used "
+                        "there; nothing is uploaded."
+                    ),
+                ),
+                io.Combo.Input(
+                    "mode", options=list(MODES), default=AUTO,
+                    tooltip="auto edits as soon as there is a picture, else makes one from text.",
+                ),
+                io.Combo.Input(
+                    "image_size", options=[AUTO, *PRESETS], default=AUTO,
+                    tooltip=(
+                        "auto takes the preset nearest in shape to the first picture, or "
+                        f"{TEXT_TO_IMAGE.properties['image_size']['default']} for text to image. "
+                        f"{PRESETS_IN_WORDS}."
+                    ),
+                ),
+                io.Float.Input(
+                    "guidance_scale", default=guidance["default"],
+                    min=guidance["minimum"], max=guidance["maximum"], step=0.1,
+                    tooltip="How closely the picture follows the prompt.",
+                ),
+                io.Int.Input(
+                    "num_inference_steps", default=steps["default"],
+                    min=steps["minimum"], max=steps["maximum"],
+                    tooltip="Sampling steps at RunComfy.",
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=-1, max=MAX_SEED,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip=(
+                        "The same seed and inputs give the same picture. -1 draws one here and "
+                        "reports it in info. A changed seed is a new paid request."
+                    ),
+                ),
+                io.Combo.Input(
+                    "output_format", default=formats["default"],
+                    options=sorted(formats["enum"], key=lambda kind: kind != formats["default"]),
+                    tooltip="How RunComfy stores the picture; png loses nothing.",
+                ),
+                io.Int.Input(
+                    "batch_count", default=1, min=1, max=MAX_BATCH,
+                    tooltip="Pictures to make: one paid request each, with seed, seed + 1, ...",
+                ),
+                io.Int.Input(
+                    "timeout_minutes", default=30, min=1, max=MAX_MINUTES, optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "How long to wait. Afterwards the job goes on there, and its result can "
+                        "be fetched by its id without paying again."
+                    ),
+                ),
+                io.String.Input(
+                    "resume_request_id", default="", optional=True, advanced=True,
+                    tooltip=(
+                        "Request ids whose results to fetch instead of running the prompt, or "
+                        f"'{OPEN}' for every open request of this account. Submits nothing and "
+                        "costs nothing."
+                    ),
+                ),
+            ],
+            outputs=[
+                # Lists, because pictures of different sizes cannot share a batch. Equal sizes do:
+                # the usual run is a list of one batch, which downstream is just a batch.
+                io.Image.Output(
+                    "image", display_name="image", is_output_list=True,
+                    tooltip="The pictures: one batch, or a batch for each change of size.",
+                ),
+                io.Mask.Output(
+                    "mask", display_name="mask", is_output_list=True,
+                    tooltip="1 where a picture is transparent; as many as pictures.",
+                ),
+                io.String.Output(
+                    "request_id", display_name="request_id",
+                    tooltip="RunComfy's id of each delivered request, one a line.",
+                ),
+                io.String.Output(
+                    "info", display_name="info",
+                    tooltip="JSON: request ids, seeds, cost, timings, model, open requests.",
+                ),
+            ],
+        )  # fmt: skip
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> str:
@@ -32,101 +183,46 @@ class Flux2EditRunComfy(io.ComfyNode):
         Never a new value for the same account: that would bill each run anew.
         """
         try:
-            account = open_account()
+            journal = open_account(host.private_folder(), os.environ).journal
             if str(inputs.get("resume_request_id") or "").strip().lower() == OPEN:
-                ids = [entry.request_id for entry in account.journal.open_requests()]
-                return f"{account.journal.account} {' '.join(ids)}"
-            return account.journal.account
+                ids = [entry.request_id for entry in journal.open_requests()]
+                return f"{journal.account} {' '.join(ids)}"
+            return journal.account
         except (RemoteError, OSError, ValueError):
             return "no account"
 
     @classmethod
     async def execute(
-        cls,
-        prompt: str,
-        mode: str,
-        image_size: str,
-        guidance_scale: float,
-        num_inference_steps: int,
-        seed: int,
-        output_format: str,
-        batch_count: int,
-        image_1=None,
-        image_2=None,
-        image_3=None,
-        image_urls: str = "",
-        lora_stack=None,
-        timeout_minutes: int = 30,
-        resume_request_id: str = "",
+        cls, timeout_minutes=30, resume_request_id="", lora_stack=None, **inputs
     ) -> io.NodeOutput:
-        _check_range("batch_count", batch_count, 1, MAX_BATCH)
-        _check_range("timeout_minutes", timeout_minutes, 1, MAX_MINUTES)
-        node_id = cls.hidden.unique_id
-        run = Run(lambda text: show_text(text, node_id), timeout_minutes)
+        run = Run(
+            partial(open_account, host.private_folder(), os.environ),
+            host.processing_interrupted,
+            lambda text: host.show_text(text, cls.hidden.unique_id),
+            timeout_minutes,
+        )
+        images = {}
+        for name in IMAGES:
+            if (image := inputs.pop(name, None)) is not None:
+                images[name] = image.detach().cpu().float().numpy()
         try:
             if resume_request_id.strip():
-                await run.resume(resume_request_id)
+                pictures = await run.resume(resume_request_id)
             else:
-                await run.generate(
-                    Chosen(
-                        prompt,
-                        mode,
-                        image_size,
-                        guidance_scale,
-                        num_inference_steps,
-                        seed,
-                        output_format,
-                        batch_count,
-                        (image_1, image_2, image_3),
-                        image_urls,
-                        lora_stack,
-                    )
-                )
+                stacked = lora_stack is not None
+                loras = await start(partial(remote_loras, lora_stack)) if stacked else []
+                pictures = await run.generate(Settings(images=images, loras=loras, **inputs))
         except Stopped as stopped:
-            show_text(str(stopped), node_id)
+            run.show(str(stopped))
             logger.info("RunComfy: %s", stopped)
-            raise InterruptProcessingException from None
-        return await _outputs(run)
-
-
-async def _outputs(run: Run) -> io.NodeOutput:
-    done = [request for request in run.requests if request.outcome is not None]
-    pictures = [picture for request in done for picture in request.outcome.pictures]
-    text = _summary(run)
-    images, masks = await start(lambda: as_batches(pictures))
-    shown = await start(lambda: preview(images, text))
-    await run.delivered()
-    plan = run.plan
-    info = info_text(
-        run.model,
-        run.requests,
-        run.open_requests,
-        run.price,
-        image_size=plan.size if plan else None,
-        notices=plan.notices if plan else [],
-        seconds=round(run.elapsed, 3),
-    )
-    run.show(text)
-    logger.info("RunComfy: %s", text)
-    request_ids = "\n".join(request.request_id for request in done)
-    return io.NodeOutput(images, masks, request_ids, info, ui=shown)
-
-
-def _summary(run: Run) -> str:
-    """What the run came to, in a line; what went wrong with some of a batch in the next ones."""
-    done = sum(request.outcome is not None for request in run.requests)
-    cost = cost_of(run.requests)
-    parts = [f"{done} of {len(run.requests)} delivered", f"{run.elapsed:.0f} s"]
-    if cost is not None:
-        parts.append(f"cost ${cost:g}")
-    errors = dict.fromkeys(str(r.error) for r in run.requests if r.error is not None)
-    notices = run.plan.notices if run.plan else []
-    return "\n".join([" · ".join(parts), *notices, *errors])
-
-
-def _check_range(name: str, value: float, least: int, most: int) -> None:
-    if not (math.isfinite(value) and least <= value <= most):
-        raise InvalidInput(name, f"{name} is {value:g}; it takes {least} to {most}.")
+            raise host.InterruptProcessingException from None
+        batches, masks = await start(lambda: as_batches(pictures))
+        # Written to ComfyUI's temp folder; the node's own pictures and summary in the page.
+        saved = await start(
+            lambda: [i for batch in batches for i in ui.PreviewImage(batch).as_dict()["images"]]
+        )
+        shown = {"images": saved, "animated": (False,), "text": (run.summary,)}
+        return io.NodeOutput(batches, masks, *await run.deliver(), ui=shown)
 
 
 def hosted_nodes(disable_api_nodes: bool) -> list[type[io.ComfyNode]]:

@@ -1,39 +1,8 @@
-"""Everything that can go wrong with a hosted job, and the one place that cleans foreign text.
+"""Everything that can go wrong with a hosted job.
 
 Each error's text says what is wrong, what it means for the bill and what to do. None carries the
 token, the prompt, a picture or a signed address; ``request_id`` is kept wherever there is one.
 """
-
-import json
-import re
-
-MAX_FOREIGN_TEXT = 300
-
-_DATA_URI = re.compile(r"data:[\w.+-]*/[\w.+-]*(?:;[\w.=+-]+)*,[^\s\"'<>]*", re.IGNORECASE)
-_QUERY = re.compile(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*", re.IGNORECASE)
-_USER = re.compile(r"(https?://)[^\s/@\"'<>]+@", re.IGNORECASE)
-_BEARER = re.compile(r"(bearer\s+)[^\s\"'<>]+", re.IGNORECASE)
-
-
-def clean(text: object, *secrets: str) -> str:
-    """Foreign text made fit for a message: one line, bounded, without secrets or signed addresses.
-
-    ``secrets`` (the token, the prompt) are replaced wherever they stand, as they are or escaped.
-    """
-    line = _one_line(str(text)[: 64 * MAX_FOREIGN_TEXT])
-    for secret in secrets:
-        plain, escaped = json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(secret)[1:-1]
-        for form in filter(None, map(_one_line, (secret, plain, escaped))):
-            line = line.replace(form, "***")
-    line = _BEARER.sub(r"\1***", line)
-    line = _DATA_URI.sub("data:***", line)
-    line = _USER.sub(r"\1***@", line)
-    line = _QUERY.sub(r"\1?***", line)
-    return line if len(line) <= MAX_FOREIGN_TEXT else line[: MAX_FOREIGN_TEXT - 3] + "..."
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 class RemoteError(Exception):
@@ -43,13 +12,14 @@ class RemoteError(Exception):
         super().__init__(message)
         self.request_id = request_id
 
+    @classmethod
+    def of(cls, request_id: str, message: str) -> "RemoteError":
+        """The error of a known job; its id stands alone on the last line."""
+        return cls(f"{message}\n{request_id}", request_id)
+
 
 class InvalidInput(RemoteError):
-    """Refused here, before anything was sent. ``field`` is the node's own input."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
+    """Refused here, before anything was sent; the text names the node's own input."""
 
 
 class CredentialError(RemoteError):

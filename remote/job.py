@@ -1,135 +1,271 @@
-"""A submitted job, asked about until it has a result.
+"""The life of one paid request: intend, submit, follow, fetch, deliver.
 
-Whatever ends the wait (Stop, the deadline, a sibling's failure, a final no) is written into the
-journal and told with the request id, so that the result can be fetched later without paying again.
+The intent is in the journal before the POST, which is sent once, and the id as soon as it is
+known. Whatever ends the wait (Stop, the deadline, a sibling's failure, a final no) is written too
+and told with the id, so that the result can be fetched later without paying again. An entry is
+changed, and closed, by ``Job.write`` alone.
 """
 
 import asyncio
 import logging
+import threading
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from . import journal as record
-from .desk import Desk
-from .errors import JobCancelled, JobFailed, RequestRejected, Stopped, TimedOut, Transient
-from .journal import Entry
-from .leaving import leave
-from .states import Phase, Result, phase_of, queue_position, read_result
-from .worker import Interrupted, pause
+from .api.answers import Phase, Result, phase_of, queue_position, read_result
+from .api.client import MAY_HAVE_RUN
+from .cancel import UNSENT, cancel, fate, leave
+from .context import Interrupted, JobContext, finish, start
+from .errors import (
+    JobCancelled,
+    JobFailed,
+    JournalError,
+    MediaError,
+    OutcomeUnknown,
+    Refused,
+    RemoteError,
+    RequestRejected,
+    Stopped,
+    TimedOut,
+    Transient,
+)
+from .journal import ACCEPTED, LEFT, UNKNOWN, Entry
+from .pictures.media import MAX_BYTES, Picture, UnreadablePicture, fetch_picture
+from .plan import may_take_addresses_only
 
 logger = logging.getLogger(__name__)
 
 
-async def follow(desk: Desk, entry: Entry) -> Result:
-    """Ask about a job until it has succeeded; gives its result, with at least one picture.
+@dataclass(eq=False)
+class Job:
+    """One request and what became of it; one with an ``entry`` is only followed, never submitted.
 
-    Raises JobFailed, JobCancelled, RequestRejected, TimedOut or Stopped, each with the id. A
-    cancelled task (a sibling node failed) is settled like Stop and stays cancelled.
+    ``phase`` and ``position`` (in the queue) are of the last answered poll; ``error`` says why
+    there are no pictures, ``seconds`` how long it all took.
     """
-    watch = _Watch(desk, entry)
-    try:
-        return await watch.result()
-    except Interrupted:
-        left = await leave(desk, entry, watch.phase)
-        raise Stopped(left.told, entry.request_id) from None
-    except asyncio.CancelledError:
-        logger.info("RunComfy: %s", (await leave(desk, entry, watch.phase)).told)
-        raise
-    except asyncio.TimeoutError:
-        await desk.settle(lambda: desk.mark(entry, record.LEFT))
-        raise TimedOut(
-            "The job took longer than timeout_minutes and goes on at RunComfy, where it will "
-            "finish and bill. Nothing is lost: put this id into resume_request_id to fetch the "
-            f"result without paying again.\n{entry.request_id}",
-            entry.request_id,
-        ) from None
 
-
-class _Watch:
-    """The polling of one job. ``phase`` is the last one seen of queued and running."""
-
-    def __init__(self, desk: Desk, entry: Entry) -> None:
-        self.desk, self.entry = desk, entry
-        self.phase = Phase.QUEUED
-        self.began = desk.clock()
-        self.failures = self.empty = 0
-        self.warned = False
+    context: JobContext
+    model_id: str = ""
+    payload: dict[str, Any] = field(default_factory=dict)
+    entry: Entry | None = None
+    phase: Phase = Phase.UNKNOWN
+    position: int | None = None
+    result: Result | None = None
+    pictures: list[Picture] = field(default_factory=list)
+    error: RemoteError | None = None
+    seconds: float | None = None
+    running: bool = False  # by the last poll that told either of queued and running
+    _warned: bool = False
+    _empty: int = 0
+    _stopped: threading.Event = field(default_factory=threading.Event)
+    _given_up: threading.Event = field(default_factory=threading.Event)
 
     @property
-    def elapsed(self) -> float:
-        return self.desk.clock() - self.began
+    def request_id(self) -> str:
+        """RunComfy's id of it, empty until known."""
+        return self.entry.request_id if self.entry else ""
 
-    async def result(self) -> Result:
-        desk = self.desk
+    def write(self, state: str, request_id: str = "") -> None:
+        """The entry's new state. Money is committed: a full disk must not lose the id in hand."""
+        entry = self.entry
+        if entry is None:
+            return
+        try:
+            self.entry = self.context.journal.mark(entry, state, request_id)
+        except JournalError as error:
+            known = request_id or entry.request_id
+            logger.error("RunComfy: request %s is %s, but: %s", known or "(no id)", state, error)
+            self.entry = replace(entry, state=state, request_id=known)
+
+    async def settle(self, state: str) -> None:
+        """``write`` off the loop, awaited for a bounded moment only."""
+        writing = start(lambda: self.write(state))
+        await asyncio.wait({writing}, timeout=self.context.pace.settle_s)
+
+    # Intend and submit.
+
+    async def submit(self) -> None:
+        """Submit the one paid request; its id is in ``entry`` afterwards.
+
+        Raises Refused, OutcomeUnknown, JournalError, TimedOut or Stopped. The thread that sends
+        also writes the journal, so an answer is recorded even when nobody waits for it any more;
+        a job that is accepted after Stop is cancelled there, once.
+        """
+        context = self.context
+        if context.interrupted():
+            raise Stopped(UNSENT)
+        if context.left_s <= 0:
+            raise TimedOut("timeout_minutes was over before this request was submitted.")
+        sending = start(self._send)
+        try:
+            limit = min(context.pace.submit_s, context.left_s)
+            told = await finish(sending, context.interrupted, limit)
+        except Interrupted:
+            self._stopped.set()
+            raise Stopped(await fate(self, sending)) from None
+        except asyncio.CancelledError:
+            self._stopped.set()
+            logger.info("RunComfy: %s", await fate(self, sending))
+            raise
+        except asyncio.TimeoutError:
+            self._given_up.set()
+            await self.settle(UNKNOWN)
+            raise OutcomeUnknown(
+                f"The submission got no answer in time. {MAY_HAVE_RUN} If the answer still comes, "
+                "its id stands among the open requests."
+            ) from None
+        if told:
+            raise Stopped(told, self.request_id)
+        self.phase = Phase.QUEUED
+
+    def _send(self) -> str:
+        """The POST, its intent before and its outcome after; what Stop made of it, else empty."""
+        context = self.context
+        try:
+            self.entry = context.journal.intend(self.model_id, self.payload)
+            if self._stopped.is_set():
+                self.write("dismissed")
+                return UNSENT
+            try:
+                request_id = context.api.submit(self.model_id, self.payload)
+            except Refused as error:
+                self.write("refused")
+                if error.status not in (400, 422):
+                    raise
+                hint = may_take_addresses_only(self.payload)
+                raise Refused(f"{error}{hint}", error.status) from None
+            except BaseException:
+                self.write(UNKNOWN)
+                raise
+            self.write(LEFT if self._given_up.is_set() else ACCEPTED, request_id)
+            logger.info("RunComfy: submitted %s as %s", self.model_id, request_id)
+            return cancel(self) if self._stopped.is_set() else ""
+        finally:
+            if self._stopped.is_set() or self._given_up.is_set():
+                context.api.close()  # nobody else is left to do it
+
+    # Follow.
+
+    async def follow(self) -> Result:
+        """Ask about the job until it has succeeded; gives its result, with a picture at least.
+
+        Raises JobFailed, JobCancelled, RequestRejected, TimedOut or Stopped, each with the id. A
+        cancelled task (a sibling node failed) is settled like Stop and stays cancelled.
+        """
+        try:
+            return await self._poll()
+        except Interrupted:
+            raise Stopped(await leave(self), self.request_id) from None
+        except asyncio.CancelledError:
+            logger.info("RunComfy: %s", await leave(self))
+            raise
+        except asyncio.TimeoutError:
+            await self.settle(LEFT)
+            raise TimedOut.of(
+                self.request_id,
+                "The job took longer than timeout_minutes and goes on at RunComfy, where it will "
+                "finish and bill. Nothing is lost: put this id into resume_request_id to fetch the "
+                "result without paying again.",
+            ) from None
+
+    async def _poll(self) -> Result:
+        context, pace = self.context, self.context.pace
+        began, failures = context.clock(), 0
         while True:
-            wait = desk.pace.between_polls(self.elapsed)
+            wait = pace.between_polls(context.clock() - began)
             try:
                 result = await self._look()
-                self.failures = 0
+                failures = 0
+                if result is not None and result.phase is Phase.SUCCEEDED and result.images:
+                    return result
                 if result is not None:
-                    return await self._conclude(result)
+                    raise await self._failed(result)
             except Transient as error:
-                self.failures += 1
-                wait = max(desk.pace.before_retry(self.failures), error.retry_after or 0.0)
+                failures += 1
+                wait = max(pace.before_retry(failures), error.retry_after or 0.0)
             except RequestRejected as error:
-                if error.status != 404 or not self._is_new():
+                # Submitted a moment ago: not all of the API's servers may know it yet.
+                is_new = self.entry is not None and self.entry.state == ACCEPTED
+                is_new = is_new and context.clock() - began < pace.missing_s
+                if error.status != 404 or not is_new:
                     raise await self._rejected(error) from None
-            await pause(
-                min(wait * desk.spread(0.85, 1.15), desk.left_s),
-                desk.interrupted,
-                desk.sleep,
-                desk.clock,
-            )
-
-    def _is_new(self) -> bool:
-        """Whether the job was submitted a moment ago, so that not all servers may know it yet."""
-        return self.entry.state == record.ACCEPTED and self.elapsed < self.desk.pace.missing_s
+            await context.pause(wait, context.deadline)
 
     async def _look(self) -> Result | None:
         """One poll; a result when the job has ended for good, None to ask again."""
-        desk, request_id = self.desk, self.entry.request_id
-        body = await desk.ask(lambda: desk.api.status(request_id))
-        phase = phase_of(body.get("status"))
-        desk.report(phase, queue_position(body), self.elapsed)
-        if phase in (Phase.QUEUED, Phase.RUNNING):
-            self.phase = phase
+        context, api, request_id = self.context, self.context.api, self.request_id
+        body = await context.ask(lambda: api.status(request_id))
+        self.phase, self.position = phase_of(body.get("status")), queue_position(body)
+        context.report()
+        if self.phase in (Phase.QUEUED, Phase.RUNNING):
+            self.running = self.phase is Phase.RUNNING
             return None
-        if phase is Phase.UNKNOWN and not self.warned:
-            self.warned = True
+        if self.phase is Phase.UNKNOWN and not self._warned:
+            self._warned = True
             logger.warning("RunComfy: %s has a state unknown to this node; asking on", request_id)
-        answer = await desk.ask(lambda: desk.api.result(request_id))
-        result = read_result(answer, desk.api.token)
-        if not result.phase.ended:
+        result = read_result(await context.ask(lambda: api.result(request_id)), api.token)
+        if result.phase in (Phase.QUEUED, Phase.RUNNING, Phase.UNKNOWN):
             return None  # /status runs ahead of /result, which alone decides
         if result.phase is Phase.SUCCEEDED and not result.images:
-            self.empty += 1  # the picture's address may follow a moment after the state
-            return result if self.empty >= desk.pace.empty_tries else None
+            self._empty += 1  # the picture's address may follow a moment after the state
+            return result if self._empty >= context.pace.empty_tries else None
         return result
 
-    async def _conclude(self, result: Result) -> Result:
-        """A final result: given on when it has pictures, else told and its entry closed."""
-        desk, entry, request_id = self.desk, self.entry, self.entry.request_id
+    async def _failed(self, result: Result) -> RemoteError:
+        """A final result without pictures: its entry closed, told with what it costs."""
         billed = f" RunComfy states a cost of ${result.cost:g}." if result.cost else ""
-        if result.phase is Phase.SUCCEEDED and result.images:
-            return result
         if result.phase is Phase.CANCELLED:
-            await desk.settle(lambda: desk.mark(entry, "cancelled"))
-            text = f"The job was cancelled at RunComfy.{billed}\n{request_id}"
-            raise JobCancelled(text, request_id)
-        await desk.settle(lambda: desk.mark(entry, "failed"))
+            await self.settle("cancelled")
+            return JobCancelled.of(self.request_id, f"The job was cancelled at RunComfy.{billed}")
+        await self.settle("failed")
         if result.phase is Phase.FAILED:
             said = f'It says: "{result.message}".' if result.message else "It gives no reason."
             text = f"The job failed at RunComfy. {said}"
         else:
             held = "a video and no picture" if result.videos else "no picture"
             text = f"The job succeeded at RunComfy, but its result holds {held}."
-        raise JobFailed(f"{text}{billed}\n{request_id}", request_id)
+        hint = may_take_addresses_only(self.payload)
+        return JobFailed.of(self.request_id, text + billed + hint)
 
     async def _rejected(self, error: RequestRejected) -> RequestRejected:
-        desk, entry = self.desk, self.entry
-        gone = error.status in (404, 410)
-        await desk.settle(lambda: desk.mark(entry, "gone" if gone else record.LEFT))
-        if gone:
-            advice = "Results expire; look at your generations on RunComfy."
+        """A final no to a question about the job, told with what it means for the job."""
+        if error.status in (404, 410):
+            state, advice = "gone", "Results expire; look at your generations on RunComfy."
         else:
+            state = LEFT
             advice = "The job is not lost: put this id into resume_request_id afterwards."
-        text = f"{error} {advice}\n{entry.request_id}"
-        return RequestRejected(text, error.status, entry.request_id)
+        await self.settle(state)
+        text = f"{error} {advice}\n{self.request_id}"
+        return RequestRejected(text, error.status, self.request_id)
+
+    # Fetch. The run closes the entry once it has handed the pictures on.
+
+    async def fetch(self, result: Result, max_bytes: int = MAX_BYTES) -> list[Picture]:
+        """All pictures of a result, in order.
+
+        Raises MediaError or Stopped; the entry then stays open, to be resumed for nothing.
+        """
+        context = self.context
+        end = context.clock() + max(context.left_s, context.pace.download_s)
+        try:
+            found = [await fetch_picture(context, url, end, max_bytes) for url in result.images]
+        except UnreadablePicture as error:
+            await self.settle(LEFT)
+            raise MediaError.of(
+                self.request_id,
+                f"The job succeeded, but its picture was not taken: {error}. The job is billed and "
+                "its result stays at RunComfy: open it there, or put this id into "
+                "resume_request_id to try again without paying.",
+            ) from None
+        except Interrupted:
+            await self.settle(LEFT)
+            raise Stopped.of(
+                self.request_id,
+                "Stopped while downloading. The picture is made and billed: put this id into "
+                "resume_request_id to fetch it without paying again.",
+            ) from None
+        except asyncio.CancelledError:
+            await self.settle(LEFT)
+            raise
+        self.result, self.pictures = result, found
+        return found

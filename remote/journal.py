@@ -13,8 +13,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import filelock
 
 from .errors import JournalError
-from .private_files import OWNER_FILE, private_folder, sync_folder, write_private
+from .files import sync_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,9 @@ UNKNOWN = "unknown"  # no usable answer to the POST
 LEFT = "left"  # stopped or timed out here; the job went on there
 OPEN_STATES = frozenset({SUBMITTING, ACCEPTED, UNKNOWN, LEFT})
 CLOSED_STATES = frozenset({"delivered", "refused", "failed", "cancelled", "gone", "dismissed"})
+STATES = OPEN_STATES | CLOSED_STATES
 
+OWNER_FILE = 0o600
 MAX_ENTRIES = 400
 OPEN_DAYS = 30
 COMPACT_BYTES = 512 * 1024  # about 1500 lines
@@ -43,7 +44,8 @@ MAX_BYTES = 8 * 1024 * 1024
 class Entry:
     """One request: ``key`` is ours, ``request_id`` RunComfy's (empty until known).
 
-    ``started`` and ``changed`` are Unix seconds, ``session`` names the process that wrote it.
+    ``payload`` is a fingerprint of what was sent, ``account`` of who sent it; ``started`` and
+    ``changed`` are Unix seconds, ``session`` names the process that wrote it.
     """
 
     key: str
@@ -58,6 +60,7 @@ class Entry:
 
     @property
     def is_open(self) -> bool:
+        """Whether its outcome is still to be fetched, or to be looked for."""
         return self.state in OPEN_STATES
 
 
@@ -77,22 +80,23 @@ class Journal:
 
     @property
     def path(self) -> Path:
+        """The file of JSON lines."""
         return self.folder / "requests.jsonl"
 
     def intend(self, model: str, payload: dict[str, Any]) -> Entry:
         """Write that a job is about to be submitted; on the disk when this returns."""
         text = json.dumps(payload, sort_keys=True).encode()
-        print_ = hmac.new(self.salt, text, hashlib.sha256).hexdigest()[:24]
+        fingerprint = hmac.new(self.salt, text, hashlib.sha256).hexdigest()[:24]
         now = self.now()
         entry = Entry(
-            uuid.uuid4().hex, SUBMITTING, model, self.account, print_, self.session, now, now
+            uuid.uuid4().hex, SUBMITTING, model, self.account, fingerprint, self.session, now, now
         )
         self._append(entry)
         return entry
 
     def mark(self, entry: Entry, state: str, request_id: str = "") -> Entry:
         """Write a request's new state (and its id); on the disk when this returns."""
-        if state not in OPEN_STATES | CLOSED_STATES:
+        if state not in STATES:
             raise ValueError(f"no such state: {state}")
         changed = replace(
             entry, state=state, request_id=request_id or entry.request_id, changed=self.now()
@@ -149,16 +153,19 @@ class Journal:
         ]
 
     def _append(self, entry: Entry) -> None:
-        line = json.dumps(entry.__dict__, separators=(",", ":")).encode() + b"\n"
+        lock = filelock.FileLock(f"{self.path}.lock", timeout=self.lock_s, mode=OWNER_FILE)
         try:
-            with self._locked():
+            private_folder(self.folder)
+            with lock.acquire(poll_interval=0.01):
                 fresh = not self.path.exists()
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, OWNER_FILE)
                 try:
                     size = os.fstat(handle).st_size
+                    line = json.dumps(vars(entry), separators=(",", ":")).encode() + b"\n"
                     # A crash may have cut the last line: its rest must not swallow this one.
-                    if size and _byte_at(self.path, size - 1) != b"\n":
-                        line = b"\n" + line
+                    if size:
+                        os.lseek(handle, -1, os.SEEK_END)
+                        line = line if os.read(handle, 1) == b"\n" else b"\n" + line
                     if os.write(handle, line) != len(line):
                         raise OSError("the disk is full")
                     os.fsync(handle)
@@ -171,19 +178,19 @@ class Journal:
         except (OSError, filelock.Timeout) as error:
             raise JournalError(_unusable(self.path, error)) from None
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        private_folder(self.folder)
-        lock = filelock.FileLock(f"{self.path}.lock", timeout=self.lock_s, mode=OWNER_FILE)
-        with lock.acquire(poll_interval=0.01):
-            yield
-
     def _compact(self) -> None:
         """Rewrite the file with one line a request, the oldest gone; called under the lock."""
         kept = _bounded(self.entries(), self.now())
-        lines = (json.dumps(entry.__dict__, separators=(",", ":")) + "\n" for entry in kept)
-        write_private(self.path, "".join(lines))
+        lines = (json.dumps(vars(entry), separators=(",", ":")) + "\n" for entry in kept)
+        write_atomically(self.path, "".join(lines).encode(), private=True)
         logger.info("RunComfy journal: compacted to %d requests", len(kept))
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that only its owner may enter (on Windows the user profile's own rights)."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if os.name == "posix":
+        folder.chmod(0o700)
 
 
 def _bounded(entries: list[Entry], now: float) -> list[Entry]:
@@ -199,16 +206,8 @@ def _parse(line: bytes) -> Entry | None:
         return None
     texts = (entry.key, entry.state, entry.model, entry.account, entry.payload, entry.request_id)
     numbers = (entry.started, entry.changed)
-    well_formed = all(isinstance(t, str) for t in texts) and entry.state in (
-        OPEN_STATES | CLOSED_STATES
-    )
+    well_formed = all(isinstance(t, str) for t in texts) and entry.state in STATES
     return entry if well_formed and all(isinstance(n, int | float) for n in numbers) else None
-
-
-def _byte_at(path: Path, position: int) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(position)
-        return file.read(1)
 
 
 def _unusable(path: Path, error: Exception) -> str:

@@ -46,6 +46,12 @@ def fullest_level(room: str) -> int:
     return max(Counter(path.parent for path in paths if path.stem != "__init__").values())
 
 
+HOSTED = {
+    "prompt": "a heron", "mode": "auto", "image_size": "auto", "guidance_scale": 2.5,
+    "num_inference_steps": 28, "seed": 1, "output_format": "png", "batch_count": 1,
+}  # fmt: skip
+
+
 class Definition(NamedTuple):
     """A function or class, from its first decorator's ``line`` on, and what it stands in."""
 
@@ -189,7 +195,7 @@ def hosted_flow(folder: Path) -> set[str]:
     with Standin(timing=Timing(0, 0), picture_side=32) as standin, page:
         at_home = patch.dict(os.environ, {**env, "RUNCOMFY_API_BASE": standin.origin}, clear=True)
         with at_home, patch.multiple(folder_paths, **folders), entered() as found:
-            run = hosted.execute("a heron", "auto", "auto", 2.5, 28, 1, "png", batch_count=1)
+            run = hosted.execute(**HOSTED)
             (picture,) = asyncio.run(run).args[0]
     assert picture.shape == (1, 32, 32, 3)
     return found

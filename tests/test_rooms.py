@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "remote": {"flux2", "network"},
     "nodes": {"flux2", "network", "lora_loader", "remote"},
 }
-MAY_KNOW_COMFY = ("nodes/host.py", "lora_loader/patch/", "nodes/runcomfy")  # runcomfy: issue 9
+MAY_KNOW_COMFY = ("nodes/host.py", "lora_loader/patch/")
 """All that imports the host: a host function that is renamed is one edit outside ``patch/``."""
 MOST_MODULES = 10
 """Side by side on a level; ``__init__`` is the level itself."""

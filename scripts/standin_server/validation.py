@@ -3,19 +3,31 @@
 Written apart from the pack's check, so that the two can find each other's mistakes.
 """
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
 
-SCHEMAS = Path(__file__).resolve().parents[2] / "remote" / "schemas"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def load_models() -> dict[str, dict[str, Any]]:
-    """Model id -> input schema."""
-    found = (
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(SCHEMAS.glob("*.json"))
-    )
-    return {schema["x-model-id"]: schema for schema in found}
+    """Model id -> input schema, with the sizes of the presets in pixels."""
+    models, presets = {}, _presets()
+    for path in sorted((ROOT / "remote" / "schemas").glob("*.json")):
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        schema["properties"]["image_size"] |= {"enum": list(presets), "x-pixels": presets}
+        models[schema["x-model-id"]] = schema
+    return models
+
+
+def _presets() -> dict[str, tuple[int, int]]:
+    """The pack's table of presets, read as text: its module needs torch, the stand-in does not."""
+    tree = ast.parse((ROOT / "flux2" / "image_size.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "PRESETS":
+            return ast.literal_eval(node.value)
+    raise LookupError("flux2/image_size.py has no table PRESETS")
 
 
 def faults_of(value: Any, schema: dict[str, Any], place: tuple[str | int, ...]) -> list[dict]:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from remote_support import PROMPT, desk_at, new_token, policy_of, whole_job
+from remote_support import PROMPT, context_at, new_token, resumed, whole_job
 from standin_faults import FAULTS, Fault
 from standin_server import Standin, Timing
 
@@ -22,8 +22,6 @@ from flux2_lora_edit.remote.errors import (
     Stopped,
     TimedOut,
 )
-from flux2_lora_edit.remote.job import follow
-from flux2_lora_edit.remote.media import fetch_pictures
 
 _NAMES = {
     Refused: "refused",
@@ -63,7 +61,7 @@ async def run_fault(standin: Standin, fault: Fault, folder: Path) -> Row:
     account = standin.state.account(token, fault.name, Timing(30 if stops else 0.05, 0.05))
     slow = fault.expect == "timed_out" or fault.name in ("media_500_always", "media_hang_always")
     began = time.monotonic()
-    desk = desk_at(
+    context = context_at(
         standin,
         folder,
         token,
@@ -71,27 +69,26 @@ async def run_fault(standin: Standin, fault: Fault, folder: Path) -> Row:
         seconds=0.8 if slow else 8.0,
     )
     try:
-        await whole_job(desk, standin)
+        await whole_job(context)
         actual, message = "delivered", ""
     except tuple(_NAMES) as error:
         actual, message = _NAMES[type(error)], str(error)
     finally:
-        desk.api.close()
+        context.api.close()
     seconds = time.monotonic() - began
     if stops:
         await asyncio.sleep(0.6)  # the cancel's own thread writes its outcome
-    entries = [e for e in desk.journal.entries() if e.account == desk.journal.account]
+    entries = [e for e in context.journal.entries() if e.account == context.journal.account]
     entry = entries[-1]
-    resumed = ""
+    again = ""
     if entry.is_open and entry.request_id and not stops:
         account.fault = ""
-        later = desk_at(standin, folder, token, session="later")
+        later = context_at(standin, folder, token, session="later")
         try:
-            result = await follow(later, later.journal.adopt(entry.request_id))
-            await fetch_pictures(later, entry, result, policy_of(standin))
-            resumed = "yes"
+            await resumed(later, later.journal.adopt(entry.request_id))
+            again = "yes"
         except tuple(_NAMES) as error:
-            resumed = _NAMES[type(error)]
+            again = _NAMES[type(error)]
         finally:
             later.api.close()
     return Row(
@@ -104,7 +101,7 @@ async def run_fault(standin: Standin, fault: Fault, folder: Path) -> Row:
         seconds,
         entry.state,
         bool(entry.request_id),
-        resumed,
+        again,
     )
 
 

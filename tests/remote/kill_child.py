@@ -18,15 +18,15 @@ def main(origin: str, folder: str) -> None:
     package.__path__ = [str(HERE.parents[1])]  # type: ignore[attr-defined]
     sys.modules["flux2_lora_edit"] = package
     sys.path[:0] = [str(HERE), str(HERE.parents[1] / "scripts")]
-    from remote_support import desk_at, payload, whole_job
+    from remote_support import context_at, payload, whole_job
 
     server = types.SimpleNamespace(origin=origin)
     for line in sys.stdin:
         token, seed = line.split()
         child = os.fork()
         if child == 0:
-            desk = desk_at(server, Path(folder), token, session=f"child-{os.getpid()}")
-            asyncio.run(whole_job(desk, server, payload(int(seed))))
+            context = context_at(server, Path(folder), token, session=f"child-{os.getpid()}")
+            asyncio.run(whole_job(context, payload(int(seed))))
             os._exit(0)
         sys.stdout.write(f"{child}\n")
         sys.stdout.flush()

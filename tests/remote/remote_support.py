@@ -1,23 +1,22 @@
-"""A stand-in, a desk at it and one whole job, as the tests of this room use them."""
+"""A stand-in, a context at it and one whole job, as the tests of this room use them."""
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from standin_server import Standin
 
-from flux2_lora_edit.network.address import PUBLIC_ONLY
-from flux2_lora_edit.remote.client import ModelApi, new_session
-from flux2_lora_edit.remote.credentials import ApiOrigin, account_fingerprint
-from flux2_lora_edit.remote.decode import Picture
-from flux2_lora_edit.remote.desk import Desk, Pace
-from flux2_lora_edit.remote.job import follow
-from flux2_lora_edit.remote.journal import Journal
-from flux2_lora_edit.remote.media import fetch_pictures, storage_policy
-from flux2_lora_edit.remote.payload import EDIT, TEXT_TO_IMAGE, Settings, build
-from flux2_lora_edit.remote.submission import submit
+from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
+from flux2_lora_edit.remote.account import ApiOrigin, account_fingerprint, storage_policy
+from flux2_lora_edit.remote.api.client import ModelApi, new_session
+from flux2_lora_edit.remote.api.models import EDIT, TEXT_TO_IMAGE
+from flux2_lora_edit.remote.context import JobContext, Pace
+from flux2_lora_edit.remote.job import Job
+from flux2_lora_edit.remote.journal import Entry, Journal
+from flux2_lora_edit.remote.pictures.media import Picture
+from flux2_lora_edit.remote.plan import Settings, build
 
 MODEL = TEXT_TO_IMAGE.model_id
 EDIT_MODEL = EDIT.model_id
@@ -43,20 +42,18 @@ def new_token() -> str:
 
 
 def settings(**changes: object) -> Settings:
-    base = Settings(PROMPT, "square", 2.5, 28, "png")
-    return base._replace(**changes)
+    return replace(Settings(PROMPT, "square", 2.5, 28, "png"), **changes)
 
 
-def payload(seed: int = 7, **changes: object) -> dict:
-    chosen = settings(**changes)
-    return build(EDIT if chosen.images else TEXT_TO_IMAGE, chosen, seed)
+def payload(seed: int = 7, images: Sequence[str] = (), **changes: object) -> dict:
+    return build(EDIT if images else TEXT_TO_IMAGE, settings(**changes), images, seed)
 
 
 def journal_of(folder: Path, token: str, session: str = "test", origin: str = "") -> Journal:
     return Journal(folder, SALT, account_fingerprint(SALT, origin, token), session)
 
 
-def desk_at(
+def context_at(
     standin: Standin,
     folder: Path,
     token: str,
@@ -64,28 +61,35 @@ def desk_at(
     seconds: float = 5.0,
     pace: Pace = QUICK,
     session: str = "test",
-) -> Desk:
+) -> JobContext:
     api = ModelApi(
         new_session(), standin.origin, token, connect_s=0.5, read_s=0.5, answer_s=0.5, total_s=1.0
     )
     journal = journal_of(folder, token, session, standin.origin)
-    return Desk(api, journal, interrupted, time.monotonic() + seconds, pace=pace)
+    deadline = time.monotonic() + seconds
+    return JobContext(api, journal, policy_of(standin), interrupted, deadline, pace=pace)
 
 
-def policy_of(standin: Standin):
+def policy_of(standin: Standin) -> AddressPolicy:
     return storage_policy(ApiOrigin(standin.origin, loopback=True), PUBLIC_ONLY)
 
 
 async def whole_job(
-    desk: Desk, standin: Standin, body: dict | None = None, max_bytes: int = 2 * 1024 * 1024
+    context: JobContext, body: dict | None = None, max_bytes: int = 2 * 1024 * 1024
 ) -> list[Picture]:
-    """Submit, follow, fetch and close, as the node does."""
-    entry = await submit(desk, MODEL, body or payload())
-    result = await follow(desk, entry)
-    pictures = await fetch_pictures(desk, entry, result, policy_of(standin), max_bytes)
-    desk.mark(entry, "delivered")
+    """Submit, follow, fetch and close, as a run does."""
+    job = Job(context, MODEL, body or payload())
+    await job.submit()
+    pictures = await job.fetch(await job.follow(), max_bytes)
+    job.write("delivered")
     return pictures
 
 
-def renewed(desk: Desk) -> Desk:
-    return replace(desk, api=replace(desk.api, session=new_session()))
+async def resumed(context: JobContext, entry: Entry) -> list[Picture]:
+    """The pictures of a known request, for nothing."""
+    job = Job(context, entry=entry)
+    return await job.fetch(await job.follow())
+
+
+def renewed(context: JobContext) -> JobContext:
+    return replace(context, api=replace(context.api, session=new_session()))

@@ -4,9 +4,19 @@ from datetime import datetime, timezone
 
 import pytest
 
-from flux2_lora_edit.remote.answers import Answer, explain, message_of, parse_body, retry_after
-from flux2_lora_edit.remote.errors import MAX_FOREIGN_TEXT, clean
-from flux2_lora_edit.remote.states import Phase, phase_of, queue_position, read_result
+from flux2_lora_edit.remote.api.answers import (
+    MAX_FOREIGN_TEXT,
+    Answer,
+    Phase,
+    clean,
+    explain,
+    message_of,
+    parse_body,
+    phase_of,
+    queue_position,
+    read_result,
+    retry_after,
+)
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=timezone.utc)
 

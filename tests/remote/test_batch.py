@@ -1,4 +1,4 @@
-"""Several requests of one run: sent in a row, bounded, partial success kept, resumed for free."""
+"""Several jobs of one run: sent in a row, bounded, partial success kept, resumed for free."""
 
 import asyncio
 import time
@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from remote_support import MODEL, desk_at, new_token, payload, policy_of, renewed
+from remote_support import MODEL, context_at, new_token, payload, renewed
 from standin_server import Standin, Timing
 
-from flux2_lora_edit.remote.batch import Request, run_all
-from flux2_lora_edit.remote.desk import Desk
+from flux2_lora_edit.remote.api.answers import Phase
+from flux2_lora_edit.remote.context import JobContext
 from flux2_lora_edit.remote.errors import (
     JobFailed,
     JournalError,
@@ -19,42 +19,37 @@ from flux2_lora_edit.remote.errors import (
     Stopped,
     TimedOut,
 )
-from flux2_lora_edit.remote.job import follow
-from flux2_lora_edit.remote.journal import Entry
-from flux2_lora_edit.remote.media import fetch_pictures
-from flux2_lora_edit.remote.states import Phase
+from flux2_lora_edit.remote.job import Job
+from flux2_lora_edit.remote.run import run_all
 
 
-def batch(standin: Standin, desk: Desk, requests: list[Request], parallel: int = 4) -> None:
-    async def serve(own: Desk, entry: Entry) -> list:
-        assert own.api.session is not desk.api.session, "a connection of its own"
-        result = await follow(own, entry)
-        return await fetch_pictures(own, entry, result, policy_of(standin))
-
-    asyncio.run(run_all(desk, MODEL, requests, serve, renewed, parallel))
+def batch(jobs: list[Job], parallel: int = 4) -> None:
+    sessions = {id(job.context.api.session) for job in jobs}
+    assert len(sessions) == len(jobs), "each a connection of its own"
+    asyncio.run(run_all(jobs, parallel))
 
 
-def requests_of(count: int) -> list[Request]:
-    return [Request(seed, payload(seed)) for seed in range(count)]
+def jobs_of(context: JobContext, count: int) -> list[Job]:
+    return [Job(renewed(context), MODEL, payload(seed)) for seed in range(count)]
 
 
 def test_all_delivered_in_order(standin: Standin, tmp_path: Path) -> None:
     token = new_token()
     account = standin.state.account(token, timing=Timing(0, 0.05))
-    requests = requests_of(6)
-    batch(standin, desk_at(standin, tmp_path, token), requests)
+    jobs = jobs_of(context_at(standin, tmp_path, token), 6)
+    batch(jobs)
     assert [job.payload["seed"] for job in account.jobs] == list(range(6))
-    assert [r.request_id for r in requests] == [job.id for job in account.jobs]
-    assert all(r.phase is Phase.SUCCEEDED and r.error is None and r.seconds > 0 for r in requests)
-    assert len({float(r.outcome[0].rgb.mean()) for r in requests}) == 6, "each its own seed"
+    assert [r.request_id for r in jobs] == [job.id for job in account.jobs]
+    assert all(r.phase is Phase.SUCCEEDED and r.error is None and r.seconds > 0 for r in jobs)
+    assert len({float(r.pictures[0].rgb.mean()) for r in jobs}) == 6, "each its own seed"
 
 
 def test_no_more_than_so_many_at_a_time(standin: Standin, tmp_path: Path) -> None:
     token = new_token()
     account = standin.state.account(token, timing=Timing(0, 0.3))
-    requests = requests_of(4)
+    jobs = jobs_of(context_at(standin, tmp_path, token), 4)
     began = time.monotonic()
-    batch(standin, desk_at(standin, tmp_path, token), requests, parallel=2)
+    batch(jobs, parallel=2)
     assert time.monotonic() - began > 0.6
     births = [job.born for job in account.jobs]
     assert births[2] - births[0] > 0.3 and births[1] - births[0] < 0.3
@@ -72,18 +67,18 @@ def test_what_is_refused_or_unclear_stops_the_next_submission(
 ) -> None:
     token = new_token()
     account = standin.state.account(token, fault)
-    requests = requests_of(3)
-    batch(standin, desk_at(standin, tmp_path, token), requests)
+    jobs = jobs_of(context_at(standin, tmp_path, token), 3)
+    batch(jobs)
     assert account.submissions == 1
-    assert isinstance(requests[0].error, kind)
-    assert all(isinstance(r.error, Refused) and words in str(r.error) for r in requests[1:])
+    assert isinstance(jobs[0].error, kind)
+    assert all(isinstance(r.error, Refused) and words in str(r.error) for r in jobs[1:])
 
 
 def test_partial_success_is_kept(standin: Standin, tmp_path: Path) -> None:
     """The second job fails at RunComfy: the first and the third are delivered."""
     token = new_token()
     account = standin.state.account(token, timing=Timing(0, 0.05))
-    requests = requests_of(3)
+    jobs = jobs_of(context_at(standin, tmp_path, token), 3)
     strike = standin.state.strike
 
     def only_the_second(struck, times: int) -> bool:
@@ -98,21 +93,22 @@ def test_partial_success_is_kept(standin: Standin, tmp_path: Path) -> None:
 
     standin._strike = aimed  # type: ignore[method-assign]
     try:
-        batch(standin, desk_at(standin, tmp_path, token), requests)
+        batch(jobs)
     finally:
         del standin._strike
-    assert [r.outcome is not None for r in requests] == [True, False, True]
-    assert isinstance(requests[1].error, JobFailed) and account.submissions == 3
+    assert [r.pictures != [] for r in jobs] == [True, False, True]
+    assert isinstance(jobs[1].error, JobFailed) and account.submissions == 3
 
 
 def test_stop_settles_all_of_them_within_a_second(standin: Standin, tmp_path: Path) -> None:
     token = new_token()
     account = standin.state.account(token, timing=Timing(30, 30))
     began = time.monotonic()
-    desk = desk_at(standin, tmp_path, token, lambda: time.monotonic() - began > 0.6, seconds=30)
-    requests = requests_of(6)
+    context = context_at(
+        standin, tmp_path, token, lambda: time.monotonic() - began > 0.6, seconds=30
+    )
     with pytest.raises(Stopped) as caught:
-        batch(standin, desk, requests)
+        batch(jobs_of(context, 6))
     assert time.monotonic() - began < 1.6
     assert account.submissions == 4, "those behind the limit were never sent"
     assert account.counts["cancel"] == 4 and all(job.cancelled for job in account.jobs)
@@ -122,43 +118,43 @@ def test_stop_settles_all_of_them_within_a_second(standin: Standin, tmp_path: Pa
 def test_time_that_is_up_submits_nothing_more(standin: Standin, tmp_path: Path) -> None:
     token = new_token()
     account = standin.state.account(token, timing=Timing(0, 30))
-    requests = requests_of(2)
-    batch(standin, desk_at(standin, tmp_path, token, seconds=0.4), requests, parallel=1)
+    jobs = jobs_of(context_at(standin, tmp_path, token, seconds=0.4), 2)
+    batch(jobs, parallel=1)
     assert account.submissions == 1
-    assert all(isinstance(r.error, TimedOut) for r in requests)
-    assert "before this request was submitted" in str(requests[1].error)
+    assert all(isinstance(r.error, TimedOut) for r in jobs)
+    assert "before this request was submitted" in str(jobs[1].error)
 
 
 def test_known_ids_are_fetched_and_nothing_is_submitted(standin: Standin, tmp_path: Path) -> None:
     token = new_token()
     account = standin.state.account(token, timing=Timing(0, 0.05))
-    desk = desk_at(standin, tmp_path, token)
-    first = requests_of(2)
-    batch(standin, desk, first)
-    later = desk_at(standin, tmp_path, token, session="later")
-    again = [Request(entry=later.journal.adopt(r.request_id)) for r in first]
-    batch(standin, later, again)
+    first = jobs_of(context_at(standin, tmp_path, token), 2)
+    batch(first)
+    later = context_at(standin, tmp_path, token, session="later")
+    again = [Job(renewed(later), entry=later.journal.adopt(job.request_id)) for job in first]
+    batch(again)
     assert account.submissions == 2
     for old, new in zip(first, again, strict=True):
-        assert (old.outcome[0].rgb == new.outcome[0].rgb).all()
+        assert (old.pictures[0].rgb == new.pictures[0].rgb).all()
 
 
-def test_a_fault_of_this_program_is_not_swallowed(standin: Standin, tmp_path: Path) -> None:
-    async def serve(own: Desk, entry: Entry) -> list:
+def test_a_fault_of_this_program_is_not_swallowed(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def follow(job: Job) -> None:
         raise ZeroDivisionError
 
-    desk = desk_at(standin, tmp_path, new_token())
+    monkeypatch.setattr(Job, "follow", follow)
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(run_all(desk, MODEL, requests_of(2), serve, renewed))
+        batch(jobs_of(context_at(standin, tmp_path, new_token()), 2))
 
 
 def test_a_journal_that_fails_stops_the_batch(standin: Standin, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     token = new_token()
-    desk = desk_at(standin, tmp_path / "file" / "x", token)
-    requests = requests_of(2)
-    batch(standin, desk, requests)
-    assert isinstance(requests[0].error, JournalError) and isinstance(requests[1].error, Refused)
+    jobs = jobs_of(context_at(standin, tmp_path / "file" / "x", token), 2)
+    batch(jobs)
+    assert isinstance(jobs[0].error, JournalError) and isinstance(jobs[1].error, Refused)
     assert standin.state.account(token).submissions == 0
 
 
@@ -167,7 +163,7 @@ def test_an_id_in_hand_outlives_a_full_disk(
 ) -> None:
     """The intent is written; then the disk fills: the picture still comes, the id is logged."""
     token = new_token()
-    desk = desk_at(standin, tmp_path, token)
+    context = context_at(standin, tmp_path, token)
 
     class FullLater:
         def __init__(self, journal) -> None:
@@ -179,7 +175,7 @@ def test_an_id_in_hand_outlives_a_full_disk(
         def mark(self, *what: object) -> None:
             raise JournalError("the disk is full")
 
-    requests = requests_of(1)
-    batch(standin, replace(desk, journal=FullLater(desk.journal)), requests)
-    assert requests[0].outcome is not None
-    assert requests[0].request_id in caplog.text
+    jobs = jobs_of(replace(context, journal=FullLater(context.journal)), 1)
+    batch(jobs)
+    assert jobs[0].pictures != []
+    assert jobs[0].request_id in caplog.text

@@ -18,9 +18,9 @@ from requests.adapters import HTTPAdapter
 from standin_server import Standin, Timing
 from urllib3 import HTTPResponse
 
-from flux2_lora_edit.remote.client import ModelApi, is_request_id, new_session
+from flux2_lora_edit.remote.api.client import ModelApi, is_request_id, new_session
+from flux2_lora_edit.remote.api.models import Price, price_of, read_price
 from flux2_lora_edit.remote.errors import OutcomeUnknown, Refused, RequestRejected, Transient
-from flux2_lora_edit.remote.price import Price, price_of, read_price
 
 
 @contextmanager
@@ -240,25 +240,14 @@ def test_a_proxy_is_only_the_one_named() -> None:
     assert session.proxies == {"https": "http://proxy.example:3128"} and not session.trust_env
 
 
-def test_the_price_is_asked_once_and_kept(standin: Standin, tmp_path: Path) -> None:
+def test_the_live_price(standin: Standin) -> None:
     api = ModelApi(new_session(), standin.origin, new_token())
-    now = [1000.0]
-    kept = tmp_path / "private" / "prices.json"
-
-    def price() -> Price | None:
-        return read_price(api, MODEL, kept, lambda: now[0])
-
-    assert price() == Price(0.021, "image", "The stand-in bills nothing.")
-    assert price().text == "$0.021 per image"
-    api = replace(api, origin="http://127.0.0.1:9")
-    assert price() is None, "another origin's price is not this one's"
-    api = replace(api, origin=standin.origin, token="invalid")
-    assert price() is not None, "kept, so nobody is asked"
-    now[0] += 1000
-    assert price() is None, "too old, and the API says no: no price, and no error"
-    kept.write_text("{")
-    assert price() is None
-    api.close()
+    assert read_price(api, MODEL) == Price(0.021, "image")
+    assert read_price(api, MODEL).text == "$0.021 per image"
+    nowhere = replace(api, origin="http://127.0.0.1:9")
+    assert read_price(nowhere, MODEL) is None
+    refused = replace(api, token="invalid")
+    assert read_price(refused, MODEL) is None, "the API says no: no price, and no error"
 
 
 @pytest.mark.parametrize(

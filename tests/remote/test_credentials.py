@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flux2_lora_edit.remote.credentials import (
+from flux2_lora_edit.remote.account import (
     DEFAULT_API,
     Credential,
     account_fingerprint,
@@ -15,8 +15,8 @@ from flux2_lora_edit.remote.credentials import (
     clear_token,
     cli_file,
     find_credential,
+    open_account,
     read_salt,
-    require_credential,
     save_token,
 )
 from flux2_lora_edit.remote.errors import CredentialError
@@ -32,38 +32,41 @@ ORDER = [
 
 @pytest.mark.parametrize("first", range(len(ORDER)))
 def test_the_order(tmp_path: Path, first: int) -> None:
-    environ, settings, cli = {}, tmp_path / "s" / "runcomfy.json", tmp_path / "token.json"
+    environ, folder = {"XDG_CONFIG_HOME": str(tmp_path)}, tmp_path / "s"
+    cli = cli_file(environ)
+    cli.parent.mkdir()
     for place, _ in ORDER[first:]:
         if place == "settings":
-            save_token(settings, "token-settings")
+            save_token(folder, "token-settings")
         elif place == "cli":
             cli.write_text(json.dumps({"access_token": "token-cli"}))
         else:
             environ[place] = f" token-{place}\n"
-    found = find_credential(environ, settings, cli)
+    found = find_credential(folder, environ)
     assert found is not None
     assert (found.token, found.source) == (f"token-{ORDER[first][0]}", ORDER[first][1])
 
 
 def test_none_is_an_error_with_a_way_out(tmp_path: Path) -> None:
-    assert find_credential({}, tmp_path / "a", tmp_path / "b") is None
+    nowhere = {"XDG_CONFIG_HOME": str(tmp_path / "b")}
+    assert find_credential(tmp_path / "a", nowhere) is None
     with pytest.raises(CredentialError, match="RUNCOMFY_API_TOKEN"):
-        require_credential({"RUNCOMFY_TOKEN": "  "}, tmp_path / "a", tmp_path / "b")
+        open_account(tmp_path / "a", {"RUNCOMFY_TOKEN": "  ", **nowhere})
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"token": 5}', "", "\x00", '{"token": " "}'])
 def test_a_damaged_file_is_no_token(tmp_path: Path, text: str) -> None:
-    (tmp_path / "s").write_text(text)
-    assert find_credential({}, tmp_path / "s", tmp_path / "none") is None
+    (tmp_path / "runcomfy.json").write_text(text)
+    assert find_credential(tmp_path, {"XDG_CONFIG_HOME": str(tmp_path / "none")}) is None
 
 
 @pytest.mark.parametrize("token", ["a b", "a\nb", "tok\u00e9n", "x" * 5000, "a\x7f"])
 def test_a_token_that_no_header_can_carry_is_refused_unshown(tmp_path: Path, token: str) -> None:
     with pytest.raises(CredentialError) as caught:
-        find_credential({"RUNCOMFY_TOKEN": token}, tmp_path / "a", tmp_path / "b")
+        find_credential(tmp_path / "a", {"RUNCOMFY_TOKEN": token})
     assert token not in str(caught.value) and "RUNCOMFY_TOKEN" in str(caught.value)
     with pytest.raises(CredentialError):
-        save_token(tmp_path / "file", token)
+        save_token(tmp_path, token)
 
 
 def test_the_text_form_never_shows_the_token() -> None:
@@ -78,8 +81,8 @@ def test_the_settings_file_is_its_owners_alone(tmp_path: Path) -> None:
     try:
         file = tmp_path / "private" / "runcomfy.json"
         file.parent.mkdir(mode=0o755)  # of an older version, or made by hand
-        save_token(file, "token-one")
-        save_token(file, "token-two")
+        save_token(file.parent, "token-one")
+        save_token(file.parent, "token-two")
         salt = read_salt(tmp_path / "private" / "salt")
     finally:
         os.umask(old)
@@ -88,8 +91,8 @@ def test_the_settings_file_is_its_owners_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE((file.parent / "salt").stat().st_mode) == 0o600
     assert sorted(p.name for p in file.parent.iterdir()) == ["runcomfy.json", "salt"]
     assert read_salt(tmp_path / "private" / "salt") == salt and len(salt) == 64
-    clear_token(file)
-    clear_token(file)
+    clear_token(file.parent)
+    clear_token(file.parent)
     assert not file.exists()
 
 
@@ -131,7 +134,8 @@ def test_the_token_goes_nowhere_else(text: str) -> None:
         api_origin({"RUNCOMFY_API_BASE": text})
 
 
-def test_the_cli_file_follows_the_system(tmp_path: Path) -> None:
-    assert cli_file(tmp_path, {}) == tmp_path / ".config" / "runcomfy" / "token.json"
+def test_the_cli_file_follows_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cli_file({}) == tmp_path / ".config" / "runcomfy" / "token.json"
     other = str(tmp_path / "x")
-    assert cli_file(tmp_path, {"XDG_CONFIG_HOME": other}).parent.parent == Path(other)
+    assert cli_file({"XDG_CONFIG_HOME": other}).parent.parent == Path(other)

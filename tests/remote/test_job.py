@@ -9,23 +9,21 @@ from pathlib import Path
 
 import pytest
 from remote_support import (
+    EDIT_MODEL,
     MODEL,
     QUICK,
-    desk_at,
+    context_at,
     new_token,
     payload,
-    policy_of,
+    resumed,
     whole_job,
 )
 from standin_server import Standin, Timing
 
-from flux2_lora_edit.remote.desk import Desk, Pace
-from flux2_lora_edit.remote.errors import JournalError, Stopped, TimedOut, Transient
-from flux2_lora_edit.remote.job import follow
-from flux2_lora_edit.remote.media import fetch_pictures
-from flux2_lora_edit.remote.states import Phase
-from flux2_lora_edit.remote.submission import submit
-from flux2_lora_edit.remote.worker import Interrupted, finish, pause, start
+from flux2_lora_edit.remote.api.answers import Phase
+from flux2_lora_edit.remote.context import Interrupted, JobContext, Pace, finish, start
+from flux2_lora_edit.remote.errors import JobFailed, JournalError, Stopped, TimedOut, Transient
+from flux2_lora_edit.remote.job import Job
 
 
 class Stop:
@@ -50,13 +48,13 @@ class Stop:
         return time.monotonic() - self.pressed
 
 
-def stopped_job(standin: Standin, desk: Desk, stop: Stop, after: float) -> tuple[str, float]:
+def stopped_job(context: JobContext, stop: Stop, after: float) -> tuple[str, float]:
     """A whole job, stopped; the text and the seconds from the press to the end."""
 
     async def main() -> tuple[str, float]:
         stop.press_after(after)
         with pytest.raises(Stopped) as caught:
-            await whole_job(desk, standin)
+            await whole_job(context)
         return str(caught.value), stop.taken
 
     return asyncio.run(main())
@@ -65,25 +63,25 @@ def stopped_job(standin: Standin, desk: Desk, stop: Stop, after: float) -> tuple
 def test_stop_while_queued_cancels_once_and_says_so(standin: Standin, tmp_path: Path) -> None:
     token, stop = new_token(), Stop()
     account = standin.state.account(token, timing=Timing(30, 30))
-    desk = desk_at(standin, tmp_path, token, stop)
-    text, taken = stopped_job(standin, desk, stop, 0.3)
+    context = context_at(standin, tmp_path, token, stop)
+    text, taken = stopped_job(context, stop, 0.3)
     assert "still queued and is cancelled" in text and account.jobs[0].id in text
     assert taken < 1.0
     assert account.counts["cancel"] == 1 and account.jobs[0].cancelled
-    assert desk.journal.entries()[-1].state == "cancelled"
-    pools = desk.api.session.get_adapter("http://").poolmanager.pools
+    assert context.journal.entries()[-1].state == "cancelled"
+    pools = context.api.session.get_adapter("http://").poolmanager.pools
     assert not pools.keys(), "the cancel was the job's last call and closed its connection"
 
 
 def test_stop_while_running_says_that_it_will_bill(standin: Standin, tmp_path: Path) -> None:
     token, stop = new_token(), Stop()
     account = standin.state.account(token, timing=Timing(0, 30))
-    desk = desk_at(standin, tmp_path, token, stop)
-    text, taken = stopped_job(standin, desk, stop, 0.3)
+    context = context_at(standin, tmp_path, token, stop)
+    text, taken = stopped_job(context, stop, 0.3)
     assert "will finish and bill" in text and "resume_request_id" in text
     assert text.endswith(account.jobs[0].id)
     assert taken < 1.0 and "cancel" not in account.counts
-    assert [e.state for e in desk.journal.open_requests()] == ["left"]
+    assert [e.state for e in context.journal.open_requests()] == ["left"]
 
 
 def test_a_job_that_began_to_run_between_two_polls(standin: Standin, tmp_path: Path) -> None:
@@ -91,8 +89,8 @@ def test_a_job_that_began_to_run_between_two_polls(standin: Standin, tmp_path: P
     token, stop = new_token(), Stop()
     account = standin.state.account(token, timing=Timing(0.3, 30))
     slow = replace(QUICK, poll_first=5.0, poll_longest=5.0)
-    desk = desk_at(standin, tmp_path, token, stop, seconds=30, pace=slow)
-    text, taken = stopped_job(standin, desk, stop, 0.6)
+    context = context_at(standin, tmp_path, token, stop, seconds=30, pace=slow)
+    text, taken = stopped_job(context, stop, 0.6)
     assert "already runs" in text and account.counts["cancel"] == 1 and taken < 1.0
 
 
@@ -100,15 +98,15 @@ def test_stop_while_the_submission_hangs(standin: Standin, tmp_path: Path) -> No
     """Noticed at once; the answer is awaited behind the scenes and its job cancelled, once."""
     token, stop = new_token(), Stop()
     account = standin.state.account(token, timing=Timing(30, 30, answer_s=1.4))
-    desk = desk_at(standin, tmp_path, token, stop)
-    desk = replace(desk, api=replace(desk.api, answer_s=5.0, read_s=5.0, total_s=5.0))
-    text, taken = stopped_job(standin, desk, stop, 0.2)
+    context = context_at(standin, tmp_path, token, stop)
+    context = replace(context, api=replace(context.api, answer_s=5.0, read_s=5.0, total_s=5.0))
+    text, taken = stopped_job(context, stop, 0.2)
     assert "answer is still awaited" in text and taken < 1.0
     end = time.monotonic() + 6
-    while time.monotonic() < end and desk.journal.entries()[-1].state != "cancelled":
+    while time.monotonic() < end and context.journal.entries()[-1].state != "cancelled":
         time.sleep(0.05)
     assert account.submissions == 1 and account.counts["cancel"] == 1
-    entry = desk.journal.entries()[-1]
+    entry = context.journal.entries()[-1]
     assert (entry.state, entry.request_id) == ("cancelled", account.jobs[0].id)
 
 
@@ -116,7 +114,7 @@ def test_stop_while_the_submission_is_answered(standin: Standin, tmp_path: Path)
     """The answer comes within the moment after Stop: cancelled and told, once."""
     token, stop = new_token(), Stop()
     account = standin.state.account(token, timing=Timing(30, 30, answer_s=0.25))
-    text, taken = stopped_job(standin, desk_at(standin, tmp_path, token, stop), stop, 0.1)
+    text, taken = stopped_job(context_at(standin, tmp_path, token, stop), stop, 0.1)
     assert taken < 1.0 and account.submissions == 1
     end = time.monotonic() + 3
     while time.monotonic() < end and not account.jobs[0].cancelled:
@@ -127,19 +125,21 @@ def test_stop_while_the_submission_is_answered(standin: Standin, tmp_path: Path)
 def test_stop_while_downloading(standin: Standin, tmp_path: Path) -> None:
     token, stop = new_token(), Stop()
     account = standin.state.account(token, "media_hang_always", Timing(0, 0))
-    desk = desk_at(standin, tmp_path, token, stop, pace=replace(QUICK, idle_s=20, download_s=20))
-    text, taken = stopped_job(standin, desk, stop, 0.5)
+    context = context_at(
+        standin, tmp_path, token, stop, pace=replace(QUICK, idle_s=20, download_s=20)
+    )
+    text, taken = stopped_job(context, stop, 0.5)
     assert "made and billed" in text and text.endswith(account.jobs[0].id)
     assert taken < 1.0 and "cancel" not in account.counts
-    assert [e.state for e in desk.journal.open_requests()] == ["left"]
+    assert [e.state for e in context.journal.open_requests()] == ["left"]
 
 
 def test_stop_before_anything_was_sent(standin: Standin, tmp_path: Path) -> None:
     token = new_token()
-    desk = desk_at(standin, tmp_path, token, lambda: True)
+    context = context_at(standin, tmp_path, token, lambda: True)
     with pytest.raises(Stopped, match="before anything was submitted"):
-        asyncio.run(whole_job(desk, standin))
-    assert standin.state.account(token).submissions == 0 and desk.journal.entries() == []
+        asyncio.run(whole_job(context))
+    assert standin.state.account(token).submissions == 0 and context.journal.entries() == []
 
 
 @pytest.mark.parametrize(("timing", "cancels"), [(Timing(30, 30), 1), (Timing(0, 30), 0)])
@@ -149,10 +149,10 @@ def test_a_siblings_failure_is_settled_like_stop(
     """The host cancels our task when another node fails: bounded, and the cancel still goes out."""
     token = new_token()
     account = standin.state.account(token, timing=timing)
-    desk = desk_at(standin, tmp_path, token)
+    context = context_at(standin, tmp_path, token)
 
     async def main() -> float:
-        task = asyncio.create_task(whole_job(desk, standin))
+        task = asyncio.create_task(whole_job(context))
         await asyncio.sleep(0.4)
         began = time.monotonic()
         task.cancel()
@@ -162,17 +162,17 @@ def test_a_siblings_failure_is_settled_like_stop(
 
     assert asyncio.run(main()) < 1.0
     assert account.counts.get("cancel", 0) == cancels
-    assert desk.journal.entries()[-1].state == ("cancelled" if cancels else "left")
+    assert context.journal.entries()[-1].state == ("cancelled" if cancels else "left")
 
 
 def test_double_stop(standin: Standin, tmp_path: Path) -> None:
     """Stop, then the host's own cancel in the middle of the cleanup: still one cancel, bounded."""
     token, stop = new_token(), Stop()
     account = standin.state.account(token, "cancel_hang", Timing(30, 30))
-    desk = desk_at(standin, tmp_path, token, stop)
+    context = context_at(standin, tmp_path, token, stop)
 
     async def main() -> float:
-        task = asyncio.create_task(whole_job(desk, standin))
+        task = asyncio.create_task(whole_job(context))
         await asyncio.sleep(0.3)
         began = time.monotonic()
         stop.event.set()
@@ -185,32 +185,31 @@ def test_double_stop(standin: Standin, tmp_path: Path) -> None:
     assert asyncio.run(main()) < 1.0
     time.sleep(0.6)
     assert account.counts["cancel"] == 1
-    assert [e.state for e in desk.journal.open_requests()] == ["left"]
+    assert [e.state for e in context.journal.open_requests()] == ["left"]
 
 
 def test_the_loop_of_a_stopped_prompt_closes_at_once(standin: Standin, tmp_path: Path) -> None:
     """ComfyUI runs each prompt in a loop of its own: a hung call must not hold its end."""
     token, stop = new_token(), Stop()
     standin.state.account(token, "status_hang_always", Timing(0, 30))
-    desk = desk_at(standin, tmp_path, token, stop)
-    desk = replace(desk, api=replace(desk.api, read_s=4.0, total_s=4.0), deadline=1e9)
-    stopped_job(standin, desk, stop, 0.3)  # runs a whole asyncio.run
+    context = context_at(standin, tmp_path, token, stop)
+    context = replace(context, api=replace(context.api, read_s=4.0, total_s=4.0), deadline=1e9)
+    stopped_job(context, stop, 0.3)  # runs a whole asyncio.run
     assert stop.taken < 1.2
 
 
 def test_a_deadline_keeps_the_id_and_the_job(standin: Standin, tmp_path: Path) -> None:
     token = new_token()
     account = standin.state.account(token, timing=Timing(0, 0.9))
-    desk = desk_at(standin, tmp_path, token, seconds=0.4)
+    context = context_at(standin, tmp_path, token, seconds=0.4)
     began = time.monotonic()
     with pytest.raises(TimedOut) as caught:
-        asyncio.run(whole_job(desk, standin))
+        asyncio.run(whole_job(context))
     assert 0.3 < time.monotonic() - began < 0.9
     assert caught.value.request_id == account.jobs[0].id and "cancel" not in account.counts
-    again = desk_at(standin, tmp_path, token, session="later")
+    again = context_at(standin, tmp_path, token, session="later")
     (entry,) = again.journal.open_requests()
-    result = asyncio.run(follow(again, entry))
-    assert len(asyncio.run(fetch_pictures(again, entry, result, policy_of(standin)))) == 1
+    assert len(asyncio.run(resumed(again, entry))) == 1
     assert account.submissions == 1
 
 
@@ -220,7 +219,7 @@ def test_an_unknown_state_is_warned_of_once(
     token = new_token()
     standin.state.account(token, "status_unknown_word", Timing(0, 0.3))
     with caplog.at_level(logging.WARNING, "flux2_lora_edit"):
-        asyncio.run(whole_job(desk_at(standin, tmp_path, token), standin))
+        asyncio.run(whole_job(context_at(standin, tmp_path, token)))
     assert sum("unknown to this node" in line for line in caplog.messages) == 1
 
 
@@ -228,22 +227,27 @@ def test_progress_tells_the_place_in_the_queue(standin: Standin, tmp_path: Path)
     token, seen = new_token(), []
     account = standin.state.account(token, timing=Timing(0.3, 0.2))
     standin.state.new_job(account, MODEL, {})  # one that waits before ours
-    desk = desk_at(standin, tmp_path, token)
-    desk = replace(desk, report=lambda *what: seen.append(what))
-    asyncio.run(whole_job(desk, standin))
-    assert seen[0][:2] == (Phase.QUEUED, 2)
-    assert Phase.RUNNING in {phase for phase, _, _ in seen}
-    assert [t for *_, t in seen] == sorted(t for *_, t in seen)
+    context = context_at(standin, tmp_path, token)
+    job = Job(context, MODEL, payload())
+    job.context = replace(context, report=lambda: seen.append((job.phase, job.position)))
+
+    async def main() -> None:
+        await job.submit()
+        await job.follow()
+
+    asyncio.run(main())
+    assert seen[0] == (Phase.QUEUED, 2)
+    assert Phase.RUNNING in {phase for phase, _ in seen}
 
 
 def test_retry_after_is_obeyed(standin: Standin, tmp_path: Path) -> None:
     """503 with a date one second ahead: the next question comes no sooner than it allows."""
     token = new_token()
     standin.state.account(token, "status_503_date", Timing(0, 0))
-    desk = desk_at(standin, tmp_path, token)
+    context = context_at(standin, tmp_path, token)
     time.sleep(-time.time() % 1)  # an HTTP date has whole seconds: almost none of this one is over
     began = time.monotonic()
-    asyncio.run(whole_job(desk, standin))
+    asyncio.run(whole_job(context))
     assert time.monotonic() - began > 0.3
 
 
@@ -256,9 +260,9 @@ def test_pace() -> None:
 def test_the_wait_between_polls_is_spread(standin: Standin, tmp_path: Path) -> None:
     token, asked = new_token(), []
     standin.state.account(token, timing=Timing(0, 0.2))
-    desk = desk_at(standin, tmp_path, token)
-    desk = replace(desk, spread=lambda low, high: asked.append((low, high)) or high)
-    asyncio.run(whole_job(desk, standin))
+    context = context_at(standin, tmp_path, token)
+    context = replace(context, spread=lambda low, high: asked.append((low, high)) or high)
+    asyncio.run(whole_job(context))
     assert asked and set(asked) == {(0.85, 1.15)}
 
 
@@ -268,9 +272,9 @@ def test_four_jobs_side_by_side_take_the_time_of_one(standin: Standin, tmp_path:
 
     async def main() -> float:
         began = time.monotonic()
-        desks = [desk_at(standin, tmp_path, token, session=str(n)) for n in range(4)]
+        contexts = [context_at(standin, tmp_path, token, session=str(n)) for n in range(4)]
         await asyncio.gather(
-            *(whole_job(desk, standin, payload(seed)) for seed, desk in enumerate(desks))
+            *(whole_job(context, payload(seed)) for seed, context in enumerate(contexts))
         )
         return time.monotonic() - began
 
@@ -283,8 +287,8 @@ def test_the_event_loop_never_blocks(standin: Standin, tmp_path: Path) -> None:
     standin.state.account(token, timing=Timing(0.1, 0.5, answer_s=0.15))
 
     async def main() -> float:
-        desk, worst = desk_at(standin, tmp_path, token), 0.0
-        task = asyncio.create_task(whole_job(desk, standin))
+        context, worst = context_at(standin, tmp_path, token), 0.0
+        task = asyncio.create_task(whole_job(context))
         while not task.done():
             began = time.monotonic()
             await asyncio.sleep(0.01)
@@ -295,7 +299,7 @@ def test_the_event_loop_never_blocks(standin: Standin, tmp_path: Path) -> None:
     assert asyncio.run(main()) < 0.12, "an answer takes 0.15 s: whoever waits for it here blocks"
 
 
-def test_a_stop_is_noticed_within_a_fifth_of_a_second() -> None:
+def test_a_stop_is_noticed_within_a_fifth_of_a_second(standin: Standin, tmp_path: Path) -> None:
     async def main(wait) -> float:
         stop = Stop()
         stop.press_after(0.25)
@@ -305,19 +309,26 @@ def test_a_stop_is_noticed_within_a_fifth_of_a_second() -> None:
 
     hung = threading.Event()
     assert asyncio.run(main(lambda stop: finish(start(hung.wait), stop))) < 0.2
-    assert asyncio.run(main(lambda stop: pause(30, stop))) < 0.2
+    context = context_at(standin, tmp_path, new_token())
+
+    def pause(stop: Stop):  # noqa: ANN202
+        return replace(context, interrupted=stop).pause(30, time.monotonic() + 60)
+
+    assert asyncio.run(main(pause)) < 0.2
     hung.set()
 
 
 def test_no_question_lasts_longer_than_its_bound(standin: Standin, tmp_path: Path) -> None:
     """A head that drips for ever keeps each byte's timeout and would keep the job waiting."""
     hung = threading.Event()
-    desk = desk_at(standin, tmp_path, new_token(), seconds=30, pace=replace(QUICK, call_s=0.2))
+    context = context_at(
+        standin, tmp_path, new_token(), seconds=30, pace=replace(QUICK, call_s=0.2)
+    )
     began = time.monotonic()
     with pytest.raises(Transient):
-        asyncio.run(desk.ask(hung.wait))
+        asyncio.run(context.ask(hung.wait))
     with pytest.raises(asyncio.TimeoutError):
-        asyncio.run(replace(desk, deadline=time.monotonic() + 0.1).ask(hung.wait))
+        asyncio.run(replace(context, deadline=time.monotonic() + 0.1).ask(hung.wait))
     assert time.monotonic() - began < 2
     hung.set()
 
@@ -340,11 +351,28 @@ def test_a_dropped_worker_says_nothing(caplog: pytest.LogCaptureFixture) -> None
     assert caplog.messages == [] or all("late" not in m for m in caplog.messages)
 
 
+def test_the_hint_on_pictures_in_a_failed_request_stands_before_the_id(
+    standin: Standin, tmp_path: Path
+) -> None:
+    token = new_token()
+    account = standin.state.account(token, "result_failed", Timing(0, 0))
+    body = payload(images=["data:image/png;base64,AAAA"])
+    job = Job(context_at(standin, tmp_path, token), EDIT_MODEL, body)
+
+    async def main() -> None:
+        await job.submit()
+        await job.follow()
+
+    with pytest.raises(JobFailed, match="https addresses only") as caught:
+        asyncio.run(main())
+    assert str(caught.value).splitlines()[-1] == account.jobs[0].id, "the id stands alone"
+
+
 def test_submit_writes_the_intent_before_it_sends(standin: Standin, tmp_path: Path) -> None:
     """A journal that cannot be written: no byte is sent."""
     (tmp_path / "file").write_text("")
     token = new_token()
-    desk = desk_at(standin, tmp_path / "file" / "x", token)
+    context = context_at(standin, tmp_path / "file" / "x", token)
     with pytest.raises(JournalError, match="nothing is submitted"):
-        asyncio.run(submit(desk, MODEL, payload()))
+        asyncio.run(Job(context, MODEL, payload()).submit())
     assert standin.state.account(token).submissions == 0

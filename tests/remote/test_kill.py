@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from remote_support import desk_at, journal_of, new_token, policy_of
+from remote_support import context_at, journal_of, new_token
 from standin_server import Standin, Timing
 
-from flux2_lora_edit.remote.job import follow
-from flux2_lora_edit.remote.media import fetch_pictures
+from flux2_lora_edit.remote.job import Job
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks and kills")
 
@@ -100,10 +99,9 @@ def test_killed_at_random_moments(standin: Standin, runner: Runner, tmp_path: Pa
 
 
 async def resume(standin: Standin, folder: Path, token: str, request_id: str) -> None:
-    desk = desk_at(standin, folder, token, session="restarted")
-    entry = desk.journal.adopt(request_id)
-    result = await follow(desk, entry)
-    pictures = await fetch_pictures(desk, entry, result, policy_of(standin))
+    context = context_at(standin, folder, token, session="restarted")
+    job = Job(context, entry=context.journal.adopt(request_id))
+    pictures = await job.fetch(await job.follow())
     assert pictures[0].rgb.shape == (32, 32, 3)
-    desk.mark(entry, "delivered")
-    desk.api.close()
+    job.write("delivered")
+    context.api.close()

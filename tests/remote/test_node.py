@@ -3,6 +3,8 @@
 import asyncio
 import importlib
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,19 +17,22 @@ from standin_server import Standin
 from flux2_lora_edit.lora_loader.sources.source import HubSource, InstalledSource, UrlSource
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from flux2_lora_edit.network.address import PUBLIC_ONLY
-from flux2_lora_edit.remote.batch import Request
-from flux2_lora_edit.remote.decode import Picture
+from flux2_lora_edit.remote import plan as planning
+from flux2_lora_edit.remote.account import Account, open_account
+from flux2_lora_edit.remote.api.answers import Phase, read_result
+from flux2_lora_edit.remote.api.models import MAX_SEED, Price
 from flux2_lora_edit.remote.errors import InvalidInput, JobFailed
-from flux2_lora_edit.remote.payload import MAX_SEED
-from flux2_lora_edit.remote.price import Price
-from flux2_lora_edit.remote.states import Phase, read_result
+from flux2_lora_edit.remote.job import Job
+from flux2_lora_edit.remote.pictures.media import Picture
+from flux2_lora_edit.remote.plan import Plan, Settings, make_plan
+from flux2_lora_edit.remote.report import info_text, progress_text
+from flux2_lora_edit.remote.run import resumed
 
 
 @pytest.fixture
 def room(comfy_inprocess: None):  # noqa: ANN201
     """The node room's modules by name; they need a ComfyUI."""
-    names = ("remote_loras", "runcomfy", "runcomfy_inputs", "runcomfy_outputs", "runcomfy_account",
-             "runcomfy_run")  # fmt: skip
+    names = ("host", "remote_loras", "runcomfy")
     return SimpleNamespace(
         **{name: importlib.import_module(f"flux2_lora_edit.nodes.{name}") for name in names}
     )
@@ -90,7 +95,7 @@ def test_a_file_of_this_machine_is_refused_with_its_slot(room, loras_folder: Pat
         )
     text = str(caught.value)
     assert text.startswith("LoRA slot 2 is a file on this machine") and "hugging face" in text
-    assert text.endswith("\nmine.safetensors") and caught.value.field == "lora_stack"
+    assert text.endswith("\nmine.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +130,7 @@ def test_a_bad_record_is_no_source(room, loras_folder: Path, record: str) -> Non
 @pytest.mark.parametrize("scale", [-0.5, 4.05])
 def test_strengths_that_the_api_does_not_take(room, scale: float) -> None:
     with pytest.raises(InvalidInput, match="LoRA slot 1: its strength is"):
-        room.remote_loras.remote_loras([entry(HubSource("a/b"), scale)])
+        plan(loras=room.remote_loras.remote_loras([entry(HubSource("a/b"), scale)]))
 
 
 def test_absent_ones_do_not_count_and_four_are_too_many(room) -> None:
@@ -134,61 +139,65 @@ def test_absent_ones_do_not_count_and_four_are_too_many(room) -> None:
     assert len(room.remote_loras.remote_loras([hub, off, hub, hub])) == 3
     assert room.remote_loras.remote_loras(None) == []
     with pytest.raises(InvalidInput, match="4 enabled LoRAs"):
-        room.remote_loras.remote_loras([hub] * 4)
+        plan(loras=room.remote_loras.remote_loras([hub] * 4))
     with pytest.raises(InvalidInput, match="revision but no file"):
         room.remote_loras.remote_loras([entry(HubSource("a/b", "v1"))])
 
 
-def chosen(room, **changes):  # noqa: ANN201
-    base = room.runcomfy_inputs.Chosen(
-        "a cat", "auto", "auto", 2.5, 28, 7, "png", 1, (None, None, None), "", None
-    )
-    return base._replace(**changes)
+RANDOM = np.random.default_rng(0).random
 
 
-def plan(room, **changes):  # noqa: ANN201
-    return room.runcomfy_inputs.make_plan(chosen(room, **changes), PUBLIC_ONLY, lambda: False)
+def plan(**changes) -> Plan:
+    base = Settings("a cat", "auto", 2.5, 28, "png", seed=7)
+    return make_plan(replace(base, **changes), PUBLIC_ONLY, lambda: False)
 
 
-def test_auto_is_text_to_image_until_there_is_a_picture(room) -> None:
-    assert plan(room).schema.model_id == "blackforestlabs/flux-2/lora"
-    assert plan(room).size == "landscape_4_3"
-    edit = plan(room, images=(None, torch.zeros(1, 90, 160, 3), None))
-    assert edit.schema.model_id.endswith("/edit") and edit.size == "landscape_16_9"
+def size_of(made: Plan) -> str:
+    return made.payloads[0]["image_size"]
+
+
+def seeds_of(made: Plan) -> list[int]:
+    return [payload["seed"] for payload in made.payloads]
+
+
+def test_auto_is_text_to_image_until_there_is_a_picture() -> None:
+    assert plan().model.model_id == "blackforestlabs/flux-2/lora"
+    assert size_of(plan()) == "landscape_4_3"
+    edit = plan(images={"image_2": np.zeros((1, 90, 160, 3))})
+    assert edit.model.model_id.endswith("/edit") and size_of(edit) == "landscape_16_9"
     assert edit.notices == ["Pictures are numbered without gaps: in the prompt image_2 is image 1."]
-    square = plan(room, images=(torch.zeros(1, 9, 9, 3), None, None), image_size="portrait_4_3")
-    assert square.size == "portrait_4_3" and square.notices == []
+    square = plan(images={"image_1": np.zeros((1, 9, 9, 3))}, image_size="portrait_4_3")
+    assert size_of(square) == "portrait_4_3" and square.notices == []
 
 
-def test_batches_spread_and_sizes_mix(room) -> None:
-    many = plan(room, images=(torch.rand(2, 8, 16, 3), torch.rand(1, 4, 4, 4), None))
+def test_batches_spread_and_sizes_mix() -> None:
+    many = plan(images={"image_1": RANDOM((2, 8, 16, 3)), "image_2": RANDOM((1, 4, 4, 4))})
     assert len(many.payloads[0]["image_urls"]) == 3
     with pytest.raises(InvalidInput, match="4 connected pictures and 1 addresses"):
-        plan(room, images=(torch.rand(4, 8, 8, 3), None, None), image_urls="https://a.example/b")
+        plan(images={"image_1": RANDOM((4, 8, 8, 3))}, image_urls="https://a.example/b")
     with pytest.raises(InvalidInput, match="takes no picture"):
-        plan(room, mode="text to image", images=(torch.rand(1, 8, 8, 3), None, None))
+        plan(mode="text to image", images={"image_1": RANDOM((1, 8, 8, 3))})
     with pytest.raises(InvalidInput, match="no picture to edit"):
-        plan(room, mode="edit")
+        plan(mode="edit")
     with pytest.raises(InvalidInput, match="mode is 'video'"):
-        plan(room, mode="video")
+        plan(mode="video")
 
 
-def test_seeds_of_a_batch(room) -> None:
-    assert plan(room, batch_count=3).seeds == [7, 8, 9]
-    assert plan(room, seed=MAX_SEED, batch_count=2).seeds == [MAX_SEED, 0]
-    drawn = plan(room, seed=-1, batch_count=2).seeds
+def test_seeds_of_a_batch() -> None:
+    assert seeds_of(plan(batch_count=3)) == [7, 8, 9]
+    assert seeds_of(plan(seed=MAX_SEED, batch_count=2)) == [MAX_SEED, 0]
+    drawn = seeds_of(plan(seed=-1, batch_count=2))
     assert 0 <= drawn[0] <= MAX_SEED and drawn[1] == (drawn[0] + 1) % (MAX_SEED + 1)
     with pytest.raises(InvalidInput, match="seed is"):
-        plan(room, seed=MAX_SEED + 1)
+        plan(seed=MAX_SEED + 1)
 
 
-def test_the_size_of_an_address_that_cannot_be_read_is_said(room, monkeypatch) -> None:
-    inputs = room.runcomfy_inputs
-    monkeypatch.setattr(inputs, "picture_size", lambda *_: None)
-    unread = plan(room, image_urls="https://a.example/b.png")
-    assert unread.size == "square_hd" and "could not be read" in unread.notices[0]
-    monkeypatch.setattr(inputs, "picture_size", lambda *_: (900, 1600))
-    assert plan(room, image_urls="https://a.example/b.png").size == "portrait_16_9"
+def test_the_size_of_an_address_that_cannot_be_read_is_said(monkeypatch) -> None:
+    monkeypatch.setattr(planning, "picture_size", lambda *_: None)
+    unread = plan(image_urls="https://a.example/b.png")
+    assert size_of(unread) == "square_hd" and "could not be read" in unread.notices[0]
+    monkeypatch.setattr(planning, "picture_size", lambda *_: (900, 1600))
+    assert size_of(plan(image_urls="https://a.example/b.png")) == "portrait_16_9"
 
 
 def picture(height: int, width: int, value: float, mask: bool = False) -> Picture:
@@ -197,7 +206,7 @@ def picture(height: int, width: int, value: float, mask: bool = False) -> Pictur
 
 
 def test_neighbours_of_one_size_are_one_batch_and_none_is_left_out(room) -> None:
-    images, masks = room.runcomfy_outputs.as_batches(
+    images, masks = room.runcomfy.as_batches(
         [picture(4, 6, 0.1), picture(4, 6, 0.2, True), picture(8, 2, 0.3), picture(4, 6, 0.4)]
     )
     assert [tuple(i.shape) for i in images] == [(2, 4, 6, 3), (1, 8, 2, 3), (1, 4, 6, 3)]
@@ -206,13 +215,12 @@ def test_neighbours_of_one_size_are_one_batch_and_none_is_left_out(room) -> None
     assert [round(float(i[-1].mean()), 3) for i in images] == [0.2, 0.3, 0.4]
 
 
-def request(phase: Phase, position: int | None = None) -> Request:
-    return Request(1, {}, phase=phase, position=position)
+def request(phase: Phase, position: int | None = None) -> Job:
+    return Job(None, MODEL, {"seed": 1}, phase=phase, position=position)
 
 
-def test_the_line_of_progress(room) -> None:
-    text = room.runcomfy_outputs.progress_text
-    price = Price(0.02, "image", "")
+def test_the_line_of_progress() -> None:
+    text, price = progress_text, Price(0.02, "image")
     assert text([request(Phase.QUEUED, 3)], 12.4, price) == (
         "In queue (position 3) · 12 s · $0.02 per image"
     )
@@ -224,20 +232,22 @@ def test_the_line_of_progress(room) -> None:
     )
 
 
-def test_info_holds_what_is_promised_and_no_more(room) -> None:
+def test_info_holds_what_is_promised_and_no_more() -> None:
     done, failed = request(Phase.SUCCEEDED), request(Phase.FAILED)
-    done.outcome = room.runcomfy_outputs.Delivery(
-        read_result({"status": "succeeded", "output": "https://x/y?sig=1", "cost": 0.02}),
-        [picture(2, 2, 0)],
-    )
+    done.result = read_result({"status": "succeeded", "output": "https://x/y?sig=1", "cost": 0.02})
+    done.pictures = [picture(2, 2, 0)]
     failed.error = JobFailed("no luck", "id-2")
     done.payload = failed.payload = {"prompt": "secret words"}
-    text = room.runcomfy_outputs.info_text(MODEL, [done, failed], [], None, image_size="square")
+    text = info_text(MODEL, [done, failed], [], None, image_size="square")
     info = json.loads(text)
     assert info["cost_usd"] == 0.02 and [r["status"] for r in info["requests"]] == [
         "succeeded", "failed",
     ]  # fmt: skip
     assert "secret" not in text and "sig=" not in text and "https" not in text
+
+
+def opened(room) -> Account:
+    return open_account(room.host.private_folder(), os.environ)
 
 
 def fingerprint(room, **inputs) -> str:
@@ -263,7 +273,7 @@ def test_a_resume_of_all_open_ones_runs_again_when_there_are_others(
 ) -> None:
     monkeypatch.setenv("RUNCOMFY_TOKEN", "token-one")
     none = fingerprint(room, resume_request_id=" Open ")
-    journal = room.runcomfy_account.open_account().journal
+    journal = opened(room).journal
     journal.mark(journal.intend("m", {}), "left", "id-1")
     assert fingerprint(room, resume_request_id="open") != none
     assert "id-1" not in fingerprint(room, resume_request_id="")
@@ -281,7 +291,11 @@ def test_ranges_are_checked_by_the_node_itself(room, home: Path, name: str) -> N
 
 def test_which_ids_are_resumed(room, home: Path, monkeypatch) -> None:
     monkeypatch.setenv("RUNCOMFY_TOKEN", "token-one")
-    account, ids = room.runcomfy_account.open_account(), room.runcomfy_run._ids
+    account = opened(room)
+
+    def ids(account: Account, text: str) -> list[str]:
+        return [entry.request_id for entry in resumed(account.journal, text)]
+
     assert ids(account, " a1 , b2\nb2;c3 ") == ["a1", "b2", "c3"]
     with pytest.raises(InvalidInput, match="no open request"):
         ids(account, "OPEN")
@@ -289,7 +303,7 @@ def test_which_ids_are_resumed(room, home: Path, monkeypatch) -> None:
         account.journal.mark(account.journal.intend("m", {}), "left", entry_id)
     account.journal.mark(account.journal.intend("m", {}), "unknown")
     assert ids(account, "open") == ["id-1", "id-2"]
-    for text in ("a/b", "a " * 0 + "../x", " ".join(f"i{n}" for n in range(17))):
+    for text in ("a/b", "../x", ",", " ; ,", " ".join(f"i{n}" for n in range(17))):
         with pytest.raises(InvalidInput, match="resume_request_id takes"):
             ids(account, text)
 
@@ -302,7 +316,7 @@ def test_it_is_not_offered_where_api_nodes_are_off(room) -> None:
 def test_the_private_folder_is_one_that_comfyui_serves_to_nobody(room, home: Path) -> None:
     import folder_paths
 
-    folder = room.runcomfy_account.folder()
+    folder = room.host.private_folder()
     assert folder.name.startswith(folder_paths.SYSTEM_USER_PREFIX)
     assert folder_paths.get_public_user_directory(folder.name) is None
 
@@ -312,9 +326,9 @@ def test_a_proxy_never_stands_before_this_machines_stand_in(
 ) -> None:
     monkeypatch.setenv("RUNCOMFY_TOKEN", new_token())
     monkeypatch.setenv("FLUX2_LORA_EDIT_PROXY", "http://127.0.0.1:9")
-    live = room.runcomfy_account.open_account()
+    live = opened(room)
     assert live.api().session.proxies == {"https": "http://127.0.0.1:9"}
     monkeypatch.setenv("RUNCOMFY_API_BASE", standin.origin)
-    local = room.runcomfy_account.open_account()
+    local = opened(room)
     assert local.policy.proxy is None and local.policy.loopback_origins == {standin.origin}
     assert local.api().price(MODEL)["price_unit"] == "image"

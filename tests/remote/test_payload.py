@@ -1,6 +1,7 @@
 """What is refused before anything is sent, and that what is sent is complete and valid."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -9,22 +10,20 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from flux2_lora_edit.flux2.image_size import PRESETS
+from flux2_lora_edit.network.address import PUBLIC_ONLY
+from flux2_lora_edit.remote.api.models import EDIT, MAX_SEED, TEXT_TO_IMAGE, HostedModel, problems
 from flux2_lora_edit.remote.errors import InvalidInput
-from flux2_lora_edit.remote.payload import (
-    EDIT,
-    MAX_SEED,
-    SIZES,
-    TEXT_TO_IMAGE,
+from flux2_lora_edit.remote.plan import (
     RemoteLora,
     Settings,
-    batch_seeds,
     build,
     draw_seed,
     image_addresses,
+    make_plan,
     may_take_addresses_only,
     nearest_size,
 )
-from flux2_lora_edit.remote.schema import ModelSchema
 
 HERE = Path(__file__).resolve().parent
 PAGES = {"text_to_image": TEXT_TO_IMAGE, "edit": EDIT}
@@ -32,7 +31,7 @@ ORIGINALS = HERE.parents[2] / "shared" / "spec"  # the whole pages, where a chec
 
 URL = "https://example.com/a.png"
 LORA = RemoteLora("owner/repo", 1.0, "LoRA slot 1")
-GOOD = Settings("a cat", "square_hd", 2.5, 28, "png", [LORA], [URL])
+GOOD = Settings("a cat", "square_hd", 2.5, 28, "png", loras=[LORA])
 
 
 def page_schema(name: str) -> dict:
@@ -92,23 +91,22 @@ loras = st.lists(
 producible = st.builds(
     Settings,
     st.text(min_size=1).filter(str.strip),
-    st.sampled_from(sorted(SIZES)),
+    st.sampled_from(sorted(PRESETS)),
     st.floats(0, 20),
     st.integers(4, 50),
     st.sampled_from(["png", "jpeg", "webp"]),
-    loras,
-    st.lists(
-        st.sampled_from([URL, "data:image/png;base64,AAAA"]),
-        max_size=3,
-    ),
+    loras=loras,
 )
+addresses = st.lists(st.sampled_from([URL, "data:image/png;base64,AAAA"]), max_size=3)
 
 
 @hypothesis_settings(max_examples=200, deadline=None)
-@given(producible, st.integers(0, MAX_SEED))
-def test_every_producible_payload_is_valid_by_both_schemas(chosen: Settings, seed: int) -> None:
-    name = "edit" if chosen.images else "text_to_image"
-    payload = json.loads(json.dumps(build(PAGES[name], chosen, seed)))
+@given(producible, addresses, st.integers(0, MAX_SEED))
+def test_every_producible_payload_is_valid_by_both_schemas(
+    chosen: Settings, images: list[str], seed: int
+) -> None:
+    name = "edit" if images else "text_to_image"
+    payload = json.loads(json.dumps(build(PAGES[name], chosen, images, seed)))
     STRICT[name].validate(payload)
     VERBATIM[name].validate(payload)
     assert payload.keys() == PAGES[name].document["properties"].keys(), "every key is always sent"
@@ -118,7 +116,7 @@ junk = st.one_of(
     # 1.0 is left out: JSON Schema takes it for an integer, we are stricter.
     st.floats(-30, 30).filter(lambda number: not number.is_integer()),
     st.none(), st.booleans(), st.integers(-60, 60), st.text(max_size=3),
-    st.just([]), st.just({}), st.sampled_from(sorted(SIZES)), st.just([URL] * 4),
+    st.just([]), st.just({}), st.sampled_from(sorted(PRESETS)), st.just([URL] * 4),
     st.just([{"path": "a/b", "scale": 4.1}]), st.just([{"scale": 1}]), st.just(["a/b"]),
     st.just([{"path": "a/b", "weight": 1}]), st.just(["ftp://x"]),
 )  # fmt: skip
@@ -133,11 +131,10 @@ junk = st.one_of(
 def test_our_check_agrees_with_a_real_json_schema_library(
     name: str, changes: dict, missing: set
 ) -> None:
-    model: ModelSchema = PAGES[name]
-    chosen = GOOD if name == "edit" else GOOD._replace(images=())
-    payload = {**build(model, chosen, 1), **changes}
+    model: HostedModel = PAGES[name]
+    payload = {**build(model, GOOD, [URL] if name == "edit" else [], 1), **changes}
     payload = {key: value for key, value in payload.items() if key not in missing}
-    assert (not model.problems(payload)) == STRICT[name].is_valid(payload)
+    assert (not list(problems(payload, model.document))) == STRICT[name].is_valid(payload)
 
 
 @pytest.mark.parametrize(
@@ -146,59 +143,61 @@ def test_our_check_agrees_with_a_real_json_schema_library(
      ("loras", [{"path": "a/b", "scale": True}]), ("prompt", None), ("image_urls", "https://a")],
 )  # fmt: skip
 def test_one_wrong_kind_alone_is_found(key: str, value: object) -> None:
-    assert len(EDIT.problems({**build(EDIT, GOOD, 1), key: value})) == 1
+    assert len(list(problems({**build(EDIT, GOOD, [URL], 1), key: value}, EDIT.document))) == 1
 
 
 def test_a_schema_word_that_is_not_checked_is_refused() -> None:
     with pytest.raises(ValueError, match="multipleOf"):
-        ModelSchema({"x-model-id": "m", "type": "object", "multipleOf": 2}).problems({})
+        list(problems({}, {"x-model-id": "m", "type": "object", "multipleOf": 2}))
 
 
 @pytest.mark.parametrize(
-    ("changes", "field", "words"),
+    ("changes", "words"),
     [
-        ({"loras": [LORA] * 4}, "lora_stack", "4 entries; 3 is the most"),
-        ({"loras": [LORA._replace(scale=4.1)]}, "lora_stack", "LoRA slot 1: its scale is 4.1"),
-        ({"loras": [LORA._replace(scale=-0.1)]}, "lora_stack", "the least is 0"),
-        ({"loras": [LORA._replace(scale=float("nan"))]}, "lora_stack", "must be number"),
-        ({"loras": [LORA._replace(path=" ")]}, "lora_stack", "LoRA slot 1 has no address"),
-        ({"num_inference_steps": 3}, "num_inference_steps", "is 3; the least is 4"),
-        ({"num_inference_steps": 51}, "num_inference_steps", "is 51; the most is 50"),
-        ({"guidance_scale": 20.5}, "guidance_scale", "is 20.5; the most is 20"),
-        ({"guidance_scale": float("inf")}, "guidance_scale", "must be number"),
-        ({"prompt": ""}, "prompt", "prompt is empty"),
-        ({"prompt": " \n"}, "prompt", "prompt is empty"),
-        ({"images": []}, "image_1", "no picture to edit"),
-        ({"images": [URL] * 4}, "image_urls", "image_1..3 and image_urls has 4 entries"),
-        ({"images": ["ftp://x/y"]}, "image_urls", "Picture 1 is not an address"),
-        ({"image_size": "huge"}, "image_size", "must be one of square_hd"),
-        ({"output_format": "gif"}, "output_format", "must be one of jpeg, png, webp"),
+        ({"loras": [LORA] * 4}, "4 enabled LoRAs; 3 is the most"),
+        ({"loras": [LORA._replace(scale=4.1)]}, "LoRA slot 1: its strength is 4.1"),
+        ({"loras": [LORA._replace(scale=-0.1)]}, "RunComfy takes 0 to 4"),
+        ({"loras": [LORA._replace(scale=float("nan"))]}, "its strength is nan"),
+        ({"loras": [LORA._replace(path=" ")]}, "LoRA slot 1 has no address"),
+        ({"num_inference_steps": 3}, "is 3; the least is 4"),
+        ({"num_inference_steps": 51}, "is 51; the most is 50"),
+        ({"guidance_scale": 20.5}, "is 20.5; the most is 20"),
+        ({"guidance_scale": float("inf")}, "must be number"),
+        ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": " \n"}, "prompt is empty"),
+        ({"images": []}, "no picture to edit"),
+        ({"images": [URL] * 4}, "image_urls has 4 entries"),
+        ({"images": ["ftp://x/y"]}, "image_urls[0] is not an address"),
+        ({"image_size": "huge"}, "must be one of square_hd"),
+        ({"output_format": "gif"}, "must be one of jpeg, png, webp"),
     ],
 )
-def test_refused_here(changes: dict, field: str, words: str) -> None:
+def test_refused_here(changes: dict, words: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        build(EDIT, GOOD._replace(**changes), 1)
-    assert caught.value.field == field
+        images = changes.pop("images", [URL])
+        build(EDIT, replace(GOOD, **changes), images, 1)
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
 def test_a_seed_outside_the_range_is_refused(seed: int) -> None:
     with pytest.raises(InvalidInput, match="seed is"):
-        build(EDIT, GOOD, seed)
+        build(EDIT, GOOD, [URL], seed)
 
 
 def test_text_to_image_takes_no_picture() -> None:
     with pytest.raises(InvalidInput, match="takes no picture"):
-        build(TEXT_TO_IMAGE, GOOD, 1)
+        build(TEXT_TO_IMAGE, GOOD, [URL], 1)
 
 
 def test_no_lora_is_an_empty_list_never_an_absent_key() -> None:
-    assert build(EDIT, GOOD._replace(loras=()), 1)["loras"] == []
+    assert build(EDIT, replace(GOOD, loras=()), [URL], 1)["loras"] == []
 
 
 def test_seeds() -> None:
-    assert batch_seeds(MAX_SEED - 1, 4) == [MAX_SEED - 1, MAX_SEED, 0, 1]
+    chosen = replace(GOOD, seed=MAX_SEED - 1, batch_count=4, image_urls=URL)
+    payloads = make_plan(chosen, PUBLIC_ONLY, lambda: False).payloads
+    assert [payload["seed"] for payload in payloads] == [MAX_SEED - 1, MAX_SEED, 0, 1]
     drawn = {draw_seed() for _ in range(64)}
     assert len(drawn) > 60 and all(0 <= seed <= MAX_SEED for seed in drawn)
 

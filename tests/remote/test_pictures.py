@@ -14,13 +14,12 @@ from standin_server import Standin, Timing
 from standin_server.pictures import draw, png
 
 from flux2_lora_edit.network.address import PUBLIC_ONLY
-from flux2_lora_edit.remote.credentials import ApiOrigin
-from flux2_lora_edit.remote.decode import UnreadablePicture, decode, sniff
-from flux2_lora_edit.remote.encode import Encoded, check_request, encode
+from flux2_lora_edit.remote.account import ApiOrigin, storage_policy
+from flux2_lora_edit.remote.context import Interrupted
 from flux2_lora_edit.remote.errors import InvalidInput
-from flux2_lora_edit.remote.media import is_storage, storage_policy
-from flux2_lora_edit.remote.peek import picture_size
-from flux2_lora_edit.remote.worker import Interrupted
+from flux2_lora_edit.remote.pictures.encode import Encoded, check_request, encode
+from flux2_lora_edit.remote.pictures.media import UnreadablePicture, decode, is_storage, sniff
+from flux2_lora_edit.remote.pictures.probe import picture_size
 
 NOISE = np.random.default_rng(0).random((96, 64, 3), dtype=np.float32)
 

@@ -17,15 +17,15 @@ from types import SimpleNamespace
 
 import pytest
 import requests
-from remote_support import MODEL, QUICK, desk_at, new_token, payload, whole_job
+from remote_support import MODEL, QUICK, context_at, new_token, payload, whole_job
 from standin_faults import FAULTS
 from standin_server import Standin, Timing
 from test_faults import held, settled_growth
 
 from flux2_lora_edit.remote import journal as record
-from flux2_lora_edit.remote.decode import decode
-from flux2_lora_edit.remote.desk import Pace
+from flux2_lora_edit.remote.context import Pace
 from flux2_lora_edit.remote.errors import RemoteError
+from flux2_lora_edit.remote.pictures.media import decode
 
 JOBS = 200
 # Faults that end soon; those that hang are in the fault table.
@@ -45,15 +45,15 @@ async def soak(standin: Standin, folder: Path, jobs: int, chance: random.Random)
             token = new_token()
             fault = chance.choice(PASSING) if number % 10 == 0 else ""
             account = standin.state.account(token, fault, Timing(0, 0.01))
-            desk = desk_at(standin, folder, token)
+            context = context_at(standin, folder, token)
             try:
-                await whole_job(desk, standin, payload(number))
+                await whole_job(context, payload(number))
                 ends.append("delivered")
             except RemoteError as error:
                 ends.append(type(error).__name__)
                 assert fault, f"a job without a fault failed: {error}"
             finally:
-                desk.api.close()
+                context.api.close()
             assert account.submissions == 1 and len(account.jobs) <= 1
 
     await asyncio.gather(*(one(number) for number in range(jobs)))
@@ -111,12 +111,14 @@ def test_the_overhead_over_bare_http(standin: Standin, tmp_path: Path) -> None:
         began = time.monotonic()
         decode(bare_job(standin.origin, token, pace))
         bare.append(time.monotonic() - began)
-        desk = replace(desk_at(standin, tmp_path, token, pace=pace), spread=lambda low, high: 1.0)
+        context = replace(
+            context_at(standin, tmp_path, token, pace=pace), spread=lambda low, high: 1.0
+        )
         began, used = time.monotonic(), time.process_time()
-        asyncio.run(whole_job(desk, standin, payload(number)))
+        asyncio.run(whole_job(context, payload(number)))
         ours.append(time.monotonic() - began)
         cpu.append(time.process_time() - used)
-        desk.api.close()
+        context.api.close()
     assert min(ours) - min(bare) < 0.1, (ours, bare)
     # The stand-in serves from this process too, so this is an upper bound: 13 calls both ways.
     assert min(cpu) < 0.1, cpu
@@ -152,9 +154,9 @@ def test_a_job_of_five_seconds(tmp_path: Path) -> None:
 
 def timed_job(standin: Standin, folder: Path, token: str, seed: int, pace: Pace) -> tuple:
     """(seconds, seconds of processor time) of one whole job."""
-    desk = desk_at(standin, folder, token, seconds=30, pace=pace)
-    desk = replace(desk, spread=lambda low, high: 1.0)
+    context = context_at(standin, folder, token, seconds=30, pace=pace)
+    context = replace(context, spread=lambda low, high: 1.0)
     began, used = time.monotonic(), time.process_time()
-    asyncio.run(whole_job(desk, standin, payload(seed)))
-    desk.api.close()
+    asyncio.run(whole_job(context, payload(seed)))
+    context.api.close()
     return time.monotonic() - began, time.process_time() - used

@@ -20,8 +20,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError, ProxyError
 
+from ..errors import OutcomeUnknown, Refused, RequestRejected, Transient
 from .answers import Answer, explain, parse_body, retry_after
-from .errors import OutcomeUnknown, Refused, RequestRejected, Transient
 
 MAX_ANSWER = 4 * 1024 * 1024
 """Bytes; a result with a few addresses is under 4 KiB, the catalogue's page under 100 KiB."""

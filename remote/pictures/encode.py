@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from .errors import InvalidInput
+from ..errors import InvalidInput
 
 MAX_PICTURE_BYTES = 6 * 1024 * 1024
 MAX_PICTURE_PIXELS = 32_000_000
@@ -37,11 +37,10 @@ def encode(pixels: np.ndarray, name: str, max_bytes: int = MAX_PICTURE_BYTES) ->
     naming ``name``.
     """
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
-        raise InvalidInput(name, f"{name} is no picture (its shape is {tuple(pixels.shape)}).")
+        raise InvalidInput(f"{name} is no picture (its shape is {tuple(pixels.shape)}).")
     height, width = pixels.shape[:2]
     if width * height > MAX_PICTURE_PIXELS:
         raise InvalidInput(
-            name,
             f"{name} has {width} x {height} pixels; {MAX_PICTURE_PIXELS // 10**6} MP is the most "
             "that RunComfy takes. Scale it down first (Scale Image to Total Pixels).",
         )
@@ -49,7 +48,7 @@ def encode(pixels: np.ndarray, name: str, max_bytes: int = MAX_PICTURE_BYTES) ->
     data, kind, change = _fit(image, max_bytes)
     if data is None:
         raise InvalidInput(
-            name, f"{name} does not fit into {max_bytes / 2**20:g} MiB. Scale it down first."
+            f"{name} does not fit into {max_bytes / 2**20:g} MiB. Scale it down first."
         )
     address = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     return Encoded(address, f"{name} was sent as {change}: its PNG is too large." if change else "")
@@ -92,7 +91,6 @@ def check_request(addresses: list[str], max_bytes: int = MAX_REQUEST_BYTES) -> N
     total = sum(len(address) for address in addresses)
     if total > max_bytes:
         raise InvalidInput(
-            "image_1",
             f"The pictures take {total / 2**20:.1f} MiB together; {max_bytes / 2**20:g} MiB is the "
             "most of one request. Use fewer or smaller pictures, or addresses in image_urls.",
         )

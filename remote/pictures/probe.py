@@ -1,13 +1,13 @@
-"""A web picture's size, from its first bytes; a help for ``auto``, never a condition."""
+"""The image probe: a web picture's size, from its first bytes; a help, never a condition."""
 
 import logging
 from collections.abc import Callable
 
 from PIL import Image, ImageFile
 
-from ..network.address import AddressPolicy
-from ..network.errors import NetworkError
-from ..network.public_http import open_stream
+from ...network.address import AddressPolicy
+from ...network.errors import NetworkError
+from ...network.public_http import open_stream
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,221 @@
+"""Who pays: the token and where it is kept, the one origin it may go to, the journal of both.
+
+The token is never an input of a node: it would travel in workflows, pictures and logs. It is read
+afresh for every run, so that a token set in the settings page works at once.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import json
+import os
+import re
+import secrets
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..network.address import AddressPolicy
+from .api.client import ModelApi, new_session
+from .errors import CredentialError
+from .files import write_atomically
+from .journal import Journal, private_folder
+
+DEFAULT_API = "https://model-api.runcomfy.net"
+BASE_VARIABLE = "RUNCOMFY_API_BASE"
+TOKEN_URL = "https://www.runcomfy.com/profile"  # noqa: S105 (a page, not a password)
+MAX_FILE = 64 * 1024
+
+# Names this process in the journal, so that its own running jobs are not shown as lost ones.
+SESSION = secrets.token_hex(8)
+
+_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A token and where it was found; its text form never shows the token."""
+
+    token: str = field(repr=False)
+    source: str
+
+    @property
+    def hint(self) -> str:
+        """The last four characters of a long token, to tell two tokens apart."""
+        return f"…{self.token[-4:]}" if len(self.token) >= 16 else "…"
+
+
+@dataclass(frozen=True)
+class ApiOrigin:
+    """Scheme, host and port of the API. ``loopback`` is true for a stand-in on this machine."""
+
+    url: str
+    loopback: bool
+
+
+@dataclass(frozen=True)
+class Account:
+    """A token, the API's origin it goes to, the journal of its requests, and the media's policy."""
+
+    credential: Credential
+    origin: ApiOrigin
+    journal: Journal
+    policy: AddressPolicy
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext | None:
+        """The system's certificate authorities, read once a run; None without https."""
+        return ssl.create_default_context() if self.origin.url.startswith("https:") else None
+
+    def api(self) -> ModelApi:
+        """The API over a connection of its own, so that a job's first byte goes on a fresh one."""
+        session = new_session(self.policy.proxy, self.tls)
+        return ModelApi(session, self.origin.url, self.credential.token)
+
+
+def open_account(folder: Path, environ: Mapping[str, str]) -> Account:
+    """The account that jobs run on; ``folder`` is the pack's private one. Reads small files.
+
+    Raises CredentialError.
+    """
+    found = find_credential(folder, environ)
+    if found is None:
+        raise CredentialError(
+            "There is no RunComfy API token. Set it in ComfyUI's settings (RunComfy), or start "
+            f"ComfyUI with RUNCOMFY_API_TOKEN set. Your token: {TOKEN_URL}"
+        )
+    origin = api_origin(environ)
+    salt = read_salt(folder / "salt")
+    fingerprint = account_fingerprint(salt, origin.url, found.token)
+    policy = storage_policy(origin, AddressPolicy.from_environment(environ))
+    return Account(found, origin, Journal(folder, salt, fingerprint, SESSION), policy)
+
+
+def settings_file(folder: Path) -> Path:
+    """Where the settings page keeps a token."""
+    return folder / "runcomfy.json"
+
+
+def find_credential(folder: Path, environ: Mapping[str, str]) -> Credential | None:
+    """The first token of: two variables, the settings file, the CLI's file, the pages' placeholder.
+
+    Raises CredentialError for a token that no header can carry, naming where it stands.
+    """
+    for name in ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN"):
+        if value := environ.get(name, "").strip():
+            return Credential(_checked(value, f"the variable {name}"), name)
+    if value := _from_file(settings_file(folder), "token"):
+        return Credential(_checked(value, "the settings file"), "settings")
+    if value := _from_file(cli_file(environ), "access_token"):
+        return Credential(_checked(value, "the RunComfy CLI's file"), "RunComfy CLI")
+    if value := environ.get("YOUR_API_TOKEN", "").strip():
+        return Credential(_checked(value, "the variable YOUR_API_TOKEN"), "YOUR_API_TOKEN")
+    return None
+
+
+def save_token(folder: Path, token: str) -> None:
+    """Keep a token in an owner-only file; raises CredentialError if it cannot be one."""
+    text = json.dumps({"token": _checked(token.strip(), "the text")})
+    private_folder(folder)
+    write_atomically(settings_file(folder), text.encode(), private=True)
+
+
+def clear_token(folder: Path) -> None:
+    """Forget the token of the settings page."""
+    settings_file(folder).unlink(missing_ok=True)
+
+
+def api_origin(environ: Mapping[str, str]) -> ApiOrigin:
+    """``RUNCOMFY_API_BASE`` or RunComfy's own address.
+
+    Raises CredentialError unless it is an https origin, or http on this machine.
+    """
+    text = environ.get(BASE_VARIABLE, "").strip().rstrip("/") or DEFAULT_API
+    try:
+        parts = urlsplit(text)
+        host, port = (parts.hostname or "").lower(), parts.port
+        rest = parts.path or parts.query or parts.fragment or "@" in parts.netloc
+        try:
+            loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:  # a name
+            loopback = False
+        if host and not rest and (parts.scheme == "https" or parts.scheme == "http" and loopback):
+            name = f"[{host}]" if ":" in host else host
+            return ApiOrigin(f"{parts.scheme}://{name}" + (f":{port}" if port else ""), loopback)
+    except ValueError:
+        pass
+    raise CredentialError(
+        f"{BASE_VARIABLE} must be an https origin such as {DEFAULT_API}, or http on this machine "
+        "(http://127.0.0.1:8199), with no path, user name or query. The token is sent nowhere else."
+    )
+
+
+def storage_policy(origin: ApiOrigin, policy: AddressPolicy) -> AddressPolicy:
+    """``policy``; where the API is a stand-in here, only public addresses and its own origin.
+
+    A proxy would look for this machine's stand-in on its own.
+    """
+    if not origin.loopback:
+        return policy
+    parts = urlsplit(origin.url)
+    port = "" if parts.port else ":443" if parts.scheme == "https" else ":80"
+    return AddressPolicy().allowing(origin.url + port)
+
+
+def account_fingerprint(salt: bytes, origin: str, token: str) -> str:
+    """Which account a request belongs to, without the token: HMAC-SHA256 under this user's salt."""
+    return hmac.new(salt, f"{origin}\n{token}".encode(), hashlib.sha256).hexdigest()[:24]
+
+
+def read_salt(path: Path) -> bytes:
+    """This user's salt, made on first use. Two processes that meet here agree on the first one."""
+    if (text := _read(path)) is None:
+        private_folder(path.parent)
+        write_atomically(path, secrets.token_hex(32).encode(), private=True, replace=False)
+        text = _read(path)
+    if text is None:
+        raise CredentialError(
+            f"The folder for RunComfy's records cannot be written.\n{path.parent}"
+        )
+    return text.strip().encode()
+
+
+def cli_file(environ: Mapping[str, str]) -> Path:
+    """Where RunComfy's own command line keeps its login."""
+    base = environ.get("XDG_CONFIG_HOME", "").strip()
+    folder = Path(base) if base and os.path.isabs(base) else Path.home() / ".config"
+    return folder / "runcomfy" / "token.json"
+
+
+def _from_file(path: Path, key: str) -> str:
+    """A string in a JSON file; an absent, unreadable or damaged file has none."""
+    try:
+        found = json.loads(_read(path) or "{}")
+    except (OSError, ValueError):
+        return ""
+    value = found.get(key) if isinstance(found, dict) else None
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _read(path: Path) -> str | None:
+    """The file's text, None where there is none; more than ``MAX_FILE`` bytes is a ValueError."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except FileNotFoundError:
+        return None
+    if len(data) > MAX_FILE:
+        raise ValueError(f"{path.name} is larger than {MAX_FILE} bytes")
+    return data.decode("utf-8", "replace")
+
+
+def _checked(token: str, where: str) -> str:
+    if not _TOKEN.fullmatch(token):
+        raise CredentialError(
+            f"The RunComfy token in {where} holds a space, a line break or another character that "
+            f"a token never has. Copy it again from {TOKEN_URL}"
+        )
+    return token

@@ -1,0 +1,1 @@
+"""The Model API itself: the calls, and what its answers mean."""

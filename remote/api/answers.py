@@ -1,0 +1,282 @@
+"""What the API says, in one vocabulary, and one sentence for each of its errors.
+
+Documented codes: 400001 identifier, 400002 balance, 400004 token or account, 403001 permission,
+404001 not found, 422001 validation with ``detail``, 500001. Some RunComfy APIs answer HTTP 200
+with such a code in the body, so a 2xx body is looked through for one too. ``/status`` documents
+in_queue, in_progress, completed and cancelled, and no failure; ``/result`` says succeeded or
+failed too, and RunComfy's own clients know more spellings. So success and failure are read from
+``/result`` alone, and an unknown state means: keep asking. Here alone foreign text is made fit to
+be shown.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any, NamedTuple
+
+MAX_RETRY_AFTER = 60.0
+"""Seconds; a server that asks for more is asked again anyway, at that pace, to the deadline."""
+MAX_FOREIGN_TEXT = 300
+
+_DATA_URI = re.compile(r"data:[\w.+-]*/[\w.+-]*(?:;[\w.=+-]+)*,[^\s\"'<>]*", re.IGNORECASE)
+_QUERY = re.compile(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*", re.IGNORECASE)
+_USER = re.compile(r"(https?://)[^\s/@\"'<>]+@", re.IGNORECASE)
+_BEARER = re.compile(r"(bearer\s+)[^\s\"'<>]+", re.IGNORECASE)
+
+
+class Answer(NamedTuple):
+    """One HTTP answer: status, bytes, parsed JSON object (None if none), seconds to wait."""
+
+    status: int
+    length: int
+    body: dict[str, Any] | None
+    retry_after: float | None
+
+    @property
+    def error_code(self) -> int:
+        """The API's own code, 0 where there is none (a failed JOB's code is not the answer's)."""
+        body = self.body or {}
+        if 200 <= self.status < 300 and "request_id" in body and "status" in body:
+            return 0
+        for place in (body, body.get("error"), body.get("detail")):
+            if isinstance(place, Mapping):
+                for key in ("error_code", "code"):
+                    value = place.get(key)
+                    if isinstance(value, str) and value.isascii() and value.isdigit():
+                        value = int(value)
+                    if isinstance(value, int) and 400_000 <= value <= 599_999:
+                        return value
+        return 0
+
+    @property
+    def meaning(self) -> int:
+        """The HTTP status; for a 2xx body with an error code, that code's class (400 to 599)."""
+        if 200 <= self.status < 300 and self.error_code:
+            return self.error_code // 1000
+        return self.status
+
+
+def parse_body(data: bytes) -> dict[str, Any] | None:
+    """A JSON object, or None: HTML, a list, a cut body and nonsense are all no answer."""
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """A Retry-After header as seconds (it may be a number or an HTTP date), capped; else None."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            when = parsedate_to_datetime(value)
+        except (TypeError, ValueError, OverflowError):
+            return None
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=timezone.utc)
+        seconds = (when - (now or datetime.now(timezone.utc))).total_seconds()
+    if math.isnan(seconds):
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+_BALANCE = "The RunComfy account's balance is too low; top it up."
+_TOKEN = "RunComfy does not accept the token or the account; check the token."  # noqa: S105
+_SENTENCES = {
+    400002: _BALANCE,
+    402: _BALANCE,
+    400004: _TOKEN,
+    401: _TOKEN,
+    403: "The account may not use this model or request.",
+    404: "RunComfy does not know the model or request (it never was, was deleted or expired).",
+    413: "The request is too large for RunComfy; send fewer or smaller pictures.",
+    422: "RunComfy finds the inputs invalid.",
+    429: "RunComfy asks to slow down; wait a little.",
+}
+
+
+def explain(answer: Answer, *secrets: str) -> str:
+    """One sentence for an answer that is not a success, with the API's own words cleaned."""
+    code, meaning = answer.error_code, answer.meaning
+    words = message_of(answer.body, *secrets)
+    text = _SENTENCES.get(code) or _SENTENCES.get(meaning)
+    if text is None and 300 <= meaning < 400:
+        text = "RunComfy's address redirects elsewhere, where the token is not sent."
+    elif text is None and meaning >= 500:
+        text = "RunComfy has a fault of its own."
+    number = f"{answer.status}" + (f", code {code}" if code else "")
+    text = text or "RunComfy answered with an error."
+    return f"{text} (HTTP {number})" + (f' It says: "{words}".' if words else "")
+
+
+def message_of(body: Mapping[str, Any] | None, *secrets: str) -> str:
+    """The human part of an error body: ``detail[]`` with its field paths, or a message; cleaned.
+
+    The rejected value itself (``input`` of a detail) is never shown: it may be the prompt.
+    """
+    if not body:
+        return ""
+    detail = body.get("detail")
+    if isinstance(detail, list):
+        lines = [_detail_line(item) for item in detail[:5]]
+        return clean("; ".join(filter(None, lines)), *secrets)
+    for key in ("message", "error_message", "msg", "detail", "error"):
+        value = body.get(key)
+        if isinstance(value, str) and value.strip():
+            return clean(value, *secrets)
+        if isinstance(value, Mapping) and (inner := message_of(value, *secrets)):
+            return inner
+    return ""
+
+
+def _detail_line(item: object) -> str:
+    if not isinstance(item, Mapping):
+        return item if isinstance(item, str) else ""
+    place = item.get("loc")
+    path = ""
+    if isinstance(place, list):
+        for part in place:
+            if isinstance(part, int):
+                path += f"[{part}]"
+            elif part != "body":
+                path += f".{part}" if path else str(part)
+    message = item.get("msg") or item.get("message") or ""
+    return f"{path}: {message}" if path and message else f"{path}{message}"
+
+
+def clean(text: object, *secrets: str) -> str:
+    """Foreign text made fit for a message: one line, bounded, without secrets or signed addresses.
+
+    ``secrets`` (the token, the prompt) are replaced wherever they stand, as they are or escaped.
+    """
+
+    forms = [
+        form
+        for secret in secrets
+        for form in (secret, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(secret)[1:-1])
+    ]
+    line, *hidden = (
+        " ".join("".join(c if c.isprintable() else " " for c in long).split())
+        for long in (str(text)[: 64 * MAX_FOREIGN_TEXT], *forms)
+    )
+    for form in filter(None, hidden):
+        line = line.replace(form, "***")
+    line = _BEARER.sub(r"\1***", line)
+    line = _DATA_URI.sub("data:***", line)
+    line = _USER.sub(r"\1***@", line)
+    line = _QUERY.sub(r"\1?***", line)
+    return line if len(line) <= MAX_FOREIGN_TEXT else line[: MAX_FOREIGN_TEXT - 3] + "..."
+
+
+class Phase(Enum):
+    """What a job is doing."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+_WORDS = {
+    Phase.QUEUED: "in_queue queued pending waiting submitted",
+    # Asked to cancel is not ended: it may still run, so nothing is concluded from it.
+    Phase.RUNNING: "starting in_progress processing running cancellation_requested",
+    Phase.SUCCEEDED: "completed succeeded success",
+    Phase.FAILED: "failed error timeout",
+    Phase.CANCELLED: "cancelled canceled",
+}
+_PHASES = {word: phase for phase, words in _WORDS.items() for word in words.split()}
+
+
+def phase_of(status: object) -> Phase:
+    """The phase that a state of the API's means, UNKNOWN for any other word or kind of value."""
+    known = isinstance(status, str)
+    return _PHASES.get(str(status).strip().lower(), Phase.UNKNOWN) if known else Phase.UNKNOWN
+
+
+def queue_position(body: Mapping[str, Any]) -> int | None:
+    """Jobs ahead in the queue, where the answer says so."""
+    value = body.get("queue_position")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1_000_000:
+        return None
+    return value
+
+
+class Result(NamedTuple):
+    """A ``/result`` answer. ``cost`` in US dollars, None where it is not said."""
+
+    phase: Phase
+    images: tuple[str, ...]
+    videos: int
+    cost: float | None
+    message: str
+    created_at: str
+    finished_at: str
+
+
+def read_result(body: Mapping[str, Any], *secrets: str) -> Result:
+    """A ``/result`` body taken apart; ``secrets`` are cleaned out of its error text."""
+    images, videos = _media(body.get("output"))
+    phase = phase_of(body.get("status"))
+    if "status" not in body and images:
+        phase = Phase.SUCCEEDED  # a picture is there: nothing is gained by asking on
+    cost, error = number(body.get("cost")), body.get("error")
+    created, finished = (
+        clean(when)[:40] if isinstance(when, str | int | float) else ""
+        for when in (body.get("created_at"), body.get("finished_at"))
+    )
+    message = clean(error, *secrets) if isinstance(error, str) else ""
+    return Result(
+        phase,
+        tuple(images),
+        videos,
+        cost if cost is not None and 0 <= cost < 1e6 else None,
+        message or (message_of(body, *secrets) if phase is Phase.FAILED else ""),
+        created,
+        finished,
+    )
+
+
+def _media(output: object) -> tuple[list[str], int]:
+    """Picture addresses, in order and each once, and how many videos stand beside them.
+
+    ``output`` is an object with ``image``, ``images``, ``video``, ``videos``, a single address, or
+    a list of either.
+    """
+    images: list[str] = []
+    videos = 0
+    if isinstance(output, str):
+        images = [output]
+    elif isinstance(output, list):
+        for item in output[:64]:
+            more, count = _media(item)
+            images, videos = images + more, videos + count
+    elif isinstance(output, Mapping):
+        for key in ("image", "images", "url"):
+            more, _ = _media(output[key]) if output.get(key) else ([], 0)
+            images += more
+        for key in ("video", "videos"):
+            value = output.get(key)
+            videos += len(value) if isinstance(value, list) else bool(value)
+    return list(dict.fromkeys(address.strip() for address in images if address.strip())), videos
+
+
+def number(value: object) -> float | None:
+    """A finite number, also where it comes as a text; None for anything that is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None

@@ -1,0 +1,162 @@
+"""The hosted models: a table of their input schemas, a check against one, and their prices.
+
+The files in ``schemas/`` are the input schemas that RunComfy publishes on the models' pages, as
+valid JSON Schema 2020-12; ``x-oddities`` in each lists what had to be put right, and the names of
+``image_size`` come from the one table of presets. The check knows the words that those files use
+and refuses a schema with others, so a new word cannot go unchecked.
+"""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...flux2.image_size import PRESETS
+from ..errors import RemoteError
+from .answers import clean, number
+from .client import ModelApi
+
+logger = logging.getLogger(__name__)
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "array": (list,),
+    "object": (dict,),
+    "null": (type(None),),
+}
+# A word of the schema -> what is wrong with a value beyond that limit, or an empty text.
+_LIMITS: dict[str, Callable[[Any, Any], str]] = {
+    "enum": lambda value, names: "" if value in names else f"must be one of {', '.join(names)}",
+    "minimum": lambda value, least: (
+        f"is {value:g}; the least is {least:g}" if value < least else ""
+    ),
+    "maximum": lambda value, most: f"is {value:g}; the most is {most:g}" if value > most else "",
+    "minItems": lambda value, least: (
+        f"has {len(value)} entries; {least} is the least" if len(value) < least else ""
+    ),
+    "maxItems": lambda value, most: (
+        f"has {len(value)} entries; {most} is the most" if len(value) > most else ""
+    ),
+    "pattern": lambda value, pattern: (
+        "" if re.search(pattern, value) else "is not an address or a picture that the API takes"
+    ),
+}
+_INSIDE = frozenset({"type", "properties", "required", "additionalProperties", "items"})
+_ANNOTATIONS = frozenset({"$schema", "$id", "title", "description", "default"})
+
+
+class Problem(NamedTuple):
+    """Where a value breaks the schema (``loras[0].scale``) and what is wrong with it."""
+
+    path: str
+    message: str
+
+
+class HostedModel:
+    """A hosted model: the word for it in ``mode``, its id at the API, its input schema."""
+
+    def __init__(self, mode: str, document: Mapping[str, Any]) -> None:
+        self.mode = mode
+        self.document = document
+        self.model_id: str = document["x-model-id"]
+        self.properties: Mapping[str, Any] = document.get("properties", {})
+        self.edits = "image_urls" in self.properties
+
+
+def _load(mode: str, file: str) -> HostedModel:
+    path = Path(__file__).parents[1] / "schemas" / file
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["properties"]["image_size"]["enum"] = list(PRESETS)
+    return HostedModel(mode, document)
+
+
+TEXT_TO_IMAGE = _load("text to image", "text_to_image.json")
+EDIT = _load("edit", "edit.json")
+MODELS = {model.mode: model for model in (TEXT_TO_IMAGE, EDIT)}
+"""A hosted model is a row here; ``mode`` of the node offers them all."""
+
+MAX_IMAGES: int = EDIT.properties["image_urls"]["maxItems"]
+MAX_LORAS: int = EDIT.properties["loras"]["maxItems"]
+MAX_SCALE: float = EDIT.properties["loras"]["items"]["properties"]["scale"]["maximum"]
+"""The least is 0."""
+MAX_SEED = 2**31 - 1
+"""The API publishes no range for seeds; a signed 32-bit integer is safe everywhere."""
+
+
+def problems(value: Any, schema: Mapping[str, Any], path: str = "") -> Iterator[Problem]:
+    """Everything that is wrong with a value at ``path`` of a payload."""
+    types = schema.get("type", [])
+    names = [types] if isinstance(types, str) else types
+    if names and not any(_is(value, name) for name in names):
+        yield Problem(path, f"must be {' or '.join(names)}, not {type(value).__name__}")
+        return
+    for word in schema.keys() - _INSIDE - _ANNOTATIONS - _LIMITS.keys():
+        if not word.startswith("x-"):
+            raise ValueError(f"the schema uses a word that is not checked: {word}")
+    yield from _inside(value, schema, path)
+    for word, wrong in _LIMITS.items():
+        if word in schema and value is not None and (message := wrong(value, schema[word])):
+            yield Problem(path, message)
+
+
+def _inside(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    """The problems of an object's members and of an array's items."""
+    properties, within = schema.get("properties", {}), f"{path}." if path else ""
+    for name in schema.get("required", ()):
+        if name not in value:
+            yield Problem(within + name, "is missing")
+    if schema.get("additionalProperties") is False:
+        for name in value.keys() - properties.keys():
+            yield Problem(within + name, "is not an input of this model")
+    for name, inner in properties.items():
+        if name in value:
+            yield from problems(value[name], inner, within + name)
+    for index, item in enumerate(value if "items" in schema else ()):
+        yield from problems(item, schema["items"], f"{path}[{index}]")
+
+
+def _is(value: object, name: str) -> bool:
+    if isinstance(value, bool):  # Python's bool is an int; JSON's is not a number
+        return False
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has no NaN
+        return False
+    return isinstance(value, _TYPES[name])
+
+
+class Price(NamedTuple):
+    """US dollars a unit, and the unit in the catalogue's words."""
+
+    usd: float
+    unit: str
+
+    @property
+    def text(self) -> str:
+        """``$0.02 per image``."""
+        return f"${self.usd:g}" + (f" per {self.unit}" if self.unit else "")
+
+
+def read_price(api: ModelApi, model_id: str) -> Price | None:
+    """The model's live price, None where the catalogue does not say or cannot be had. Blocking.
+
+    Closes ``api``. A help, never a condition.
+    """
+    try:
+        return price_of(api.price(model_id))
+    except RemoteError as error:
+        logger.debug("RunComfy: no price for %s (%s)", model_id, error)
+        return None
+    finally:
+        api.close()
+
+
+def price_of(entry: Mapping[str, Any]) -> Price | None:
+    """A catalogue entry's price, None where it has no usable one."""
+    usd = number(entry.get("base_price_usd"))
+    if usd is None or not 0 <= usd < 10_000:
+        return None
+    return Price(usd, clean(entry.get("price_unit") or "")[:40].removeprefix("per "))

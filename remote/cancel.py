@@ -1,0 +1,79 @@
+"""Stop: a job that has not ended is cancelled once while it is queued, else left to run there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from .api.answers import Phase, phase_of
+from .context import start
+from .errors import RemoteError
+from .journal import LEFT
+
+if TYPE_CHECKING:
+    from .job import Job
+
+logger = logging.getLogger(__name__)
+
+UNSENT = "Stopped before anything was submitted."
+_RESUME = (
+    "it will finish and bill. To fetch its result without paying again, put this id into "
+    "resume_request_id."
+)
+_CANCELLED = "Stopped. The job was still queued and is cancelled."
+_RUNNING = (
+    f"Stopped waiting. The job already runs at RunComfy, which cannot be cancelled: {_RESUME}"
+)
+_UNCONFIRMED = (
+    "Stopped. The job was asked to cancel, but RunComfy has not confirmed it: if it runs, "
+    f"{_RESUME}"
+)
+
+
+async def fate(job: Job, sending: asyncio.Future[str]) -> str:
+    """What became of a submission that Stop met on its way; waits a bounded moment for it."""
+    done, _ = await asyncio.wait({sending}, timeout=job.context.pace.settle_s)
+    if not done:
+        return (
+            "Stopped while the job was being sent; its answer is still awaited in the background. "
+            "If it is accepted it is cancelled there, and until then it stands among the open "
+            "requests."
+        )
+    try:
+        told = sending.result()
+    except RemoteError as error:
+        return f"Stopped. {error}"
+    # Accepted in the moment before the thread could see Stop: the cancel is ours to send.
+    return told or await leave(job)
+
+
+async def leave(job: Job) -> str:
+    """Let go of a job within the pace's ``settle_s``; what became of it, and of the money.
+
+    The one cancel call goes on in its thread if it takes longer, and writes its outcome.
+    """
+    if job.running:
+        await job.settle(LEFT)
+        return f"{_RUNNING}\n{job.request_id}"
+    cancelling = start(lambda: cancel(job))
+    await asyncio.wait({cancelling}, timeout=job.context.pace.settle_s)
+    return cancelling.result() if cancelling.done() else f"{_UNCONFIRMED}\n{job.request_id}"
+
+
+def cancel(job: Job) -> str:
+    """Ask once, blocking, for a queued job's end; what came of it."""
+    job.write(LEFT)  # first: a crash before the answer leaves it open
+    told = _UNCONFIRMED
+    try:
+        outcome = job.context.api.cancel(job.request_id)
+        if phase_of(outcome) is Phase.CANCELLED:
+            job.write("cancelled")
+            told = _CANCELLED
+        elif outcome == "not_cancellable":
+            told = _RUNNING
+    except RemoteError as error:
+        logger.info("RunComfy: cancelling %s was not confirmed (%s)", job.request_id, error)
+    finally:
+        job.context.api.close()  # the job's last call; nobody else may be left to do it
+    return f"{told}\n{job.request_id}"

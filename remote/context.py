@@ -1,0 +1,155 @@
+"""What every step of a job needs, handed in from outside, and its blocking work off the loop.
+
+A thread that waits on a socket cannot be interrupted, only abandoned. asyncio's own pool is not
+used: ComfyUI runs each prompt in its own loop, and closing a loop waits for its pool's threads, so
+one hung connection would hold the queue after Stop. These are daemon threads, one a call; their
+waiting is bounded by the socket timeouts of what they run.
+"""
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from ..network.address import AddressPolicy
+from .api.client import ModelApi
+from .errors import Transient
+from .journal import Journal
+
+T = TypeVar("T")
+
+TICK = 0.1
+"""Seconds between two looks at Stop; half of the promised 0.2 s."""
+
+
+class Interrupted(Exception):
+    """The user pressed Stop; internal, turned into Stopped with the job's fate."""
+
+
+def start(work: Callable[[], T], name: str = "runcomfy") -> asyncio.Future[T]:
+    """Run ``work`` in a thread of its own; the future may be awaited, or dropped."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    # Looked at once here: a dropped future must not log a traceback.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def run() -> None:
+        try:
+            end: Callable[[], object] = partial(future.set_result, work())
+        except BaseException as error:  # noqa: B036 (handed to the one who awaits)
+            end = partial(future.set_exception, error)
+        try:
+            loop.call_soon_threadsafe(lambda: future.done() or end())
+        except RuntimeError:  # the loop is closed: the prompt ended, nobody waits any more
+            return
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
+async def finish(
+    future: asyncio.Future[T], interrupted: Callable[[], bool], limit: float | None = None
+) -> T:
+    """The future's result, raising ``Interrupted`` within a TICK of a stop.
+
+    ``limit`` in seconds raises ``asyncio.TimeoutError``. The work itself goes on in its thread.
+    """
+    loop = asyncio.get_running_loop()
+    end = None if limit is None else loop.time() + limit
+    while not future.done():
+        if interrupted():
+            raise Interrupted
+        left = TICK if end is None else min(TICK, end - loop.time())
+        if left <= 0:
+            raise asyncio.TimeoutError
+        await asyncio.wait({future}, timeout=left)
+    return future.result()
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often to ask, in seconds. A poll comes at most ``share`` of the elapsed time late.
+
+    ``settle_s`` bounds what is done after Stop; ``missing_s`` is how long a new job may be unknown
+    to the API's other servers (404); ``empty_tries`` is how often a success without a picture is
+    looked at again. A download gets ``download_s`` even when the job used up the deadline (results
+    expire), and is asked again after ``idle_s`` without a byte. ``submit_s`` and ``call_s`` bound a
+    whole submission (with its upload) and a whole question, however slowly the bytes come.
+    """
+
+    poll_first: float = 0.5
+    poll_longest: float = 3.0
+    share: float = 0.08
+    retry_first: float = 0.5
+    retry_longest: float = 15.0
+    settle_s: float = 0.6
+    missing_s: float = 15.0
+    empty_tries: int = 4
+    submit_s: float = 600.0
+    call_s: float = 130.0
+    download_s: float = 60.0
+    idle_s: float = 20.0
+
+    def between_polls(self, elapsed: float) -> float:
+        """Seconds to the next poll of a job that is ``elapsed`` seconds old."""
+        return min(max(self.share * elapsed, self.poll_first), self.poll_longest)
+
+    def before_retry(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row."""
+        return min(self.retry_first * 2.0 ** min(failures - 1, 10), self.retry_longest)
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """One job's surroundings. ``api`` is its own connection, ``deadline`` is on ``clock``.
+
+    ``report`` is called after every answered poll; ``policy`` says where pictures may come from.
+    """
+
+    api: ModelApi
+    journal: Journal
+    policy: AddressPolicy
+    interrupted: Callable[[], bool]
+    deadline: float
+    report: Callable[[], None] = lambda: None
+    pace: Pace = field(default_factory=Pace)
+    clock: Callable[[], float] = time.monotonic
+    spread: Callable[[float, float], float] = random.uniform
+
+    @property
+    def left_s(self) -> float:
+        """Seconds to the deadline."""
+        return max(self.deadline - self.clock(), 0.0)
+
+    def should_stop(self) -> None:
+        """Raises ``Interrupted`` once the user has stopped."""
+        if self.interrupted():
+            raise Interrupted
+
+    async def ask(self, work: Callable[[], T]) -> T:
+        """One blocking question off the loop, within the deadline and seeing Stop.
+
+        Raises ``Interrupted``, Transient after ``call_s``, or ``asyncio.TimeoutError`` at the
+        deadline, besides what ``work`` raises.
+        """
+        if self.left_s <= 0:
+            raise asyncio.TimeoutError
+        try:
+            return await finish(start(work), self.interrupted, min(self.left_s, self.pace.call_s))
+        except asyncio.TimeoutError:
+            if self.left_s <= 0:
+                raise
+            raise Transient("no whole answer in time") from None
+
+    async def pause(self, wait: float, end: float) -> None:
+        """Sleep about ``wait`` seconds (spread, so that jobs do not ask in step), not beyond
+        ``end`` on the clock, raising ``Interrupted`` within a TICK of a stop."""
+        end = min(self.clock() + wait * self.spread(0.85, 1.15), end)
+        while (left := end - self.clock()) > 0:
+            self.should_stop()
+            await asyncio.sleep(min(TICK, left))
+        self.should_stop()

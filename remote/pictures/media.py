@@ -1,0 +1,188 @@
+"""A result's pictures, fetched from RunComfy's storage and nowhere else, and decoded.
+
+https on port 443 from runcomfy.net, runcomfy.com or below, every redirect held to the same rule,
+the resolved address public, never with the token. A stand-in's own loopback origin is allowed
+besides when the API itself is there. Nothing is decoded before the header has been read and found
+within the caps; the format is told by the bytes, never by a name or a declared type.
+"""
+
+import asyncio
+import io
+import warnings
+from functools import partial
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ...network.address import AddressPolicy
+from ...network.errors import (
+    AddressRefused,
+    BadResponse,
+    DeadlineExceeded,
+    HttpStatusError,
+    NetworkError,
+    TooLarge,
+)
+from ...network.public_http import fetch_bytes
+from ..api.answers import clean
+from ..context import JobContext, finish, start
+
+HOSTS = ("runcomfy.net", "runcomfy.com")
+MAX_BYTES = 64 * 1024 * 1024
+MAX_PIXELS = 64_000_000
+"""The models give up to 4 MP; the caps leave room for an upscaler behind them, not for a bomb."""
+
+_STORAGE_TRIES = 4
+_DECODE_TRIES = 3
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_SIXTEEN_BIT = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
+
+
+class Picture(NamedTuple):
+    """``rgb``: float32 [height, width, 3] in 0..1. ``mask``: float32 [height, width], 1 where the
+    picture is transparent (ComfyUI's sense), None where it has no alpha."""
+
+    rgb: np.ndarray
+    mask: np.ndarray | None
+
+
+class UnreadablePicture(Exception):
+    """The bytes are no picture that is taken; ``whole`` is false if they may only be cut."""
+
+    def __init__(self, message: str, whole: bool = True) -> None:
+        super().__init__(message)
+        self.whole = whole
+
+
+def is_storage(host: str, policy: AddressPolicy) -> bool:
+    """Whether pictures may come from a host (its port and addresses are the policy's to check)."""
+    name = host.lower().rstrip(".")
+    if any(name == own or name.endswith("." + own) for own in HOSTS):
+        return True
+    return any(urlsplit(origin).hostname == name for origin in policy.loopback_origins)
+
+
+async def fetch_picture(
+    context: JobContext, url: str, end: float, max_bytes: int = MAX_BYTES
+) -> Picture:
+    """One picture, asked for until ``end`` on the context's clock.
+
+    Raises UnreadablePicture with the reason, or Interrupted.
+    """
+    failures = refusals = damaged = 0
+    reason = "no whole answer"
+    while (left := end - context.clock()) > 0:
+        asked_wait = 0.0
+        try:
+            # The thread sees Stop itself too, so an abandoned download closes its socket.
+            work = partial(_download, context, url, left, max_bytes)
+            return await finish(start(work), context.interrupted, left)
+        except UnreadablePicture as error:
+            damaged, reason = damaged + 1, str(error)
+            if error.whole or damaged >= _DECODE_TRIES:
+                raise
+        except HttpStatusError as error:
+            # A signed address may be known a moment later than the result that names it.
+            refusals += not error.retryable
+            asked_wait = error.retry_after or 0.0
+            reason = f"the storage answers HTTP {error.status}"
+            if refusals >= _STORAGE_TRIES:
+                raise UnreadablePicture(f"{reason}; results expire") from None
+        except BadResponse:
+            damaged, reason = damaged + 1, "the storage's answer makes no sense"
+            if damaged >= _DECODE_TRIES:
+                raise UnreadablePicture(reason) from None
+        except (DeadlineExceeded, asyncio.TimeoutError):
+            continue
+        except NetworkError as error:
+            reason = _why(error, url)
+            if not error.retryable:
+                raise UnreadablePicture(reason) from None
+        failures += 1
+        await context.pause(max(context.pace.before_retry(failures), min(asked_wait, 60.0)), end)
+    raise UnreadablePicture(f"it could not be downloaded in time ({reason})")
+
+
+def _download(context: JobContext, url: str, deadline: float, max_bytes: int) -> Picture:
+    policy = context.policy
+    data = fetch_bytes(
+        url,
+        max_bytes=max_bytes,
+        allowed_hosts=lambda host: is_storage(host, policy),
+        policy=policy,
+        max_redirects=3,
+        connect_timeout=context.pace.idle_s,
+        idle_timeout=context.pace.idle_s,
+        deadline=deadline,
+        should_stop=context.should_stop,
+    )
+    return decode(data)
+
+
+def _why(error: NetworkError, url: str) -> str:
+    if isinstance(error, AddressRefused):
+        # The message names host and path, never the query that may be a signature; an address of
+        # another kind (data:) may hold anything, so nothing of it is shown.
+        known = url.lower().startswith(("https://", "http://"))
+        detail = f" ({clean(error).rstrip('.')})" if known else ""
+        return f"its address is not RunComfy's storage{detail}"
+    if isinstance(error, TooLarge):
+        return "it is larger than this node takes"
+    return f"it cannot be fetched ({type(error).__name__})"
+
+
+def sniff(data: bytes) -> str:
+    """``PNG``, ``JPEG`` or ``WEBP`` by the first bytes, else an empty text."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return ""
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+    """The first frame of a PNG, JPEG or WebP, upright (EXIF), in its full range.
+
+    Raises UnreadablePicture.
+    """
+    if not data:
+        raise UnreadablePicture("the file is empty", whole=False)
+    if not sniff(data):
+        raise UnreadablePicture("the file is neither PNG, JPEG nor WebP")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of what the cap below decides; its own error level stays in force.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                width, height = image.size
+                if width < 1 or height < 1 or width * height > max_pixels:
+                    raise UnreadablePicture(
+                        f"the picture is {width} x {height}; {max_pixels / 1e6:g} MP is the most"
+                    )
+                image.load()
+                return _to_arrays(ImageOps.exif_transpose(image))
+    except UnreadablePicture:
+        raise
+    except Image.DecompressionBombError:
+        raise UnreadablePicture("the picture claims an absurd size") from None
+    except UnidentifiedImageError:
+        raise UnreadablePicture("the file only begins like a picture") from None
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError):
+        # What Pillow raises for damaged data, format by format.
+        raise UnreadablePicture("the picture is damaged or cut short", whole=False) from None
+
+
+def _to_arrays(image: Image.Image) -> Picture:
+    if image.mode in _SIXTEEN_BIT:
+        grey = np.asarray(image).astype(np.float32) / 65535.0
+        return Picture(np.repeat(grey.clip(0.0, 1.0)[..., None], 3, axis=2), None)
+    alpha = None
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        alpha = np.asarray(image.getchannel("A"), dtype=np.float32) / 255.0
+    rgb = np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
+    return Picture(rgb, None if alpha is None else 1.0 - alpha)

@@ -1,0 +1,257 @@
+"""From the user's settings to what is sent: complete, and checked before it is paid.
+
+The schema's defaults are samples (omitting ``loras`` may run the sample LoRA), so every key is
+always sent. Everything that the API would refuse is refused here, naming the node's own input.
+"""
+
+import math
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from ..flux2.image_size import PRESETS
+from ..network.address import AddressPolicy
+from .api.models import (
+    EDIT,
+    MAX_IMAGES,
+    MAX_LORAS,
+    MAX_SCALE,
+    MAX_SEED,
+    MODELS,
+    TEXT_TO_IMAGE,
+    HostedModel,
+    problems,
+)
+from .context import Interrupted
+from .errors import InvalidInput
+from .pictures.encode import check_request, encode
+from .pictures.probe import picture_size
+
+AUTO = "auto"
+MODES = (AUTO, *MODELS)
+IMAGES = tuple(f"image_{number}" for number in range(1, MAX_IMAGES + 1))
+MAX_BATCH = 8
+
+
+class RemoteLora(NamedTuple):
+    """A LoRA as the API names it (an https URL or ``owner/repo``), its scale, and its slot here."""
+
+    path: str
+    scale: float
+    slot: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user set on the node; the names are its inputs' and mostly the API's too.
+
+    ``images``: float [pictures, height, width, channels] in 0..1 of each connected socket.
+    """
+
+    prompt: str
+    image_size: str
+    guidance_scale: float
+    num_inference_steps: int
+    output_format: str
+    seed: int = 0
+    mode: str = AUTO
+    batch_count: int = 1
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    image_urls: str = ""
+    loras: Sequence[RemoteLora] = ()
+
+
+class Plan(NamedTuple):
+    """What will be sent: the model, one payload a seed, and what the user should know."""
+
+    model: HostedModel
+    payloads: list[dict[str, Any]]
+    notices: list[str]
+
+
+def make_plan(settings: Settings, policy: AddressPolicy, interrupted: Callable[[], bool]) -> Plan:
+    """Everything checked and encoded, nothing sent; for a worker thread. Raises InvalidInput."""
+    if settings.mode not in MODES:
+        raise InvalidInput(f"mode is '{settings.mode}'; it takes {', '.join(MODES)}.")
+    urls = image_addresses(settings.image_urls)
+    pictures = _pictures(settings.images, len(urls))
+    auto = EDIT if pictures or urls else TEXT_TO_IMAGE
+    model = MODELS.get(settings.mode, auto)
+    encoded = [encode(pixels, name) for name, pixels in pictures]
+    addresses = [picture.address for picture in encoded] + urls
+    if encoded:
+        check_request(addresses)
+    notices = [picture.notice for picture in encoded if picture.notice]
+    if settings.images and (notice := gap_notice(list(settings.images))):
+        notices.append(notice)
+    if settings.image_size == AUTO:
+        size, unread = _auto_size(model, pictures, urls, policy, interrupted)
+        settings = replace(settings, image_size=size)
+        notices += unread
+    first = draw_seed() if settings.seed == -1 else settings.seed
+    payload = build(model, settings, addresses, first)  # checks the seed before it is wrapped
+    seeds = ((first + index) % (MAX_SEED + 1) for index in range(settings.batch_count))
+    return Plan(model, [{**payload, "seed": seed} for seed in seeds], notices)
+
+
+def build(
+    model: HostedModel, settings: Settings, addresses: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """One request's body, every key of the model present. Raises InvalidInput."""
+    values = {
+        **vars(settings),
+        "loras": [{"path": lora.path, "scale": lora.scale} for lora in settings.loras],
+        "image_urls": list(addresses),
+        "seed": seed,
+    }
+    payload = {name: values[name] for name in model.properties}
+    if addresses and not model.edits:
+        raise InvalidInput(
+            f"mode is '{model.mode}', which takes no picture. Choose '{EDIT.mode}' or '{AUTO}', "
+            "or disconnect the images and empty image_urls."
+        )
+    if not isinstance(settings.prompt, str) or not settings.prompt.strip():
+        raise InvalidInput("prompt is empty. Say what the picture should show.")
+    if model.edits and not addresses:
+        raise InvalidInput(
+            f"mode is '{model.mode}', but there is no picture to edit. Connect image_1, write an "
+            f"address in image_urls, or choose '{TEXT_TO_IMAGE.mode}'."
+        )
+    _check_loras(settings.loras)
+    if problem := next(problems(payload, model.document), None):
+        raise InvalidInput(f"{problem.path} {problem.message}.")
+    if not 0 <= seed <= MAX_SEED:
+        raise InvalidInput(f"seed is {seed}; it must be 0 to {MAX_SEED}.")
+    return payload
+
+
+def _check_loras(loras: Sequence[RemoteLora]) -> None:
+    if len(loras) > MAX_LORAS:
+        raise InvalidInput(
+            f"lora_stack holds {len(loras)} enabled LoRAs; {MAX_LORAS} is the most that RunComfy "
+            "takes. Disable the rest."
+        )
+    for lora in loras:
+        if not 0 <= lora.scale <= MAX_SCALE:
+            raise InvalidInput(
+                f"{lora.slot}: its strength is {lora.scale:g}; RunComfy takes 0 to "
+                f"{MAX_SCALE:g}. Change it, or run this LoRA locally."
+            )
+        if not lora.path.strip():
+            raise InvalidInput(f"{lora.slot} has no address.")
+
+
+def may_take_addresses_only(payload: dict[str, Any]) -> str:
+    """A hint for a refused request that carries pictures inside; empty for any other.
+
+    Data URIs are what RunComfy's own nodes send, but this model's page speaks of addresses only.
+    """
+    if not any(address.startswith("data:") for address in payload.get("image_urls", [])):
+        return ""
+    return (
+        " The pictures were sent inside the request. If it is about image_urls: this model may "
+        "take public https addresses only; put the picture on the web and write its address in "
+        "image_urls."
+    )
+
+
+def draw_seed() -> int:
+    """A seed for an input left to chance: drawn here, sent and reported, so it can be repeated."""
+    return secrets.randbelow(MAX_SEED + 1)
+
+
+def image_addresses(text: str) -> list[str]:
+    """The addresses in ``image_urls``, one a line; raises InvalidInput for what is not https."""
+    addresses = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        address = line.strip()
+        if not address:
+            continue
+        try:
+            parts = urlsplit(address)
+            usable = parts.scheme.lower() == "https" and bool(parts.hostname)
+            usable = usable and "@" not in parts.netloc and address.isprintable()
+        except ValueError:
+            usable = False
+        if not usable or " " in address or len(address) > 4096:
+            raise InvalidInput(
+                f"Line {number} of image_urls is not a public https address. RunComfy's machines "
+                "fetch it themselves, so a file or an address on this machine cannot work: load "
+                "the picture with Load Image and connect it to image_1."
+            )
+        addresses.append(address)
+    return addresses
+
+
+def _pictures(images: Mapping[str, np.ndarray], addresses: int) -> list[tuple[str, np.ndarray]]:
+    """(name, [height, width, channels]) of every connected picture, batches spread, in order."""
+    found = []
+    for name, image in images.items():
+        if image.ndim != 4:
+            raise InvalidInput(f"{name} is no IMAGE.")
+        for index, pixels in enumerate(image[: MAX_IMAGES + 1]):
+            part = f" (picture {index + 1} of its batch)" if len(image) > 1 else ""
+            found.append((f"{name}{part}", pixels))
+    if len(found) + addresses > MAX_IMAGES:
+        count = sum(len(image) for image in images.values())
+        raise InvalidInput(
+            f"{count} connected pictures and {addresses} addresses in image_urls make "
+            f"{count + addresses} pictures; {MAX_IMAGES} is the most that RunComfy takes. A batch "
+            "counts each of its pictures."
+        )
+    return found
+
+
+def gap_notice(connected: list[str]) -> str:
+    """What an empty socket before a used one does to the prompt's numbers; empty without one."""
+    if connected == list(IMAGES[: len(connected)]):
+        return ""
+    order = ", ".join(f"{name} is image {place}" for place, name in enumerate(connected, 1))
+    return f"Pictures are numbered without gaps: in the prompt {order}."
+
+
+def _auto_size(
+    model: HostedModel,
+    pictures: list[tuple[str, np.ndarray]],
+    urls: list[str],
+    policy: AddressPolicy,
+    interrupted: Callable[[], bool],
+) -> tuple[str, list[str]]:
+    """The preset for ``auto``, and what the user should know of it."""
+    if pictures:
+        height, width = pictures[0][1].shape[:2]
+        return nearest_size(width, height), []
+    size = model.properties["image_size"]["default"]
+    if not urls:
+        return size, []
+
+    def should_stop() -> None:
+        if interrupted():
+            raise Interrupted
+
+    if found := picture_size(urls[0], policy, should_stop):
+        return nearest_size(*found), []
+    width, height = PRESETS[size]
+    return size, [
+        f"The size of the first address could not be read, so image_size auto took {size} "
+        f"({width} x {height})."
+    ]
+
+
+def nearest_size(width: int, height: int) -> str:
+    """The preset whose shape is nearest to the picture's (by the ratio of the ratios).
+
+    ``square`` (512 px) has the shape of ``square_hd`` (1024 px), which wins as the larger one.
+    """
+    if width < 1 or height < 1:
+        raise InvalidInput(f"A picture of {width} x {height} pixels has no shape.")
+
+    def distance(name: str) -> tuple[float, int]:
+        w, h = PRESETS[name]
+        return abs(math.log((width / height) / (w / h))), -w * h
+
+    return min(PRESETS, key=distance)

@@ -1,0 +1,232 @@
+"""The front door: one run, from the user's settings (or known ids) to pictures.
+
+One request gives one picture, so a batch is N requests with seeds in a row, sent one after the
+other and waited for together. A refusal or an unclear answer stops further submissions (the next
+would fare the same and may cost); what was already accepted goes on, and its pictures are kept.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from .account import Account
+from .api.answers import Phase
+from .api.client import is_request_id
+from .api.models import Price, read_price
+from .cancel import UNSENT
+from .context import Interrupted, JobContext, finish, start
+from .errors import InvalidInput, JournalError, OutcomeUnknown, Refused, RemoteError, Stopped
+from .job import Job
+from .journal import LEFT, Entry, Journal
+from .pictures.media import Picture
+from .plan import MAX_BATCH, Settings, make_plan
+from .report import info_text, progress_text, summary
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+OPEN = "open"
+"""The word that stands for every open request in ``resume_request_id``."""
+MAX_RESUMED = 16
+MAX_MINUTES = 240
+PARALLEL = 4
+"""Requests under way at a time; RunComfy publishes no limit, and its queue gains by no more."""
+NOT_TAKEN = (Refused, OutcomeUnknown, JournalError)
+
+
+class Run:
+    """One run of the node.
+
+    ``open_account`` reads the account from the disk, ``interrupted`` tells whether the user has
+    pressed Stop, ``show`` puts a line of text on the node's face.
+    """
+
+    def __init__(
+        self,
+        open_account: Callable[[], Account],
+        interrupted: Callable[[], bool],
+        show: Callable[[str], None],
+        timeout_minutes: float = 30,
+    ) -> None:
+        _check_range("timeout_minutes", timeout_minutes, MAX_MINUTES)
+        self.open_account, self.interrupted, self.show = open_account, interrupted, show
+        self.began = time.monotonic()
+        self.deadline = self.began + 60.0 * timeout_minutes
+        self.jobs: list[Job] = []
+        self.open_requests: list[Entry] = []
+        self.image_size: str | None = None
+        self.notices: list[str] = []
+        self.model = self.summary = ""
+        self.price: Price | None = None
+        self._said = ""
+
+    async def generate(self, settings: Settings) -> list[Picture]:
+        """Submit one request a seed; the pictures of all that gave some.
+
+        Raises a RemoteError when there is no picture at all.
+        """
+        _check_range("batch_count", settings.batch_count, MAX_BATCH)
+        account = await self._open()
+        plan = await self._work(partial(make_plan, settings, account.policy, self.interrupted))
+        self.image_size, self.notices = plan.payloads[0]["image_size"], plan.notices
+
+        def ask_price() -> None:  # nothing waits for it
+            self.price = read_price(account.api(), plan.model.model_id)
+
+        start(ask_price)
+        requests = [{"payload": payload} for payload in plan.payloads]
+        return await self._run(account, plan.model.model_id, requests)
+
+    async def resume(self, text: str) -> list[Picture]:
+        """Fetch the results of known ids, or of all open ones; submits and prices nothing."""
+        account = await self._open()
+        entries = await self._work(partial(resumed, account.journal, text))
+        return await self._run(account, entries[0].model, [{"entry": each} for each in entries])
+
+    async def deliver(self) -> tuple[str, str]:
+        """Close the journal's entries of all pictures, which are handed on; (ids, info)."""
+        done = [job for job in self.jobs if job.pictures]
+        await asyncio.gather(*(job.settle("delivered") for job in done))
+        self.show(self.summary)
+        logger.info("RunComfy: %s", self.summary)
+        info = info_text(
+            self.model,
+            self.jobs,
+            self.open_requests,
+            self.price,
+            image_size=self.image_size,
+            notices=self.notices,
+            seconds=round(time.monotonic() - self.began, 3),
+        )
+        return "\n".join(job.request_id for job in done), info
+
+    async def _open(self) -> Account:
+        """The account; what earlier runs left open is said."""
+        account = await self._work(self.open_account)
+        self.open_requests = await self._work(account.journal.open_requests)
+        if self.open_requests:
+            ids = ", ".join(e.request_id or f"({e.state}, no id)" for e in self.open_requests[-5:])
+            text = (
+                f"{len(self.open_requests)} earlier RunComfy requests are open: {ids}. Write "
+                f"'{OPEN}' into resume_request_id to fetch them without paying again."
+            )
+            logger.warning("RunComfy: %s", text)
+            self.show(text)
+        return account
+
+    async def _run(
+        self, account: Account, model_id: str, requests: Sequence[dict[str, Any]]
+    ) -> list[Picture]:
+        self.model = model_id
+        self.jobs = [
+            Job(
+                JobContext(
+                    account.api(),
+                    account.journal,
+                    account.policy,
+                    self.interrupted,
+                    self.deadline,
+                    self._progress,
+                ),
+                model_id,
+                **request,
+            )
+            for request in requests
+        ]
+        try:
+            await run_all(self.jobs)
+        except BaseException:
+            # Fetched but not handed on: they stay open, to be fetched again for nothing.
+            await asyncio.gather(*(job.settle(LEFT) for job in self.jobs if job.pictures))
+            raise
+        pictures = [picture for job in self.jobs for picture in job.pictures]
+        if not pictures:
+            raise _all_failed([job.error for job in self.jobs if job.error is not None])
+        self.summary = summary(self.jobs, time.monotonic() - self.began, self.notices)
+        return pictures
+
+    async def _work(self, work: Callable[[], T]) -> T:
+        """Blocking work off the loop; Stop ends the wait."""
+        try:
+            return await finish(start(work), self.interrupted)
+        except Interrupted:
+            raise Stopped(UNSENT) from None
+
+    def _progress(self) -> None:
+        text = progress_text(self.jobs, time.monotonic() - self.began, self.price)
+        if text != self._said:
+            self._said = text
+            self.show(text)
+
+
+async def run_all(jobs: Sequence[Job], parallel: int = PARALLEL) -> None:
+    """Bring every job to its pictures or its ``error``; raises Stopped when the user stopped."""
+    gate, sending = asyncio.Semaphore(parallel), asyncio.Lock()
+
+    async def one(job: Job) -> None:
+        async with gate:
+            began = job.context.clock()
+            try:
+                if job.entry is None:
+                    async with sending:
+                        untaken = [j.error for j in jobs if isinstance(j.error, NOT_TAKEN)]
+                        if untaken:
+                            raise Refused(
+                                "Not submitted, because the request before it was not taken: "
+                                f"{untaken[0]}"
+                            )
+                        await job.submit()
+                job.context.report()
+                await job.fetch(await job.follow())
+                job.phase = Phase.SUCCEEDED
+            except RemoteError as error:  # known before the next one is let in to send
+                job.error, job.phase = error, Phase.FAILED
+            finally:
+                job.seconds = round(job.context.clock() - began, 3)
+                job.context.api.close()
+
+    ended = await asyncio.gather(*map(one, jobs), return_exceptions=True)
+    for error in ended:
+        if error is not None:  # not one of ours: a fault of this program
+            raise error
+    stopped = [str(job.error) for job in jobs if isinstance(job.error, Stopped)]
+    if stopped:
+        raise Stopped("\n".join(dict.fromkeys(stopped)))
+
+
+def resumed(journal: Journal, text: str) -> list[Entry]:
+    """The entries that ``resume_request_id`` means. Raises InvalidInput or JournalError."""
+    if text.strip().lower() == OPEN:
+        ids = [entry.request_id for entry in journal.open_requests() if entry.request_id]
+        if not ids:
+            raise InvalidInput(
+                "There is no open request of this account with an id to resume. Empty "
+                "resume_request_id to run the prompt."
+            )
+        ids = ids[-MAX_RESUMED:]
+    else:
+        ids = list(dict.fromkeys(filter(None, re.split(r"[\s,;]+", text))))
+    if not 1 <= len(ids) <= MAX_RESUMED or not all(map(is_request_id, ids)):
+        raise InvalidInput(
+            f"resume_request_id takes one to {MAX_RESUMED} request ids, or the word '{OPEN}' for "
+            "all open requests. Empty it to run the prompt."
+        )
+    return [journal.adopt(request_id) for request_id in ids]
+
+
+def _all_failed(errors: list[RemoteError]) -> RemoteError:
+    """The one error of a run without a picture; several are told together."""
+    first = errors[0]
+    if len(errors) > 1:
+        texts = dict.fromkeys(str(error) for error in errors)
+        first.args = (f"None of {len(errors)} requests gave a picture.\n" + "\n".join(texts),)
+    return first
+
+
+def _check_range(name: str, value: float, most: int) -> None:
+    if not 1 <= value <= most:
+        raise InvalidInput(f"{name} is {value:g}; it takes 1 to {most}.")
