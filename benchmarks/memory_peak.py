@@ -29,12 +29,12 @@ def linear1(width: int) -> dict[str, Any]:
     import comfy.weight_adapter
     import torch
 
-    from flux2_lora_edit.lora_loader.adapters.additive import LowRank
-    from flux2_lora_edit.lora_loader.fuse import Step, fuse
-    from flux2_lora_edit.lora_loader.patch import FusedAdapter, pack
+    from flux2_lora_edit.lora_loader.adapters import LowRank
+    from flux2_lora_edit.lora_loader.fuse import StackedLora, Step, fuse
+    from flux2_lora_edit.lora_loader.patch.merge import FusedAdapter, pack
 
     generator = torch.Generator().manual_seed(0)
-    stock, steps = [], []
+    stock, loras = [], []
     for rank, scale in zip(subjects.RANKS, subjects.SCALES, strict=True):
         up, down = (
             (torch.randn(shape, generator=generator) * 0.02).bfloat16()
@@ -42,8 +42,9 @@ def linear1(width: int) -> dict[str, Any]:
         )
         adapter = comfy.weight_adapter.LoRAAdapter(set(), (up, down, float(rank), None, None, None))
         stock.append((scale, adapter, 1.0, None, None))
-        steps.append((KEY, Step(0, 9 * width, scale, LowRank(up, down, 1.0))))
-    ours = FusedAdapter(set(), pack(fuse(steps)[KEY]))
+        step = Step(0, 9 * width, 1.0, LowRank(up, down, 1.0))
+        loras.append(StackedLora(rank, scale, ((KEY, step),)))
+    ours = FusedAdapter(set(), pack(fuse(loras)[KEY]))
     return {"stock": stock, "ours": [(1.0, ours, 1.0, None, None)]}
 
 
