@@ -11,7 +11,7 @@ from comfy import model_management
 from ..beside import build
 from ..fuse import StackedLora, Step
 from .model import weight_shapes
-from .side_path import SidePath
+from .side_path import KEY, SidePath
 
 
 class SidePathCache:
@@ -30,6 +30,8 @@ class SidePathCache:
         shapes = weight_shapes(model)
         key = (
             tuple(lora.identity for lora in stack),
+            # On top of itself a stack has other scales, and a side path has one set of them.
+            len(model.get_additional_models_with_key(KEY)),
             tuple(sorted(shapes.items())),
             model.model.get_dtype_inference(),
             model.load_device,

@@ -83,7 +83,9 @@ class SidePath(nn.Module):
             return
         layouts = self.layouts.values()
         values = [gain.coefficient * scales[gain.lora] for one in layouts for gain in one.gains]
-        gains = torch.tensor(values, dtype=torch.float32, device=device)
+        # A tensor of inference mode could not be changed by a run outside of it.
+        with torch.inference_mode(False):
+            gains = torch.tensor(values, dtype=torch.float32, device=device)
         if device in self._gains:
             # The same tensor: compiled code holds it.
             self._gains[device].copy_(gains)

@@ -134,6 +134,17 @@ def test_it_stacks_with_itself(patch, tmp_path):
     assert torch.equal(forward(model), base)
 
 
+def test_it_stacks_with_itself_at_another_scale(patch, tmp_path):
+    """Two Apply nodes with the same files: each side path has scales of its own."""
+    model, side_paths = load(), patch.SidePathCache()
+    loras = stack_of(model, tmp_path)
+    once = beside(model, loras, side_paths=side_paths)
+    twice = beside(once, scaled(loras, 0.5), side_paths=side_paths)
+    want = beside(model, scaled(loras, 1.5))
+    base = forward(model)
+    assert error(effect(forward(twice), base), effect(forward(want), base)) < 1e-4
+
+
 def test_another_packs_patch_on_the_same_weight(patch, tmp_path):
     model = load()
     loras = stack_of(model, tmp_path)

@@ -46,6 +46,17 @@ def test_a_moved_slider_touches_no_weight(patch, tmp_path, monkeypatch):
     assert torch.equal(forward(second), half)
 
 
+def test_a_slider_moved_outside_of_inference_mode(patch, tmp_path):
+    """As a node that trains runs the model, after a sampler has run it."""
+    model, side_paths = load(), patch.SidePathCache()
+    loras = stack_of(model, tmp_path)
+    want = forward(beside(model, scaled(loras, 0.5)))
+    forward(beside(model, loras, side_paths=side_paths))
+    moved = beside(model, scaled(loras, 0.5), side_paths=side_paths)
+    with torch.no_grad():
+        assert torch.equal(forward.__wrapped__(moved), want)
+
+
 def test_it_leaves_when_the_model_fails(patch, tmp_path, monkeypatch):
     model = load()
     kind = type(module(model))
