@@ -8,7 +8,6 @@ process a side (Linux). The factors themselves are in memory before.
 """
 
 import ctypes
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from bench import Row
 
 DEV = 6144
 MIB = 2**20
-KEY = merge_bytes.LINEAR1
+KEY = subjects.LINEAR1
 
 
 def linear1(width: int) -> dict[str, Any]:
@@ -88,25 +87,18 @@ def resident(what: str) -> int:
     raise LookupError(what)
 
 
-def in_a_process(side: str, width: int) -> int:
-    command = [sys.executable, __file__, "--side", side, str(width)]
-    return int(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
-    )
-
-
 def measure(quick: bool = False) -> list[Row]:
     gpu = counted(DEV, "meta")
     rows = [row("counted, as on a GPU", gpu["stock"], gpu["ours"])]
     if sys.platform == "linux":
         width = 1024 if quick else DEV
-        sides = {side: in_a_process(side, width) for side in ("stock", "ours")}
+        sides = {side: bench.alone(__file__, "--side", side, width)[0] for side in gpu}
         name = f"resident on this CPU, {9 * width} x {width}"
         rows.append(row(name, sides["stock"], sides["ours"]))
     return rows
 
 
-def row(name: str, stock: int, ours: int) -> Row:
+def row(name: str, stock: float, ours: float) -> Row:
     return Row(f"temporary memory, {name}", "MiB", stock / MIB, ours / MIB, stock / ours,
                target="ours <= 64 MiB", met=ours <= 64 * MIB)  # fmt: skip
 

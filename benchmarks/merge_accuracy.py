@@ -14,7 +14,6 @@ import subjects
 from bench import Row
 
 WIDTH = 512
-WEIGHTS = ("double_blocks.0.img_attn.qkv", "single_blocks.0.linear1")
 
 
 def truth(model: Any, loras: Any) -> dict[str, Any]:
@@ -61,8 +60,7 @@ def measure(quick: bool = False) -> list[Row]:
         loras = subjects.Applier(paths, "merge").read(model, subjects.SCALES)
         exact, fused = truth(model, loras), fuse(loras)
         stock, ours = subjects.stock(model, paths), subjects.ours(model, paths)
-        for name in WEIGHTS:
-            key = f"diffusion_model.{name}.weight"
+        for key in (subjects.QKV, subjects.LINEAR1):
             ideal = noise(exact[key].bfloat16(), exact[key])
             weight = model.model.state_dict()[key]
             through = stock.patch_weight_to_device(key, return_weight=True)
@@ -77,7 +75,7 @@ def measure(quick: bool = False) -> list[Row]:
             wrong = float((left != exact[key].bfloat16()).float().mean())
             for way, theirs, mine in ways:
                 rows.append(
-                    Row(f"{name.split('.')[-1]}: noise, {way}", "over one ideal rounding",
+                    Row(f"{key.split('.')[-2]}: noise, {way}", "over one ideal rounding",
                         theirs / ideal, mine / ideal, mine / ideal, target="<= 1.02",
                         met=mine / ideal <= 1.02,
                         note=f"stock: {wrong:.1%} not the rounded sum" if way == "in bf16" else "")

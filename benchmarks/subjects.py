@@ -9,6 +9,9 @@ from typing import Any
 RANKS = (16, 32, 64)
 SCALES = (1.0, 0.7, 0.31)
 TEXT_TOKENS = 8
+LAYERS = ("double_blocks.0.img_attn.qkv", "single_blocks.0.linear1")
+"""The largest of each kind of block: one that trainers split in three, and one that they do not."""
+QKV, LINEAR1 = (f"diffusion_model.{layer}.weight" for layer in LAYERS)
 
 
 def model(
