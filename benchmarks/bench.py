@@ -9,6 +9,7 @@ import gc
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 import types
@@ -93,12 +94,17 @@ def interleaved(
     sides: Mapping[str, Callable[[], Any]], rounds: int = 5, warm: int = 1
 ) -> dict[str, list[float]]:
     """Seconds of each side, one after the other in each round; the first ``warm`` do not count."""
+    import torch
+
+    ready = torch.cuda.synchronize if gpu() else lambda: None
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(warm + rounds):
         for name, side in sides.items():
             gc.collect()
+            ready()
             begun = time.perf_counter()
             side()
+            ready()
             if number >= warm:
                 times[name].append(time.perf_counter() - begun)
     return times
@@ -108,6 +114,13 @@ def ratios(over: list[float], under: list[float]) -> tuple[float, tuple[float, f
     """The median of the rounds' ratios, and their least and most."""
     each = [a / b for a, b in zip(over, under, strict=True)]
     return statistics.median(each), (min(each), max(each))
+
+
+def alone(file: str, *arguments: object) -> list[float]:
+    """The numbers that the benchmark ``file`` prints last in a process of its own."""
+    command = [sys.executable, file, *map(str, arguments)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
 
 def line(row: Row) -> str:

@@ -15,7 +15,6 @@ import argparse
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,28 +29,6 @@ DEV = ("dev", 6144, 8, 48)
 DEV_QUARTER = ("dev", 6144, 2, 12)
 TINY = ("dev", 256, 1, 1)
 Shape = tuple[str, int, int, int]
-
-
-def seconds(run: Callable[[], Any]) -> float:
-    import torch
-
-    ready = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    ready()
-    begun = time.perf_counter()
-    run()
-    ready()
-    return time.perf_counter() - begun
-
-
-def timed(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side in turns, after one that warms up."""
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(1 + rounds):
-        for name, side in sides.items():
-            taken = seconds(side)
-            if number:
-                found[name].append(taken)
-    return found
 
 
 def merge_all(shape: Shape, device: str, rounds: int) -> Row:
@@ -76,7 +53,7 @@ def merge_all(shape: Shape, device: str, rounds: int) -> Row:
             sides[name] = lambda s=stored, w=weight, k=key: comfy.lora.calculate_weight(
                 s, w, k, intermediate_dtype=w.dtype
             )
-        for name, times in timed(sides, rounds).items():
+        for name, times in bench.interleaved(sides, rounds).items():
             total[name] = [a + count * b for a, b in zip(total[name], times, strict=True)]
         size += count * out * into
     ratio, spread = bench.ratios(total["stock"], total["ours"])
@@ -94,10 +71,9 @@ def widened(value: Any, width: int, device: str) -> Any:
     if isinstance(value, torch.Tensor) and value.ndim == 2:
         rows, columns = (n * factor if n >= 256 else n for n in value.shape)
         return torch.full((rows, columns), 1e-3, dtype=value.dtype, device=device)
-    if isinstance(value, tuple) and len(value) > 2 and all(isinstance(n, int) for n in value[:2]):
-        # A row slice, ours (start, rows, ...) or the host's offset (dimension, start, rows).
-        where = range(1, 3) if len(value) == 3 else range(2)
-        value = tuple(n * factor if i in where else n for i, n in enumerate(value))
+    if isinstance(value, tuple) and len(value) > 2 and all(isinstance(n, int) for n in value[1:3]):
+        # A row slice, ours (Step, start, rows, ...) or the host's offset (dimension, start, rows).
+        value = (value[0], *(n * factor for n in value[1:3]), *value[3:])
     if hasattr(value, "loaded_keys"):
         return type(value)(value.loaded_keys, widened(value.weights, width, device))
     if isinstance(value, tuple | list):
@@ -183,12 +159,12 @@ def steps(shape: Shape, device: str, side: int, rounds: int, most: int) -> list[
                 return lambda: subjects.sample(g, side, n, count)
 
             # Loading and the host's own preparation are in both: what remains is four steps.
-            times = timed({"one": sampled(1), "five": sampled(5)}, rounds)
+            times = bench.interleaved({"one": sampled(1), "five": sampled(5)}, rounds)
             found[name] = [(b - a) / 4 for a, b in zip(times["one"], times["five"], strict=True)]
         forward = diffusers_step(peft, side, references)
-        found["diffusers, PEFT"] = timed({"step": forward}, rounds)["step"]
+        found["diffusers, PEFT"] = bench.interleaved({"step": forward}, rounds)["step"]
         peft.fuse_lora()
-        found["diffusers, fused"] = timed({"step": forward}, rounds)["step"]
+        found["diffusers, fused"] = bench.interleaved({"step": forward}, rounds)["step"]
         peft.unfuse_lora()
         work = flops(shape, side * side * (1 + references), subjects.TEXT_TOKENS)
         stock = statistics.median(found.pop("stock"))

@@ -8,7 +8,6 @@ process a side (Linux). The factors themselves are in memory before.
 """
 
 import ctypes
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from bench import Row
 
 DEV = 6144
 MIB = 2**20
-KEY = merge_bytes.LINEAR1
+KEY = subjects.LINEAR1
 
 
 def linear1(width: int) -> dict[str, Any]:
@@ -29,12 +28,12 @@ def linear1(width: int) -> dict[str, Any]:
     import comfy.weight_adapter
     import torch
 
-    from flux2_lora_edit.lora_loader.adapters.additive import LowRank
-    from flux2_lora_edit.lora_loader.fuse import Step, fuse
-    from flux2_lora_edit.lora_loader.patch import FusedAdapter, pack
+    from flux2_lora_edit.lora_loader.adapters import LowRank
+    from flux2_lora_edit.lora_loader.fuse import StackedLora, Step, fuse
+    from flux2_lora_edit.lora_loader.patch.merge import FusedAdapter, pack
 
     generator = torch.Generator().manual_seed(0)
-    stock, steps = [], []
+    stock, loras = [], []
     for rank, scale in zip(subjects.RANKS, subjects.SCALES, strict=True):
         up, down = (
             (torch.randn(shape, generator=generator) * 0.02).bfloat16()
@@ -42,8 +41,9 @@ def linear1(width: int) -> dict[str, Any]:
         )
         adapter = comfy.weight_adapter.LoRAAdapter(set(), (up, down, float(rank), None, None, None))
         stock.append((scale, adapter, 1.0, None, None))
-        steps.append((KEY, Step(0, 9 * width, scale, LowRank(up, down, 1.0))))
-    ours = FusedAdapter(set(), pack(fuse(steps)[KEY]))
+        step = Step(0, 9 * width, 1.0, LowRank(up, down, 1.0))
+        loras.append(StackedLora(rank, scale, ((KEY, step),)))
+    ours = FusedAdapter(set(), pack(fuse(loras)[KEY]))
     return {"stock": stock, "ours": [(1.0, ours, 1.0, None, None)]}
 
 
@@ -87,25 +87,18 @@ def resident(what: str) -> int:
     raise LookupError(what)
 
 
-def in_a_process(side: str, width: int) -> int:
-    command = [sys.executable, __file__, "--side", side, str(width)]
-    return int(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
-    )
-
-
 def measure(quick: bool = False) -> list[Row]:
     gpu = counted(DEV, "meta")
     rows = [row("counted, as on a GPU", gpu["stock"], gpu["ours"])]
     if sys.platform == "linux":
         width = 1024 if quick else DEV
-        sides = {side: in_a_process(side, width) for side in ("stock", "ours")}
+        sides = {side: bench.alone(__file__, "--side", side, width)[0] for side in gpu}
         name = f"resident on this CPU, {9 * width} x {width}"
         rows.append(row(name, sides["stock"], sides["ours"]))
     return rows
 
 
-def row(name: str, stock: int, ours: int) -> Row:
+def row(name: str, stock: float, ours: float) -> Row:
     return Row(f"temporary memory, {name}", "MiB", stock / MIB, ours / MIB, stock / ours,
                target="ours <= 64 MiB", met=ours <= 64 * MIB)  # fmt: skip
 

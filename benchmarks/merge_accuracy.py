@@ -7,7 +7,6 @@ of the host, in the weight's own type (dynamic VRAM, and whatever is offloaded) 
 and ours as on a GPU.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import bench
@@ -15,20 +14,19 @@ import subjects
 from bench import Row
 
 WIDTH = 512
-WEIGHTS = ("double_blocks.0.img_attn.qkv", "single_blocks.0.linear1")
 
 
-def truth(model: Any, plan: Any) -> dict[str, Any]:
-    """The exact weights in fp64, from the files' factors alone."""
-    exact = {}
+def truth(model: Any, loras: Any) -> dict[str, Any]:
+    """The exact weights in fp64, from the files' factors alone: nothing of ``fuse`` is in it."""
     weights = model.model.state_dict()
-    for key, steps in plan.items():
-        total = weights[key].double()
-        for step in steps:
+    exact: dict[str, Any] = {}
+    for lora in loras:
+        for key, step in lora.steps:
+            total = exact.setdefault(key, weights[key].double())
             effect = step.effect
-            change = effect.up.double() @ effect.down.double() * (effect.scale * step.scale)
-            total[step.start : step.start + step.rows] += change
-        exact[key] = total
+            scale = effect.scale * (step.scale * lora.scale)
+            change = effect.up.double() @ effect.down.double() * scale
+            total[step.start : step.end] += change
     return exact
 
 
@@ -49,19 +47,20 @@ def one_addmm(steps: Any, weight: Any) -> Any:
     """As our merge does it on a GPU: one ``addmm_`` a row slice, summed in float32."""
     result = weight.clone()
     for step in steps:
-        step.effect.add_to(result[step.start : step.start + step.rows], step.scale)
+        step.effect.add_to(result[step.start : step.end], step.scale)
     return result
 
 
 def measure(quick: bool = False) -> list[Row]:
+    from flux2_lora_edit.lora_loader.fuse import fuse
+
     model = subjects.model(WIDTH, 1, 1)
     rows = []
     with subjects.three_loras(WIDTH, 1, 1) as paths:
-        plan = subjects.Applier(paths, "merge").plan(model, subjects.SCALES)
-        exact = truth(model, unfused(plan.parts))
+        loras = subjects.Applier(paths, "merge").read(model, subjects.SCALES)
+        exact, fused = truth(model, loras), fuse(loras)
         stock, ours = subjects.stock(model, paths), subjects.ours(model, paths)
-        for name in WEIGHTS:
-            key = f"diffusion_model.{name}.weight"
+        for key in (subjects.QKV, subjects.LINEAR1):
             ideal = noise(exact[key].bfloat16(), exact[key])
             weight = model.model.state_dict()[key]
             through = stock.patch_weight_to_device(key, return_weight=True)
@@ -71,26 +70,17 @@ def measure(quick: bool = False) -> list[Row]:
                 ("through float32", noise(through, exact[key]),
                  noise(ours.patch_weight_to_device(key, return_weight=True), exact[key])),
                 ("one addmm_", noise(left, exact[key]),
-                 noise(one_addmm(plan.plan[key], weight), exact[key])),
+                 noise(one_addmm(fused[key], weight), exact[key])),
             )  # fmt: skip
             wrong = float((left != exact[key].bfloat16()).float().mean())
             for way, theirs, mine in ways:
                 rows.append(
-                    Row(f"{name.split('.')[-1]}: noise, {way}", "over one ideal rounding",
+                    Row(f"{key.split('.')[-2]}: noise, {way}", "over one ideal rounding",
                         theirs / ideal, mine / ideal, mine / ideal, target="<= 1.02",
                         met=mine / ideal <= 1.02,
                         note=f"stock: {wrong:.1%} not the rounded sum" if way == "in bf16" else "")
                 )  # fmt: skip
     return rows
-
-
-def unfused(parts: Any) -> dict[str, list[Any]]:
-    """Every LoRA's own steps by weight, with its scale: nothing of ``fuse`` in the truth."""
-    plan: dict[str, list[Any]] = {}
-    for part in parts:
-        for key, step in part.steps:
-            plan.setdefault(key, []).append(replace(step, scale=step.scale * part.scale))
-    return plan
 
 
 if __name__ == "__main__":

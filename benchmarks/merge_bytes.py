@@ -14,8 +14,6 @@ import subjects
 from bench import Row
 
 WIDTH = 512
-QKV = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
-LINEAR1 = "diffusion_model.single_blocks.0.linear1.weight"
 DEV = (8, 48)
 """dev's double and single blocks."""
 
@@ -62,7 +60,7 @@ def counts() -> list[Row]:
     rows = []
     with subjects.three_loras(WIDTH, 1, 1) as paths:
         stock, ours = subjects.stock(patcher, paths), subjects.ours(patcher, paths)
-        for key, slices, most in ((QKV, 3, 27), (LINEAR1, 1, 9)):
+        for key, slices, most in ((subjects.QKV, 3, 27), (subjects.LINEAR1, 1, 9)):
             shape = patcher.model.state_dict()[key].shape
             size = shape.numel()
             a, b = (counted(side, key, size // slices) for side in (stock, ours))

@@ -16,7 +16,6 @@ import bench
 import subjects
 from bench import Row
 
-QKV = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
 KLEIN_4B, KLEIN_9B = 3072, 4096
 
 
@@ -25,7 +24,7 @@ def patch(model: Any, weight: Any) -> Callable[[], Any]:
     import comfy.lora
 
     return lambda: comfy.lora.calculate_weight(
-        model.patches[QKV], weight, QKV, intermediate_dtype=weight.dtype
+        model.patches[subjects.QKV], weight, subjects.QKV, intermediate_dtype=weight.dtype
     )
 
 
@@ -43,7 +42,7 @@ def one_weight(width: int, rounds: int) -> list[Row]:
     rows = []
     with subjects.three_loras(width, 1, 1, "ai_toolkit") as paths:
         stock, ours = subjects.stock(model, paths), subjects.ours(model, paths)
-    bf16 = model.model.state_dict()[QKV]
+    bf16 = model.model.state_dict()[subjects.QKV]
     total = sum(subjects.RANKS)
     up, down = torch.randn(bf16.shape[0], total), torch.randn(total, bf16.shape[1])
     for name, weight in (("in bf16", bf16.clone()), ("in float32", bf16.float())):

@@ -10,7 +10,6 @@ noise of a few per cent. One process a way (Linux).
 
 import ctypes
 import gc
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,18 +67,11 @@ def resident() -> int:
     return int(pages) * 4096
 
 
-def in_a_process(way: str, first: int, last: int) -> tuple[float, float]:
-    command = [sys.executable, __file__, "--way", way, str(first), str(last)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    tensors, whole = done.stdout.split()[-2:]
-    return float(tensors), float(whole)
-
-
 def measure(quick: bool = False) -> list[Row]:
     if sys.platform != "linux":
         return []
     first, last = (4, 12) if quick else (FIRST, LAST)
-    found = {way: in_a_process(way, first, last) for way in WAYS}
+    found = {way: bench.alone(__file__, "--way", way, first, last) for way in WAYS}
     return [
         Row(f"{what} after {last} changes, {way}", f"over that after {first}", found["stock"][n],
             found[way][n], found[way][n], target="<= 1.02", met=found[way][n] <= 1.02)

@@ -9,6 +9,9 @@ from typing import Any
 RANKS = (16, 32, 64)
 SCALES = (1.0, 0.7, 0.31)
 TEXT_TOKENS = 8
+LAYERS = ("double_blocks.0.img_attn.qkv", "single_blocks.0.linear1")
+"""The largest of each kind of block: one that trainers split in three, and one that they do not."""
+QKV, LINEAR1 = (f"diffusion_model.{layer}.weight" for layer in LAYERS)
 
 
 def model(
@@ -63,26 +66,27 @@ class Applier:
     """Our way from files to a MODEL with what the node keeps between runs: files and side paths."""
 
     def __init__(self, paths: list[Path], mode: str) -> None:
-        from flux2_lora_edit.lora_loader.patch import SideStacks
+        from flux2_lora_edit.lora_loader.patch import SidePathCache
         from flux2_lora_edit.lora_loader.reading.files import LoraFiles
 
         self.paths, self.mode = {path.name: path for path in paths}, mode
-        self.files, self.stacks = LoraFiles(), SideStacks()
+        self.files, self.side_paths = LoraFiles(), SidePathCache()
 
     def __call__(self, patcher: Any, scales: tuple[float, ...]) -> Any:
-        from flux2_lora_edit.lora_loader.patch import apply_parts
+        from flux2_lora_edit.lora_loader.patch import apply_stack
 
-        plan = self.plan(patcher, scales)
-        return apply_parts(patcher, plan.parts, self.mode, stacks=self.stacks).model
+        loras = self.read(patcher, scales)
+        return apply_stack(patcher, loras, self.mode, side_paths=self.side_paths).model
 
-    def plan(self, patcher: Any, scales: tuple[float, ...]) -> Any:
+    def read(self, patcher: Any, scales: tuple[float, ...]) -> Any:
+        """The files as a stack of LoRAs for the MODEL."""
         from flux2_lora_edit.lora_loader.patch import weight_shapes
         from flux2_lora_edit.lora_loader.pipeline import plan_stack
         from flux2_lora_edit.lora_loader.stack import LoraEntry
 
         entries = [LoraEntry(n, s, s) for n, s in zip(self.paths, scales, strict=True)]
         where = {"locate": lambda entry: self.paths[entry.name], "files": self.files}
-        return plan_stack(entries, weight_shapes(patcher), **where)
+        return plan_stack(entries, weight_shapes(patcher), **where).parts
 
 
 class StockApplier:

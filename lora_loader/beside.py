@@ -1,19 +1,40 @@
 """What a stack computes beside one weight: y = Wx + B(Ax), the LoRAs' factors side by side.
 
 Torch only. All factors of a weight lie in one flat tensor, which moves between devices in one go;
-the LoRAs' scales lie apart from it.
+the LoRAs' scales lie apart from it, so that a moved slider changes a few numbers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import filterfalse
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from .adapters.additive import Kronecker, LowRank
-from .fuse import Step
+from .adapters import Kronecker, LowRank, Transform
+from .fuse import StackedLora, Step
+
+
+def split(
+    stack: Sequence[StackedLora], multiplying: frozenset[str]
+) -> tuple[list[StackedLora], list[StackedLora]]:
+    """(what can be computed beside its weight, what must be added to it).
+
+    ``multiplying`` are the weights whose modules multiply by them. A weight that an adapter depends
+    on (DoRA, OFT) is added to whole, so that the order of its steps stays. The first list holds
+    every LoRA of the stack, if need be without steps: what is left of one depends on the others.
+    """
+    steps = [pair for lora in stack for pair in lora.steps]
+    free = multiplying - {key for key, step in steps if isinstance(step.effect, Transform)}
+
+    def goes(pair: tuple[str, Step]) -> bool:
+        return pair[0] in free and isinstance(pair[1].effect, LowRank | Kronecker)
+
+    beside = [replace(lora, steps=tuple(filter(goes, lora.steps))) for lora in stack]
+    added = [replace(lora, steps=tuple(filterfalse(goes, lora.steps))) for lora in stack]
+    return beside, [lora for lora in added if lora.steps]
 
 
 class Slice(NamedTuple):
@@ -30,14 +51,20 @@ class Slice(NamedTuple):
 class Product(NamedTuple):
     """A Kronecker product on a row slice: the shapes of its factors and where the first begins.
 
-    ``right`` is one shape, or two whose product it is. ``gain`` is its place among the gains.
+    ``right`` is one shape, or two whose product it is.
     """
 
     start: int
     left: tuple[int, int]
     right: tuple[tuple[int, int], ...]
     at: int
-    gain: int
+
+
+class Gain(NamedTuple):
+    """A gain is ``coefficient`` times the scale of the stack's LoRA number ``lora``."""
+
+    coefficient: float
+    lora: int
 
 
 @dataclass(frozen=True)
@@ -51,15 +78,11 @@ class Beside:
     rank: int
     slices: tuple[Slice, ...]
     products: tuple[Product, ...]
-
-    @property
-    def gains(self) -> int:
-        return self.rank + len(self.products)
+    gains: tuple[Gain, ...]
 
     def add_to(self, y: Tensor, x: Tensor, factors: Tensor, gains: Tensor) -> Tensor:
-        """``y`` (..., rows) plus the stack's part of ``x`` (..., columns), in place where it can.
-
-        ``factors`` is flat, of x's type and device; ``gains`` float32 on the same device.
+        """``y`` (..., rows) plus what the stack makes of ``x`` (..., columns), in place where it
+        can. ``factors`` is flat, of x's type and device; ``gains``, the numbers, are float32 there.
         """
         inputs = x.reshape(-1, self.columns)
         outputs = y.reshape(-1, y.shape[-1])
@@ -67,25 +90,18 @@ class Beside:
             hidden = F.linear(inputs, _matrix(factors, 0, self.rank, self.columns))
             # In place: computed in float32, rounded once to the type of ``hidden``.
             hidden.mul_(gains[: self.rank])
-            for part in self.slices:
-                up = _matrix(factors, part.at, part.rows, part.rank)
-                _add_product(
-                    outputs.narrow(1, part.start, part.rows),
-                    hidden.narrow(1, part.first, part.rank),
-                    up,
-                )
-        for product in self.products:
+            for start, count, first, rank, at in self.slices:
+                up = _matrix(factors, at, count, rank)
+                rows, own = outputs.narrow(1, start, count), hidden.narrow(1, first, rank)
+                if rows.dtype == own.dtype:
+                    rows.addmm_(own, up.t())
+                else:
+                    rows.add_(F.linear(own, up))
+        for place, product in enumerate(self.products, self.rank):
             change = _kronecker(inputs, factors, product)
             rows = outputs.narrow(1, product.start, change.shape[1])
-            rows.add_(change.mul_(gains[product.gain]))
+            rows.add_(change.mul_(gains[place]))
         return outputs.view(y.shape)
-
-
-def _add_product(rows: Tensor, hidden: Tensor, up: Tensor) -> None:
-    if rows.dtype == hidden.dtype:
-        rows.addmm_(hidden, up.t())
-    else:
-        rows.add_(F.linear(hidden, up))
 
 
 def _kronecker(inputs: Tensor, factors: Tensor, product: Product) -> Tensor:
@@ -105,68 +121,46 @@ def _matrix(flat: Tensor, at: int, rows: int, columns: int) -> Tensor:
     return flat.narrow(0, at, rows * columns).view(rows, columns)
 
 
-class Built(NamedTuple):
-    """One weight's layout and factors; gain n is ``coefficients[n]`` times the scale of part
-    ``parts[n]``."""
-
-    layout: Beside
-    factors: Tensor
-    coefficients: list[float]
-    parts: list[int]
-
-
-def build(steps: Sequence[tuple[int, Step]], columns: int, dtype: torch.dtype) -> Built:
-    """The layout of (part number, step) pairs on one weight; every effect is a LowRank or a
-    Kronecker."""
-    groups: dict[tuple[int, int], list[tuple[int, float, LowRank]]] = {}
-    for part, step in steps:
+def build(
+    steps: Sequence[tuple[int, Step]], columns: int, dtype: torch.dtype
+) -> tuple[Beside, Tensor]:
+    """The layout and the factors, in ``dtype``, of (LoRA's number, step) pairs on one weight of so
+    many ``columns``; every effect is a LowRank or a Kronecker."""
+    flat: list[Tensor] = []
+    gains: list[Gain] = []
+    groups: dict[tuple[int, int], list[tuple[Gain, Tensor, Tensor]]] = {}
+    for lora, step in steps:
         if isinstance(step.effect, LowRank):
-            member = (part, step.scale * step.effect.scale, step.effect)
+            gain = Gain(step.scale * step.effect.scale, lora)
+            member = (gain, *_balanced(step.effect, dtype))
             groups.setdefault((step.start, step.rows), []).append(member)
-    downs: list[Tensor] = []
-    coefficients: list[float] = []
-    parts: list[int] = []
-    ups: list[Tensor] = []
-    shapes = []
+    for members in groups.values():
+        for gain, _, down in members:
+            _append(flat, down)
+            gains += [gain] * down.shape[0]
+    rank = len(gains)
+    slices: list[Slice] = []
     for (start, rows), members in groups.items():
-        pairs = [_balanced(effect, dtype) for *_, effect in members]
-        rank = sum(up.shape[1] for up, _ in pairs)
-        shapes.append((start, rows, len(coefficients), rank))
-        ups.append(torch.cat([up for up, _ in pairs], dim=1))
-        downs += [down for _, down in pairs]
-        for (part, coefficient, _), (up, _) in zip(members, pairs, strict=True):
-            coefficients += [coefficient] * up.shape[1]
-            parts += [part] * up.shape[1]
-    rank = len(coefficients)
-    pieces = [down.reshape(-1) for down in downs]
-    at = rank * columns
-    slices = []
-    for shape, up in zip(shapes, ups, strict=True):
-        slices.append(Slice(*shape, at))
-        pieces.append(up.reshape(-1))
-        at += up.numel()
+        up = torch.cat([up for _, up, _ in members], dim=1)
+        first = sum(before.rank for before in slices)
+        slices.append(Slice(start, rows, first, up.shape[1], _append(flat, up)))
     products = []
-    for part, step in steps:
-        effect = step.effect
-        if not isinstance(effect, Kronecker):
-            continue
-        left = _product(effect.left)
-        right = _cheapest(effect.right)
-        products.append(
-            Product(
-                step.start,
-                (left.shape[0], left.shape[1]),
-                tuple((factor.shape[0], factor.shape[1]) for factor in right),
-                at,
-                len(coefficients),
-            )
-        )
-        pieces += [tensor.reshape(-1) for tensor in (left, *right)]
-        at += sum(tensor.numel() for tensor in (left, *right))
-        coefficients.append(step.scale * effect.scale)
-        parts.append(part)
-    flat = torch.cat([piece.to(dtype) for piece in pieces])
-    return Built(Beside(columns, rank, tuple(slices), tuple(products)), flat, coefficients, parts)
+    for lora, step in steps:
+        if isinstance(step.effect, Kronecker):
+            left, *right = _cheapest(step.effect)
+            shapes = [(factor.shape[0], factor.shape[1]) for factor in (left, *right)]
+            at = _append(flat, left, *right)
+            products.append(Product(step.start, shapes[0], tuple(shapes[1:]), at))
+            gains.append(Gain(step.scale * step.effect.scale, lora))
+    factors = torch.cat([tensor.to(dtype) for tensor in flat])
+    return Beside(columns, rank, tuple(slices), tuple(products), tuple(gains)), factors
+
+
+def _append(flat: list[Tensor], *tensors: Tensor) -> int:
+    """Where the first of ``tensors`` begins in ``flat``, laid end to end."""
+    at = sum(tensor.numel() for tensor in flat)
+    flat += [tensor.reshape(-1) for tensor in tensors]
+    return at
 
 
 def _balanced(effect: LowRank, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -177,14 +171,10 @@ def _balanced(effect: LowRank, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return up.to(dtype), down.to(dtype)
 
 
-def _product(factors: tuple[Tensor, ...]) -> Tensor:
-    first, *rest = factors
-    return first.float() @ rest[0].float() if rest else first
-
-
-def _cheapest(factors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Two factors, or their product where that has fewer numbers."""
-    rows, columns = factors[0].shape[0], factors[-1].shape[1]
-    if sum(factor.numel() for factor in factors) < rows * columns:
-        return factors
-    return (_product(factors),)
+def _cheapest(effect: Kronecker) -> tuple[Tensor, ...]:
+    """Left, and right as one matrix, or as its two factors where these have fewer numbers."""
+    product = effect.prepared()
+    (left,), (right,) = product.left, product.right
+    if sum(factor.numel() for factor in effect.right) < right.numel():
+        return (left, *effect.right)
+    return left, right

@@ -1,4 +1,4 @@
-"""A stack of adapters -> ONE plan a weight.
+"""A stack of LoRAs -> the fewest steps for each weight.
 
 Plain LoRAs on the same rows become one pair of concatenated factors with their scales folded in, so
 that the weight is read, added to and rounded once: W[rows] += [up1 up2 ..] @ [s1*down1; s2*down2].
@@ -6,15 +6,14 @@ Adapters that depend on the weight (DoRA, OFT, ...) stay whole, in the stack's o
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
 
-from .adapters.additive import Additive, LowRank
-from .adapters.transforms import Transform
+from .adapters import Additive, LowRank, Transform
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,53 +25,59 @@ class Step:
     scale: float
     effect: Additive | Transform
 
+    @property
+    def end(self) -> int:
+        """The row behind the last."""
+        return self.start + self.rows
 
-Plan = Mapping[str, tuple[Step, ...]]
-"""Weight name -> its steps, in order."""
+
+@dataclass(frozen=True, eq=False)
+class StackedLora:
+    """One LoRA of a stack: its steps by weight name at scale 1, and its scale.
+
+    LoRAs of equal ``identity`` have the same steps, whatever their scales.
+    """
+
+    identity: Hashable
+    scale: float
+    steps: tuple[tuple[str, Step], ...]
 
 
-def fuse(stack: Iterable[tuple[str, Step]]) -> dict[str, tuple[Step, ...]]:
-    """The plan of all (weight name, step) pairs, given in the stack's order."""
+def fuse(stack: Iterable[StackedLora]) -> dict[str, tuple[Step, ...]]:
+    """Weight name -> its steps, in order, with the scales of the whole stack in them."""
     by_weight: dict[str, list[Step]] = {}
-    for key, step in stack:
-        if step.scale != 0:
-            by_weight.setdefault(key, []).append(step)
-    return {key: tuple(_fused(steps)) for key, steps in by_weight.items()}
+    for lora in stack:
+        for key, step in lora.steps:
+            scale = step.scale * lora.scale
+            if scale != 0:
+                by_weight.setdefault(key, []).append(replace(step, scale=scale))
+    fused = {}
+    for key, steps in by_weight.items():
+        runs = groupby(steps, lambda step: isinstance(step.effect, Transform))
+        fused[key] = tuple(
+            step for depends, run in runs for step in (run if depends else _joined(list(run)))
+        )
+    return fused
 
 
-def _fused(steps: Sequence[Step]) -> list[Step]:
-    result: list[Step] = []
-    run: list[Step] = []
-    for step in steps:
-        if isinstance(step.effect, Transform):
-            result += _fused_run(run)
-            result.append(step)
-            run = []
-        else:
-            run.append(step)
-    return result + _fused_run(run)
-
-
-def _fused_run(run: Sequence[Step]) -> list[Step]:
+def _joined(run: Sequence[Step]) -> list[Step]:
     """Additive steps commute: the plain LoRAs first, row slice by row slice, then the others."""
-    low_rank = [step for step in run if isinstance(step.effect, LowRank)]
+    plain = [step for step in run if isinstance(step.effect, LowRank)]
     others = [step for step in run if not isinstance(step.effect, LowRank)]
-    edges = sorted({edge for step in low_rank for edge in (step.start, step.start + step.rows)})
-    slices: list[tuple[int, int, list[Step]]] = []
-    for start, end in pairwise(edges):
-        over = [s for s in low_rank if s.start <= start and end <= s.start + s.rows]
-        if slices and slices[-1][2] == over and slices[-1][1] == start:
-            start = slices.pop()[0]
-        if over:
-            slices.append((start, end, over))
-    return [_concatenated(start, end, over) for start, end, over in slices] + others
+    edges = sorted({edge for step in plain for edge in (step.start, step.end)})
+    slices = [
+        (start, end, [step for step in plain if step.start <= start and end <= step.end])
+        for start, end in pairwise(edges)
+    ]
+    return [_concatenated(start, end, over) for start, end, over in slices if over] + others
 
 
 def _concatenated(start: int, end: int, steps: Sequence[Step]) -> Step:
+    """The plain LoRAs' rows ``start`` to ``end`` as one LoRA at scale 1."""
     pieces = []
     for step in steps:
         effect = step.effect
-        assert isinstance(effect, LowRank)  # noqa: S101  (told by _fused_run; for the type checker)
+        assert isinstance(effect, LowRank)  # noqa: S101  (told by _joined; for the type checker)
         up = effect.up[start - step.start : end - step.start]
         pieces.append(replace(effect, up=up, scale=effect.scale * step.scale))
     if len(pieces) == 1:
@@ -90,13 +95,9 @@ def _folded(piece: LowRank, into_down: bool) -> tuple[Tensor, Tensor]:
     factor = piece.down if into_down else piece.up
     mantissa, exponent = math.frexp(piece.scale)
     exact = abs(mantissa) == 0.5 and abs(exponent) < 8 and factor.dtype != torch.float16
-    if piece.scale == 1.0:
-        scaled = factor
-    elif exact:
-        scaled = factor * piece.scale
-    else:
-        scaled = factor.float() * piece.scale
-    return (piece.up, scaled) if into_down else (scaled, piece.down)
+    if piece.scale != 1.0:
+        factor = (factor if exact else factor.float()) * piece.scale
+    return (piece.up, factor) if into_down else (factor, piece.down)
 
 
 def _same_type(tensors: list[Tensor]) -> list[Tensor]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..flux2.variants import Flux2Model, identify
-from .fuse import Plan
-from .parts import Part, fused
+from .fuse import StackedLora, Step, fuse
 from .reading.files import LoraFile, LoraFiles
 from .reading.header import LoraFileError
 from .reading.layout import Layout
@@ -48,16 +47,16 @@ class TextPart:
 class StackPlan:
     """What to do to the model's weights, and what to say about it."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[StackedLora, ...]
     model: Flux2Model
     loras: tuple[LoraReport, ...]
     warnings: tuple[str, ...]
     text_parts: tuple[TextPart, ...] = ()
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> Mapping[str, tuple[Step, ...]]:
         """All of the stack that each weight takes, in one."""
-        return fused(self.parts)
+        return fuse(self.parts)
 
 
 def plan_stack(
@@ -95,7 +94,8 @@ def plan_stack(
         if prepared.refusal and on_mismatch != "warn":
             raise LoraStackError(f"{entry.slot} {prepared.refusal}\n{entry.source.describe()}")
         warnings += _warnings(entry, prepared)
-        parts.append(Part((*file.identity, repr(config)), entry.strength_model, prepared.steps))
+        identity = (*file.identity, repr(config))
+        parts.append(StackedLora(identity, entry.strength_model, prepared.steps))
         reports.append(prepared.report)
         if prepared.text_keys:
             text_parts.append(TextPart(entry.name, entry.strength_clip, file, prepared.text_keys))

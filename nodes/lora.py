@@ -7,8 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..lora_loader.history import History
-from ..lora_loader.patch import MODES, SideStacks, apply_parts, model_file, weight_shapes
+from ..lora_loader.patch import (
+    MODES,
+    History,
+    SidePathCache,
+    apply_stack,
+    model_file,
+    weight_shapes,
+)
 from ..lora_loader.pipeline import StackPlan, plan_stack
 from ..lora_loader.reading.files import LoraFiles
 from ..lora_loader.reading.info import describe_stack
@@ -27,7 +33,7 @@ logger = logging.getLogger(__name__)
 _FILES = LoraFiles()
 # Likewise the side paths last built, and which settings each model had: both bounded, the models
 # held weakly.
-_STACKS = SideStacks()
+_SIDE_PATHS = SidePathCache()
 _HISTORY = History()
 
 
@@ -142,7 +148,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             model_file=model_file(model),
             before_each=host.throw_exception_if_processing_interrupted,
         )
-        applied = apply_parts(model, stack.parts, mode, stacks=_STACKS, history=_HISTORY)
+        applied = apply_stack(model, stack.parts, mode, side_paths=_SIDE_PATHS, history=_HISTORY)
         clip, warnings = _apply_to_clip(clip, stack)
         report = Report(
             stack.model, mode, applied.taken, applied.reason, stack.loras, stack.warnings + warnings

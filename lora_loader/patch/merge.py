@@ -1,38 +1,31 @@
-"""A plan added to the weights: ONE patch a weight, whatever the stack holds.
+"""A stack added to the weights: ONE patch a weight, whatever the stack holds.
 
 The host keeps, moves, prefetches and removes it like a patch of its own: nothing of the model or of
 the host is replaced.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from comfy import model_management
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
-from ..adapters import additive, transforms
-from ..fuse import Plan, Step
+from ..adapters import Additive, blocks
+from ..fuse import Step
 from .model import PatchError
-from .stock_form import StockPatch, stock_patches
 
 _WIDE = (torch.float32, torch.float64)
 _FUSED = (torch.bfloat16, torch.float16)
-_KINDS: dict[str, Any] = {
-    kind.__name__: kind
-    for module in (additive, transforms)
-    for kind in vars(module).values()
-    if isinstance(kind, type) and is_dataclass(kind)
-}
 
 
-def merge(model: Any, plan: Plan) -> Any:
-    """A clone of ``model`` with the plan as patches. Raises PatchError where it takes none."""
+def merge(model: Any, steps_by_weight: Mapping[str, tuple[Step, ...]]) -> Any:
+    """A clone of ``model`` with the steps as patches. Raises PatchError where it takes none."""
     clone = model.clone()
-    patches = {key: FusedAdapter(set(), pack(steps)) for key, steps in plan.items()}
+    patches = {key: FusedAdapter(set(), pack(steps)) for key, steps in steps_by_weight.items()}
     taken = set(clone.add_patches(patches, 1.0))
     if len(taken) != len(patches):
         left = sorted(patches.keys() - taken)
@@ -43,18 +36,17 @@ def merge(model: Any, plan: Plan) -> Any:
     return clone
 
 
+@dataclass(eq=False, repr=False)
 class FusedAdapter(WeightAdapterBase):
     """All of a stack that one weight takes, applied in one go.
 
-    ``weights`` is nested tuples of tensors, numbers and strings: the host copies the tensors to the
-    device where it likes and rebuilds the adapter as ``type(self)(loaded_keys, weights)``.
+    ``weights`` are packed steps: the host copies the tensors in them to the device where it likes
+    and rebuilds the adapter as ``type(self)(loaded_keys, weights)``.
     """
 
+    loaded_keys: set[str]
+    weights: tuple[Any, ...]
     name = "flux2_lora_stack"
-
-    def __init__(self, loaded_keys: set[str], weights: tuple[Any, ...]) -> None:
-        self.loaded_keys = loaded_keys
-        self.weights = weights
 
     @torch.no_grad()
     def calculate_weight(
@@ -69,130 +61,80 @@ class FusedAdapter(WeightAdapterBase):
         original_weight: Any = None,
     ) -> Tensor:
         """Apply every step to ``weight`` in place; strength_model and offset are done already."""
-        steps = unpack(_on(weight.device, self.weights))
-        if not _is_identity(function, weight):
+        steps = [replace(s, scale=s.scale * strength) for s in _unpack(self.weights, weight.device)]
+        # Mostly the host's function leaves a change as it is; the probe takes no memory.
+        probe = torch.zeros((), dtype=weight.dtype, device=weight.device).expand(weight.shape)
+        if function(probe) is not probe:
             changed = weight.to(torch.float32, copy=True)
-            _apply(steps, changed, strength)
+            _apply(steps, changed)
             weight += function(changed - weight.float()).to(weight.dtype)
             return weight
-        additive_only = all(isinstance(step.effect, additive.Additive) for step in steps)
-        if additive_only or weight.dtype in _WIDE:
-            _apply(steps, weight, strength)
+        if weight.dtype in _WIDE or all(isinstance(step.effect, Additive) for step in steps):
+            _apply(steps, weight)
             return weight
         changed = weight.float()
-        _apply(steps, changed, strength)
+        _apply(steps, changed)
         return weight.copy_(changed)
 
-    def as_stock(self) -> list[StockPatch]:
-        """The same change as the host's own patches, for packs that look into them.
 
-        Raises PatchError where the host has none that is equal.
-        """
-        return stock_patches(unpack(self.weights))
-
-
-def _apply(steps: Sequence[Step], weight: Tensor, strength: float) -> None:
-    run: list[_Added] = []
+def _apply(steps: Sequence[Step], weight: Tensor) -> None:
+    run: list[tuple[Step, Additive]] = []
     for step in steps:
         effect = step.effect
-        scale = step.scale * strength
-        if isinstance(effect, additive.Additive):
-            run.append(_Added(step.start, step.start + step.rows, scale, effect))
+        if isinstance(effect, Additive):
+            run.append((step, effect))
             continue
         _add(run, weight)
         run = []
-        rows = weight.narrow(0, step.start, step.rows)
+        rows = weight[step.start : step.end]
         before = rows.float()
         trained = effect.trained(before)
-        rows.copy_(trained if scale == 1.0 else torch.lerp(before, trained, scale))
+        rows.copy_(trained if step.scale == 1.0 else torch.lerp(before, trained, step.scale))
     _add(run, weight)
 
 
-class _Added(NamedTuple):
-    """An additive step on the rows ``start`` to ``end``."""
+def _add(run: Sequence[tuple[Step, Additive]], weight: Tensor) -> None:
+    """Add all of ``run``: every element is read, summed in float32 and rounded once.
 
-    start: int
-    end: int
-    scale: float
-    effect: additive.Additive
-
-
-def _add(run: Sequence[_Added], weight: Tensor) -> None:
-    """Add all of ``run``: every element is read, summed in float32 and rounded once."""
-    if not _needs_blocks(run, weight):
-        for start, end, scale, effect in run:
-            effect.add_to(weight[start:end], scale)
+    A GPU's 16-bit ``addmm_`` sums in float32, so one step a row rounds once as it is. Two on the
+    same rows would round twice; a type of 8 bits has no arithmetic; and a CPU without 16-bit matrix
+    units multiplies float32 some 50 times faster than bfloat16 (``benchmarks/merge_time.py``):
+    there the sum is made in float32 beside the weight, a few rows at a time.
+    """
+    spans = sorted((step.start, step.end) for step, _ in run)
+    once = all(one[1] <= another[0] for one, another in pairwise(spans))
+    if weight.dtype in _WIDE or (weight.dtype in _FUSED and weight.device.type != "cpu" and once):
+        for step, effect in run:
+            effect.add_to(weight[step.start : step.end], step.scale)
         return
-    ready = [added._replace(effect=added.effect.prepared()) for added in run]
+    ready = [(step, effect.prepared()) for step, effect in run]
     buffer = None
-    for first, rows in additive.blocks(weight):
+    for first, rows in blocks(weight):
         last = first + rows.shape[0]
-        over = [added for added in ready if added.start < last and first < added.end]
+        over = [one for one in ready if max(first, one[0].start) < min(last, one[0].end)]
         if not over:
             continue
         buffer = torch.empty_like(rows, dtype=torch.float32) if buffer is None else buffer
         block = buffer[: rows.shape[0]].copy_(rows)
-        for start, end, scale, effect in over:
-            top, bottom = max(first, start), min(last, end)
-            effect.add_to(block[top - first : bottom - first], scale, top - start)
+        for step, effect in over:
+            top, bottom = max(first, step.start), min(last, step.end)
+            effect.add_to(block[top - first : bottom - first], step.scale, top - step.start)
         rows.copy_(block)
 
 
-def _needs_blocks(run: Sequence[_Added], weight: Tensor) -> bool:
-    """Whether the sum is made in float32 beside the weight, a few rows at a time.
-
-    A GPU's 16-bit ``addmm_`` sums in float32, so one step a row rounds once as it is. Two on the
-    same rows would round twice; a type of 8 bits has no arithmetic; and a CPU without 16-bit matrix
-    units multiplies float32 some 50 times faster than bfloat16 (``benchmarks/merge_time.py``).
-    """
-    if weight.dtype in _WIDE:
-        return False
-    if weight.dtype not in _FUSED or weight.device.type == "cpu":
-        return True
-    spans = sorted((added.start, added.end) for added in run)
-    return any(one[1] > another[0] for one, another in pairwise(spans))
+def pack(value: Any) -> Any:
+    """Steps as nested tuples, the host's prefetch walks no others: a dataclass as its class and
+    the values of its fields, in their order."""
+    if is_dataclass(value):
+        return (type(value), *(pack(getattr(value, field.name)) for field in fields(value)))
+    return tuple(map(pack, value)) if isinstance(value, tuple) else value
 
 
-def _is_identity(function: Callable[[Tensor], Tensor], weight: Tensor) -> bool:
-    """Whether the host's patch function leaves a change as it is; the probe takes no memory."""
-    probe = torch.zeros((), dtype=weight.dtype, device=weight.device).expand(weight.shape)
-    return function(probe) is probe
-
-
-def _on(device: torch.device, value: Any) -> Any:
+def _unpack(value: Any, device: torch.device) -> Any:
+    """What was packed, with its tensors on ``device``."""
     if isinstance(value, Tensor):
         return model_management.cast_to_device(value, device, value.dtype)
-    if isinstance(value, tuple):
-        return tuple(_on(device, item) for item in value)
-    return value
-
-
-def pack(steps: tuple[Step, ...]) -> tuple[Any, ...]:
-    """Steps as nested tuples; ``unpack`` is its inverse."""
-    return tuple((step.start, step.rows, step.scale, _pack_effect(step.effect)) for step in steps)
-
-
-def unpack(packed: tuple[Any, ...]) -> tuple[Step, ...]:
-    return tuple(
-        Step(start, rows, scale, _unpack_effect(effect)) for start, rows, scale, effect in packed
-    )
-
-
-def _pack_effect(effect: Any) -> tuple[Any, ...]:
-    values = (getattr(effect, field.name) for field in fields(effect))
-    return (
-        type(effect).__name__,
-        *(_pack_effect(value) if is_dataclass(value) else value for value in values),
-    )
-
-
-def _unpack_effect(packed: tuple[Any, ...]) -> Any:
-    kind, *values = packed
-    return _KINDS[kind](
-        *(
-            _unpack_effect(value)
-            if isinstance(value, tuple) and value and isinstance(value[0], str)
-            else value
-            for value in values
-        )
-    )
+    if not isinstance(value, tuple):
+        return value
+    items = [_unpack(item, device) for item in value]
+    return items[0](*items[1:]) if items and isinstance(items[0], type) else tuple(items)

@@ -4,15 +4,14 @@ import gc
 
 import pytest
 import torch
-
-from flux2_lora_edit.lora_loader.history import History, Seen
+from tiny_stacks import load, scaled, stack_of
 
 
 @pytest.fixture(scope="module")
-def choice(comfy_inprocess):
-    from flux2_lora_edit.lora_loader.patch import choice
+def patch(comfy_inprocess):
+    from flux2_lora_edit.lora_loader import patch
 
-    return choice
+    return patch
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +32,8 @@ def model_facts(comfy_inprocess):
         ("nvfp4", True, True, "side path", "the weights are nvfp4"),
     ],
 )
-def test_the_rule(choice, quantised, exceeds, changing, way, says):
-    taken, reason = choice.choose(choice.Situation(quantised, exceeds, changing))
+def test_the_rule(patch, quantised, exceeds, changing, way, says):
+    taken, reason = patch.choose(quantised, exceeds, changing)
     assert taken == way
     assert says in reason
 
@@ -43,33 +42,51 @@ class Model:
     """Something that can be held weakly."""
 
 
-def by_change(changing):
-    return Seen("side path" if changing else "merge", "")
-
-
-def test_a_setting_keeps_its_way():
-    history, model = History(), Model()
-    ways = [history.way(model, 0, setting, by_change).way for setting in ("a", "b", "a", "b", "c")]
+def test_a_setting_keeps_its_way(patch):
+    history, model = patch.History(), Model()
+    ways = [history.choice(model, 0, setting).way for setting in ("a", "b", "a", "b", "c")]
     assert ways == ["merge", "side path", "merge", "side path", "side path"]
 
 
-def test_models_and_places_are_told_apart():
-    history, one, two = History(), Model(), Model()
-    assert history.way(one, 0, "a", by_change).way == "merge"
-    assert history.way(two, 0, "b", by_change).way == "merge"
-    assert history.way(one, 1, "b", by_change).way == "merge"
-    assert history.way(one, 1, "c", by_change).way == "side path"
+def test_models_and_places_are_told_apart(patch):
+    history, one, two = patch.History(), Model(), Model()
+    assert history.choice(one, 0, "a").way == "merge"
+    assert history.choice(two, 0, "b").way == "merge"
+    assert history.choice(one, 1, "b").way == "merge"
+    assert history.choice(one, 1, "c").way == "side path"
 
 
-def test_the_story_is_bounded_and_holds_no_model():
-    history, model = History(most=2), Model()
+def test_the_story_is_bounded_and_holds_no_model(patch):
+    history, model = patch.History(most=2), Model()
     for setting in range(10):
-        history.way(model, 0, setting, by_change)
+        history.choice(model, 0, setting)
     (settings,) = history._models.values()
     assert list(settings) == [(0, 8), (0, 9)]
     del model, settings
     gc.collect()
     assert not history._models
+
+
+def test_auto_takes_it_on_quantised_weights(patch, tmp_path):
+    model = load(form="nvfp4")
+    applied = patch.apply_stack(model, stack_of(model, tmp_path), "auto")
+    assert applied.taken == "side path"
+    assert "the weights are nvfp4" in applied.reason
+
+
+def test_auto_remembers_what_a_model_had(patch, tmp_path):
+    model, history = load(), patch.History()
+    loras = stack_of(model, tmp_path)
+
+    def taken(loras, on=model):
+        return patch.apply_stack(on, loras, "auto", history=history).taken
+
+    assert taken(loras) == "merge"
+    assert taken(scaled(loras, 0.5)) == "side path", "the slider moved"
+    assert taken(loras) == "merge", "a setting keeps its way"
+    assert taken(scaled(loras, 0.5), on=load()) == "merge", "another model has a story of its own"
+    second = patch.apply_stack(model, loras, "merge").model
+    assert taken(scaled(loras, 2.0), on=second) == "merge", "a second stack on top is no change"
 
 
 class Ggml(torch.Tensor):

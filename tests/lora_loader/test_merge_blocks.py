@@ -5,10 +5,10 @@ So it goes on a CPU, and anywhere for several kinds on the same rows or a weight
 
 import pytest
 import torch
+from tiny_stacks import adapter_of, r
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flux2_lora_edit.lora_loader.adapters import additive
-from flux2_lora_edit.lora_loader.adapters.additive import Dense, Hadamard, Kronecker, LowRank
+from flux2_lora_edit.lora_loader.adapters import Dense, Hadamard, Kronecker, LowRank, blocks
 from flux2_lora_edit.lora_loader.adapters.transforms import ChannelScale
 from flux2_lora_edit.lora_loader.fuse import Step
 
@@ -19,28 +19,15 @@ COLUMN_BYTES = 4 * IN
 ROWS = (1, 5, 7, 24, 95, 96)
 
 
-def r(*shape, seed=0, std=0.05):
-    g = torch.Generator().manual_seed(seed + sum(n * 7**i for i, n in enumerate(shape)))
-    return torch.randn(*shape, generator=g) * std
-
-
-@pytest.fixture
-def patch(comfy_inprocess):
-    from flux2_lora_edit.lora_loader import patch
-
-    return patch
-
-
 @pytest.fixture(params=ROWS)
 def rows(request, monkeypatch):
     """The rows of a block: 24 divide the weight, 7 do not, 1 is the least."""
-    monkeypatch.setattr(additive, "BLOCK_BYTES", request.param * COLUMN_BYTES)
+    monkeypatch.setitem(blocks.__globals__, "BLOCK_BYTES", request.param * COLUMN_BYTES)
     return request.param
 
 
-def run(patch, steps, weight, strength=1.0):
-    adapter = patch.FusedAdapter(set(), patch.pack(tuple(steps)))
-    return adapter.calculate_weight(weight, "w", strength, 1.0, None, lambda a: a)
+def run(steps, weight, strength=1.0):
+    return adapter_of(steps).calculate_weight(weight, "w", strength, 1.0, None, lambda a: a)
 
 
 def exact(steps, weight, strength=1.0):
@@ -63,17 +50,17 @@ EFFECTS = {
 
 
 @pytest.mark.parametrize("kind", EFFECTS)
-def test_every_kind_at_every_edge(patch, rows, kind):
+def test_every_kind_at_every_edge(rows, kind):
     steps, weight = [Step(0, OUT, 0.7, EFFECTS[kind])], r(OUT, IN, std=1.0).bfloat16()
     expected = exact(steps, weight, 0.5).bfloat16()
-    result = run(patch, steps, weight, 0.5)
+    result = run(steps, weight, 0.5)
     assert result is weight
     # float32 sums in another order: now and then the last bit of bf16 falls to the other side.
     assert (result == expected).float().mean() > 0.99
     torch.testing.assert_close(result, expected, rtol=2**-7, atol=1e-6)
 
 
-def test_slices_that_begin_and_end_within_a_block(patch, rows):
+def test_slices_that_begin_and_end_within_a_block(rows):
     steps = [
         Step(3, 20, 1.0, LowRank(r(20, 4), r(4, IN), 1.0)),
         Step(23, 32, -1.0, LowRank(r(32, 4), r(4, IN), 1.0)),
@@ -83,18 +70,18 @@ def test_slices_that_begin_and_end_within_a_block(patch, rows):
     weight = r(OUT, IN, std=1.0).half()
     before = weight.clone()
     torch.testing.assert_close(
-        run(patch, steps, weight), exact(steps, before).half(), rtol=2**-10, atol=1e-6
+        run(steps, weight), exact(steps, before).half(), rtol=2**-10, atol=1e-6
     )
     for start, end in ((0, 3), (55, 60), (82, OUT)):
         assert torch.equal(weight[start:end], before[start:end])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn])
-def test_kinds_on_the_same_rows_are_rounded_once(patch, rows, dtype):
+def test_kinds_on_the_same_rows_are_rounded_once(rows, dtype):
     steps = [Step(0, OUT, 1.0, effect) for effect in list(EFFECTS.values())[:5]]
     weight = r(OUT, IN, std=1.0).to(dtype)
     expected = exact(steps, weight.float()).float().to(dtype).float()
-    assert (run(patch, steps, weight).float() == expected).float().mean() > 0.99
+    assert (run(steps, weight).float() == expected).float().mean() > 0.99
 
 
 class Seen(TorchDispatchMode):
@@ -130,18 +117,19 @@ WAYS = [
 
 @pytest.mark.parametrize(("device", "dtype", "steps", "blocks"), [w[1:] for w in WAYS],
                          ids=[w[0] for w in WAYS])  # fmt: skip
-def test_when_the_sum_is_made_beside_the_weight(patch, device, dtype, steps, blocks):
+def test_when_the_sum_is_made_beside_the_weight(device, dtype, steps, blocks):
     """A copy into the block and one out of it, or neither."""
     weight = torch.zeros(OUT, IN, dtype=dtype, device=device)
-    adapter = patch.FusedAdapter(set(), moved(patch.pack(tuple(steps)), device))
+    adapter = adapter_of(steps)
+    adapter = type(adapter)(set(), moved(adapter.weights, device))
     with Seen() as seen:
         adapter.calculate_weight(weight, "w", 1.0, 1.0, None, lambda a: a)
     assert seen.names.count("copy_") == (2 if blocks else 0)
 
 
-def test_the_weight_is_read_and_written_once(patch, monkeypatch):
+def test_the_weight_is_read_and_written_once(monkeypatch):
     """4 bytes a parameter of bf16 cross the memory bus, whatever the blocks."""
-    monkeypatch.setattr(additive, "BLOCK_BYTES", 10 * COLUMN_BYTES)
+    monkeypatch.setitem(blocks.__globals__, "BLOCK_BYTES", 10 * COLUMN_BYTES)
     weight = r(OUT, IN, std=1.0).bfloat16()
     place = weight.untyped_storage().data_ptr()
     moved = []
@@ -167,16 +155,16 @@ def test_the_weight_is_read_and_written_once(patch, monkeypatch):
 
     steps = [Step(0, OUT, 1.0, effect) for effect in EFFECTS.values()]
     with Traffic():
-        run(patch, steps, weight)
+        run(steps, weight)
     assert sum(moved) == 4 * weight.numel()
 
 
-def test_what_depends_on_the_weight_sees_the_sum_before_it(patch, rows):
+def test_what_depends_on_the_weight_sees_the_sum_before_it(rows):
     """bf16: the sum, the transform and the sum after it are rounded once, all together."""
     scale = Step(0, OUT, 0.5, ChannelScale(r(OUT, 1)))
     before, after = Step(0, OUT, 1.0, LORA), Step(0, OUT, 1.0, DIFF)
     weight = r(OUT, IN, std=1.0).bfloat16()
     first = exact([before], weight)
     expected = exact([after], first * (1 + 0.5 * scale.effect.change.double()))
-    result = run(patch, [before, scale, after], weight)
+    result = run([before, scale, after], weight)
     assert (result == expected.bfloat16()).float().mean() > 0.99

@@ -3,21 +3,12 @@
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_stacks import LINEAR1, QKV, TRAINERS, inputs, load, stack_of, weights_of
 
-from flux2_lora_edit.lora_loader.adapters.additive import Dense, Hadamard, Kronecker, LowRank
-from flux2_lora_edit.lora_loader.adapters.transforms import ChannelScale
-from flux2_lora_edit.lora_loader.fuse import Step
-from flux2_lora_edit.lora_loader.pipeline import plan_stack
-from flux2_lora_edit.lora_loader.reading.files import LoraFiles
-from flux2_lora_edit.lora_loader.stack import LoraEntry
-from host import tiny, tiny_loras, tiny_quantised
+from host import tiny_loras, tiny_quantised
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")
 
-H = 256
-QKV = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
-LINEAR1 = "diffusion_model.single_blocks.0.linear1.weight"
-TRAINERS = (tiny_loras.ai_toolkit, tiny_loras.diffusers, tiny_loras.kohya)
 CPU = torch.device("cpu")
 
 
@@ -28,36 +19,9 @@ def patch(comfy_inprocess):
     return patch
 
 
-def stock_form(model):
-    from flux2_lora_edit.lora_loader.patch.stock_form import stock_form
-
-    return stock_form(model)
-
-
-def weights_of(dtype=torch.float32):
-    return tiny.transformer("dev", dtype=dtype, double=1, single=1)
-
-
-def load(dtype=torch.float32, form=None):
-    import comfy.sd
-
-    weights = tiny_quantised.quantised(weights_of(), form) if form else weights_of()
-    options = {} if form else {"dtype": dtype}
-    return comfy.sd.load_diffusion_model_state_dict(weights, model_options=options)
-
-
 def merged(patch, model, folder, makes=TRAINERS):
     """``model`` with LoRAs of these trainers merged, at three scales."""
-    entries = []
-    for number, make in enumerate(makes):
-        made = make(double=1, single=1)
-        path = folder / f"{make.__name__}.safetensors"
-        save_file({k: v.contiguous() for k, v in made.weights.items()}, path, made.metadata)
-        scale = (1.0, 0.5, -0.25)[number]
-        entries.append(LoraEntry(path.name, scale, scale))
-    where = {"locate": lambda entry: folder / entry.name, "files": LoraFiles()}
-    parts = plan_stack(entries, patch.weight_shapes(model), **where).parts
-    return patch.apply_parts(model, parts, "merge").model
+    return patch.apply_stack(model, stack_of(model, folder, makes), "merge").model
 
 
 def weight_of(model, key=QKV):
@@ -66,36 +30,34 @@ def weight_of(model, key=QKV):
 
 
 @torch.inference_mode()
-def forward(model):
-    g = torch.Generator().manual_seed(0)
-    columns = model.model.diffusion_model.txt_in.weight.shape[1]
-    text, x = torch.randn(1, 8, columns, generator=g), torch.randn(1, 128, 4, 4, generator=g)
-    extra = {"guidance": torch.full((1,), 2.5)}
-    return model.model.apply_model(x, torch.full((1,), 0.6), c_crossattn=text, **extra).clone()
+def step(model):
+    """One step of the model as it lies: loaded or not, as the test has left it."""
+    args, kwargs = inputs(model)
+    return model.model.apply_model(*args, **kwargs).clone()
 
 
 def test_offloaded_layers_give_the_same_picture(patch, tmp_path):
     model = load()
     clone = merged(patch, model, tmp_path)
-    base = forward(model)
+    base = step(model)
     clone.patch_model(CPU)
-    whole = forward(clone)
+    whole = step(clone)
     clone.unpatch_model(CPU)
     # A budget of one byte: every layer stays off the device and is patched at each forward.
     clone.patch_model(CPU, lowvram_model_memory=1)
     module = clone.model.get_submodule(QKV.removesuffix(".weight"))
     assert [type(f).__name__ for f in module.weight_function] == ["LowVramPatch"]
-    torch.testing.assert_close(forward(clone), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(step(clone), whole, rtol=1e-4, atol=1e-5)
     clone.unpatch_model(CPU)
     assert (whole - base).norm() > 0.02 * base.norm()
-    assert torch.equal(forward(model), base)
+    assert torch.equal(step(model), base)
 
 
 def test_a_patch_that_the_host_has_prefetched(patch, tmp_path):
     """Into one buffer, as it does on a stream of its own."""
     import comfy.model_patcher
 
-    model = load(torch.bfloat16)
+    model = load(dtype=torch.bfloat16)
     clone = merged(patch, model, tmp_path)
     lowvram = comfy.model_patcher.LowVramPatch(QKV, clone.patches)
     if not hasattr(lowvram, "prepare"):
@@ -179,10 +141,10 @@ def hooked(model, weights, strength):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_hooked_lora_on_top_and_off_again(patch, tmp_path, dtype):
     """LoRA scheduling: conditioning that brings a LoRA of its own, on a model with the stack."""
-    clone = merged(patch, load(dtype), tmp_path)
+    clone = merged(patch, load(dtype=dtype), tmp_path)
     clone.patch_model(CPU)
     before = clone.model.state_dict()[QKV].clone()
-    other = merged(patch, load(dtype), tmp_path, (tiny_loras.kohya,)).patches[QKV][0][1]
+    other = merged(patch, load(dtype=dtype), tmp_path, (tiny_loras.kohya,)).patches[QKV][0][1]
     on, group = hooked(clone, {QKV: other}, 0.5)
     on.patch_hooks(group)
     found = on.model.state_dict()[QKV].clone()
@@ -232,66 +194,3 @@ def test_a_quantised_model_is_merged_as_well_as_its_format_allows(patch, tmp_pat
     assert (after - before - change).norm() < coarse * (before + change).norm()
     assert (after - before).norm() > 0.5 * change.norm()
     clone.detach()
-
-
-def r(*shape, seed=0, std=0.05):
-    g = torch.Generator().manual_seed(seed + sum(n * 7**i for i, n in enumerate(shape)))
-    return torch.randn(*shape, generator=g) * std
-
-
-def test_the_hosts_own_patches_on_request(patch, tmp_path):
-    """For packs that look into them: the same weights, by nothing of this pack."""
-    from comfy.weight_adapter import LoRAAdapter
-
-    clone = merged(patch, load(), tmp_path)
-    stock = stock_form(clone)
-    assert clone.patches[QKV][0][1].name == "flux2_lora_stack"
-    kinds = {type(entry[1]) for patches in stock.patches.values() for entry in patches}
-    assert kinds == {LoRAAdapter}
-    assert [entry[3] for entry in stock.patches[QKV]] == [(0, n * H, H) for n in range(3)]
-    for key in clone.patches:
-        torch.testing.assert_close(
-            weight_of(stock, key), weight_of(clone, key), rtol=1e-5, atol=1e-6
-        )
-
-
-EFFECTS = [
-    LowRank(r(H, 4), r(4, H), 0.3, 2.0),
-    Dense(r(H, H), 0.5),
-    Kronecker((r(16, 4), r(4, 16)), (r(16, 16),), 2.0),
-    Hadamard(r(H, 2), r(2, H), r(H, 2), r(2, H), 1.5),
-]
-
-
-@pytest.mark.parametrize("effect", EFFECTS, ids=lambda effect: type(effect).__name__)
-def test_every_additive_kind_as_the_hosts_own(patch, effect):
-    import comfy.lora
-
-    adapter = patch.FusedAdapter(set(), patch.pack((Step(H, H, 0.7, effect),)))
-    weight = r(3 * H, H, std=1.0)
-    ours = comfy.lora.calculate_weight([(0.5, adapter, 1.0, None, None)], weight.clone(), "w")
-    (one,) = adapter.as_stock()
-    entry = (0.5 * one.strength, one.patch, 1.0, one.offset, None)
-    stock = comfy.lora.calculate_weight([entry], weight.clone(), "w")
-    torch.testing.assert_close(stock, ours, rtol=1e-5, atol=1e-6)
-    assert (ours - weight)[H : 2 * H].norm() > 0
-
-
-def test_what_the_host_has_no_patch_for_is_refused(patch):
-    step = Step(0, H, 1.0, ChannelScale(r(H, 1)))
-    adapter = patch.FusedAdapter(set(), patch.pack((step,)))
-    with pytest.raises(patch.PatchError, match="ChannelScale depends on the weight"):
-        adapter.as_stock()
-
-
-def test_the_hosts_own_patches_keep_their_place_among_others(patch, tmp_path):
-    clone = merged(patch, load(), tmp_path)
-    ours = clone.patches[QKV][0][1]
-    clone.add_patches({QKV: ("diff", (torch.ones(3 * H, H),))}, 0.5)
-    clone.add_patches({QKV: ours}, 0.25)
-    stock = stock_form(clone)
-    assert [entry[0] for entry in stock.patches[QKV]] == [1.0, 1.0, 1.0, 0.5, 0.25, 0.25, 0.25]
-    torch.testing.assert_close(weight_of(stock), weight_of(clone), rtol=1e-5, atol=1e-6)
-    clone.add_patches({QKV: ours}, 1.0, 0.5)
-    with pytest.raises(patch.PatchError, match="a change of its own"):
-        stock_form(clone)

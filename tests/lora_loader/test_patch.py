@@ -1,25 +1,19 @@
-"""Plans on a real ModelPatcher: exact, one patch and one pass a weight, gone without a trace."""
+"""Stacks on a real ModelPatcher: exact, one patch and one pass a weight, gone without a trace."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from tiny_stacks import QKV, SCALES, TRAINERS, H, adapter_of, load, r, stack_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flux2_lora_edit.lora_loader.adapters.additive import Dense, Hadamard, Kronecker, LowRank
+from flux2_lora_edit.lora_loader.adapters import Dense, Hadamard, Kronecker, LowRank
 from flux2_lora_edit.lora_loader.adapters.transforms import BlockRotation, ChannelScale, Dora
-from flux2_lora_edit.lora_loader.fuse import Step, fuse
-from flux2_lora_edit.lora_loader.parts import Part
-from flux2_lora_edit.lora_loader.pipeline import plan_stack
-from flux2_lora_edit.lora_loader.reading.files import LoraFiles
-from flux2_lora_edit.lora_loader.stack import LoraEntry
-from host import tiny, tiny_loras
+from flux2_lora_edit.lora_loader.fuse import StackedLora, Step, fuse
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")
-
-H = 256
-QKV = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +21,6 @@ def patch(comfy_inprocess):
     from flux2_lora_edit.lora_loader import patch
 
     return patch
-
-
-def load(variant="dev", dtype=torch.float32):
-    import comfy.sd
-
-    weights = tiny.transformer(variant, dtype=torch.float32, double=1, single=1)
-    options = {"dtype": dtype}
-    return comfy.sd.load_diffusion_model_state_dict(weights, model_options=options)
-
-
-def r(*shape, seed=0, std=0.05):
-    g = torch.Generator().manual_seed(seed + sum(n * 7**i for i, n in enumerate(shape)))
-    return torch.randn(*shape, generator=g) * std
 
 
 def steps_of_three(dtype=torch.bfloat16, out=3 * H, into=H):
@@ -51,9 +32,9 @@ def steps_of_three(dtype=torch.bfloat16, out=3 * H, into=H):
     ]
 
 
-def adapter_of(patch, steps):
-    (plan,) = fuse([("w", step) for step in steps]).values()
-    return patch.FusedAdapter(set(), patch.pack(plan))
+def fused(steps):
+    """What a MODEL stores for a weight that one LoRA has these steps for."""
+    return adapter_of(fuse([StackedLora("a", 1.0, tuple(("w", step) for step in steps))])["w"])
 
 
 def run(adapter, weight, strength=1.0, function=lambda a: a, **how):
@@ -91,7 +72,7 @@ class Counter(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("split", "ops"), [(False, 1), (True, 3)])
-def test_one_pass_a_row_slice(patch, split, ops):
+def test_one_pass_a_row_slice(split, ops):
     """Stock: 9 operations and 36 bytes a parameter for three bf16 LoRAs, 27 split ones.
 
     Counted as on a GPU, without one: on a tensor that has a shape and no device.
@@ -102,7 +83,7 @@ def test_one_pass_a_row_slice(patch, split, ops):
             Step(n * H, H, 1.0, LowRank(r(H, 8).bfloat16(), r(8, H).bfloat16(), 1.0))
             for n in range(3)
         ]
-    adapter = adapter_of(patch, steps)
+    adapter = fused(steps)
     weight = torch.empty(3 * H, H, dtype=torch.bfloat16, device="meta")
     with Counter(weight.numel() // ops) as counted:
         run(adapter, weight)
@@ -115,44 +96,44 @@ def rms(tensor):
     return tensor.pow(2).mean().sqrt().item()
 
 
-def test_the_noise_is_one_rounding(patch):
+def test_the_noise_is_one_rounding():
     """bf16: against the exact sum, no more than the sum's own rounding (stock: 1.73 times)."""
     steps = steps_of_three(out=9 * H)
     weight = r(9 * H, H, std=1 / 16).bfloat16()
     exact = truth(steps, weight)
     ideal = rms(exact.bfloat16().double() - exact)
-    ours = rms(run(adapter_of(patch, steps), weight.clone()).double() - exact)
+    ours = rms(run(fused(steps), weight.clone()).double() - exact)
     assert ours <= 1.02 * ideal
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-def test_any_type_of_weight(patch, dtype):
+def test_any_type_of_weight(dtype):
     steps, weight = steps_of_three(), r(3 * H, H, std=1.0).to(dtype)
     exact = truth(steps, weight)
-    result = run(adapter_of(patch, steps), weight)
+    result = run(fused(steps), weight)
     assert result.dtype == dtype and result is weight
     limit = max(2 * torch.finfo(dtype).eps, 1e-6)
     assert ((result.double() - exact).norm() / exact.norm()).item() < limit
 
 
-def test_a_float8_weight_is_computed_in_float32(patch):
+def test_a_float8_weight_is_computed_in_float32():
     steps, weight = steps_of_three(), r(3 * H, H, std=1.0).to(torch.float8_e4m3fn)
     expected = truth(steps, weight.float()).float().to(torch.float8_e4m3fn).float()
-    assert (run(adapter_of(patch, steps), weight).float() == expected).float().mean() > 0.999
+    assert (run(fused(steps), weight).float() == expected).float().mean() > 0.999
 
 
-def test_a_weight_that_is_not_contiguous(patch):
+def test_a_weight_that_is_not_contiguous():
     steps = [Step(0, H, 1.0, Kronecker((r(16, 16),), (r(16, 16),), 1.0))]
     weight = r(H, H, std=1.0).t()
     expected = weight + steps[0].effect.dense()
-    torch.testing.assert_close(run(adapter_of(patch, steps), weight), expected)
+    torch.testing.assert_close(run(fused(steps), weight), expected)
 
 
-def test_strength_scales_everything(patch):
+def test_strength_scales_everything():
     steps = steps_of_three() + [Step(0, 3 * H, 0.5, Dense(r(3 * H, H), 1.0))]
     weight = r(3 * H, H, std=1.0)
-    full = run(adapter_of(patch, steps), weight.clone()) - weight
-    half = run(adapter_of(patch, steps), weight.clone(), 0.5) - weight
+    full = run(fused(steps), weight.clone()) - weight
+    half = run(fused(steps), weight.clone(), 0.5) - weight
     torch.testing.assert_close(half, full / 2, rtol=1e-4, atol=1e-6)
 
 
@@ -164,17 +145,17 @@ def test_strength_scales_everything(patch):
         ChannelScale(r(1, H)),
     ],
 )
-def test_a_transform_at_a_scale_is_between_base_and_trained(patch, effect):
+def test_a_transform_at_a_scale_is_between_base_and_trained(effect):
     weight = r(H, H, std=1.0)
-    changed = run(adapter_of(patch, [Step(0, H, 0.25, effect)]), weight.clone())
+    changed = run(fused([Step(0, H, 0.25, effect)]), weight.clone())
     torch.testing.assert_close(changed, weight + 0.25 * (effect.trained(weight) - weight))
 
 
-def test_a_patch_function_gets_the_change_alone(patch):
+def test_a_patch_function_gets_the_change_alone():
     """As of another pack, or of the host's row swap."""
     steps, weight = steps_of_three(dtype=torch.float32), r(3 * H, H, std=1.0)
     change = (truth(steps, weight) - weight.double()).float()
-    result = run(adapter_of(patch, steps), weight.clone(), 0.5, lambda delta: delta.flip(0) * 2)
+    result = run(fused(steps), weight.clone(), 0.5, lambda delta: delta.flip(0) * 2)
     torch.testing.assert_close(result, weight + change.flip(0), rtol=1e-3, atol=1e-4)
 
 
@@ -185,63 +166,56 @@ EFFECTS = [
     Hadamard(r(H, 2), r(2, H), r(H, 2), r(2, H), 1.0),
     Dora(LowRank(r(H, 4), r(4, H), 1.0), r(H, 1)),
     BlockRotation(r(32, 8, 8), None, 0.0),
-    BlockRotation(r(32, 8, 8), r(H, 1), 0.5, True),
+    BlockRotation(r(32, 8, 8), r(H, 1), 0.5).rolled(),
 ]
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
-def test_packed_steps_survive_the_hosts_prefetch(patch, effect):
+def test_packed_steps_survive_the_hosts_prefetch(effect):
     """The host rebuilds an adapter from moved copies of its tensors, wherever they are nested."""
     import comfy.lora
 
     if not hasattr(comfy.lora, "prefetch_prepared_value"):
         pytest.skip("this ComfyUI does not prefetch patches")
-    adapter = patch.FusedAdapter(set(), patch.pack((Step(0, H, 0.5, effect),)))
+    adapter = adapter_of([Step(0, H, 0.5, effect)])
     counter = [0]
     comfy.lora.prefetch_prepared_value(adapter, counter, None, None, False)
     buffer = torch.empty(counter[0], dtype=torch.uint8)
     moved = comfy.lora.prefetch_prepared_value(adapter, [0], buffer, None, True)
-    assert type(moved) is patch.FusedAdapter
+    assert type(moved) is type(adapter)
     weight = r(H, H, std=1.0)
     torch.testing.assert_close(run(moved, weight.clone()), run(adapter, weight.clone()))
 
 
-def stack(model, patch, folder, loras, scales=(1.0, 1.0, 1.0)):
-    entries = []
-    for number, made in enumerate(loras):
-        path = folder / f"{number}.safetensors"
-        save_file({k: v.contiguous() for k, v in made.weights.items()}, path, made.metadata)
-        entries.append(LoraEntry(path.name, scales[number], scales[number]))
-    return plan_stack(
-        entries,
-        patch.weight_shapes(model),
-        locate=lambda entry: folder / entry.name,
-        files=LoraFiles(),
-    ).parts
-
-
-TRAINERS = (tiny_loras.ai_toolkit, tiny_loras.diffusers, tiny_loras.kohya)
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_packed_steps_survive_copies(effect):
+    """As of a MODEL's patches, into another process too."""
+    adapter, weight = adapter_of([Step(0, H, 0.5, effect)]), r(H, H, std=1.0)
+    want = run(adapter, weight.clone())
+    assert torch.equal(run(copy.deepcopy(adapter), weight.clone()), want)
+    sent = pickle.loads(pickle.dumps(adapter))  # noqa: S301  (its own bytes)
+    assert torch.equal(run(sent, weight.clone()), want)
 
 
 @pytest.mark.parametrize("variant", ["dev", "klein-9b"])
 def test_three_trainers_on_a_real_model(patch, tmp_path, variant):
     model = load(variant)
-    loras = [make(double=1, single=1) for make in TRAINERS]
-    scales = (1.0, 0.5, -0.25)
     before = {key: tensor.clone() for key, tensor in model.model.state_dict().items()}
-    applied = patch.apply_parts(model, stack(model, patch, tmp_path, loras, scales), "merge")
+    applied = patch.apply_stack(model, stack_of(model, tmp_path), "merge")
     # 4 modules a stream and 2 a single block: one patch a weight, whatever the stack.
     assert {len(patches) for patches in applied.model.patches.values()} == {1}
     assert len(applied.model.patches) == 10 and applied.taken == "merge"
     assert model.patches == {}
 
-    ai, diffusers, kohya = (made.weights for made in loras)
-    change = 1.0 * product(ai, "diffusion_model.double_blocks.0.img_attn.qkv", "lora_A", "lora_B")
+    ai, diffusers, kohya = (make(double=1, single=1).weights for make in TRAINERS)
+    change = SCALES[0] * product(
+        ai, "diffusion_model.double_blocks.0.img_attn.qkv", "lora_A", "lora_B"
+    )
     name = "transformer.transformer_blocks.0.attn.to_{}"
     split = [product(diffusers, name.format(part), "lora_A", "lora_B") for part in "qkv"]
-    change += 0.5 * 0.5 * torch.cat(split)
+    change += SCALES[1] * 0.5 * torch.cat(split)
     name = "lora_unet_double_blocks_0_img_attn_qkv"
-    change += -0.25 * 0.5 * product(kohya, name, "lora_down", "lora_up")
+    change += SCALES[2] * 0.5 * product(kohya, name, "lora_down", "lora_up")
 
     import comfy.model_management
 
@@ -259,9 +233,9 @@ def product(weights, name, down, up):
 
 def test_two_stacks_in_a_row_and_another_packs_patch(patch, tmp_path):
     model = load()
-    parts = stack(model, patch, tmp_path, [tiny_loras.ai_toolkit(double=1, single=1)])
-    once = patch.apply_parts(model, parts, "merge").model
-    twice = patch.apply_parts(once, parts, "merge").model
+    loras = stack_of(model, tmp_path, TRAINERS[:1])
+    once = patch.apply_stack(model, loras, "merge").model
+    twice = patch.apply_stack(once, loras, "merge").model
     twice.add_patches({QKV: ("diff", (torch.ones(3 * H, H),))}, 0.5)
     base = model.model.state_dict()[QKV].clone()
     change = once.patch_weight_to_device(QKV, return_weight=True) - base
@@ -272,8 +246,8 @@ def test_two_stacks_in_a_row_and_another_packs_patch(patch, tmp_path):
 def test_a_hosts_hook_at_half_strength(patch, tmp_path):
     """LoRA scheduling by conditioning hooks hands the adapter a strength of its own."""
     model = load()
-    parts = stack(model, patch, tmp_path, [tiny_loras.ai_toolkit(double=1, single=1)])
-    adapter = patch.apply_parts(model, parts, "merge").model.patches[QKV][0][1]
+    loras = stack_of(model, tmp_path, TRAINERS[:1])
+    adapter = patch.apply_stack(model, loras, "merge").model.patches[QKV][0][1]
     base = model.model.state_dict()[QKV].clone()
     half = model.clone()
     half.add_patches({QKV: adapter}, 0.5)
@@ -289,8 +263,8 @@ def test_the_low_vram_way_patches_at_each_forward(patch, tmp_path):
     import comfy.model_patcher
 
     model = load(dtype=torch.bfloat16)
-    parts = stack(model, patch, tmp_path, [make(double=1, single=1) for make in TRAINERS])
-    clone = patch.apply_parts(model, parts, "merge").model
+    loras = stack_of(model, tmp_path, scales=(1.0, 1.0, 1.0))
+    clone = patch.apply_stack(model, loras, "merge").model
     weight = model.model.state_dict()[QKV].clone()
     lowvram = comfy.model_patcher.LowVramPatch(QKV, clone.patches)
     merged = clone.patch_weight_to_device(QKV, return_weight=True)
@@ -302,23 +276,23 @@ def test_the_low_vram_way_patches_at_each_forward(patch, tmp_path):
 
 def test_an_empty_stack_is_the_model_itself(patch):
     model = load()
-    applied = patch.apply_parts(model, [], "auto")
+    applied = patch.apply_stack(model, [], "auto")
     assert applied.model is model and applied.taken == "none"
 
 
 def test_modes(patch, tmp_path):
     model = load()
-    parts = stack(model, patch, tmp_path, [tiny_loras.ai_toolkit(double=1, single=1)])
-    assert patch.apply_parts(model, parts, "auto").reason
+    loras = stack_of(model, tmp_path, TRAINERS[:1])
+    assert patch.apply_stack(model, loras, "auto").reason
     with pytest.raises(patch.PatchError, match="choose one of auto, merge, side path"):
-        patch.apply_parts(model, parts, "magic")
+        patch.apply_stack(model, loras, "magic")
 
 
 def test_a_weight_that_takes_no_patch(patch):
     gone = "diffusion_model.gone.weight"
-    parts = [Part("three", 1.0, tuple((gone, step) for step in steps_of_three()))]
+    loras = [StackedLora("three", 1.0, tuple((gone, step) for step in steps_of_three()))]
     with pytest.raises(patch.PatchError, match="takes no patch for 1 of its weights"):
-        patch.apply_parts(load(), parts, "merge")
+        patch.apply_stack(load(), loras, "merge")
 
 
 def test_every_weight_of_the_model_is_seen(patch):

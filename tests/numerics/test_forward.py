@@ -95,7 +95,7 @@ def comfy_forward(patcher, noise, text, timestep, guidance, references):
 
 
 def with_our_loader(patcher, path, scale):
-    from flux2_lora_edit.lora_loader.patch import apply_parts, weight_shapes
+    from flux2_lora_edit.lora_loader.patch import apply_stack, weight_shapes
     from flux2_lora_edit.lora_loader.pipeline import plan_stack
     from flux2_lora_edit.lora_loader.reading.files import LoraFiles
     from flux2_lora_edit.lora_loader.sources.source import InstalledSource
@@ -103,7 +103,7 @@ def with_our_loader(patcher, path, scale):
 
     entry = LoraEntry(path.name, scale, scale, InstalledSource(path.name))
     stack = plan_stack([entry], weight_shapes(patcher), locate=lambda _: path, files=LoraFiles())
-    return apply_parts(patcher, stack.parts, "auto").model
+    return apply_stack(patcher, stack.parts, "auto").model
 
 
 def relative_error(ours, theirs):

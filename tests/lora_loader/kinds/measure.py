@@ -36,9 +36,10 @@ def changes(model: Any, base: Base) -> dict[str, Tensor]:
 def changes_beside(model: Any, base: Base) -> dict[str, Tensor]:
     """As ``changes``, with what side paths add: each layer's answer to the unit vectors."""
     found = changes(model, base)
-    for path in model.wrappers.get("apply_model", {}).get("flux2_lora_edit", []):
-        path.stack.set_scales(path.scales, torch.device("cpu"))
-        for name, layer in zip(path.stack.names, path.stack.layers, strict=True):
+    for run in model.wrappers.get("apply_model", {}).get("flux2_lora_edit", []):
+        side_path, scales = run.args
+        side_path.set_scales(scales, torch.device("cpu"))
+        for name, layer in zip(side_path.layouts, side_path.layers, strict=True):
             key = f"{name}.weight"
             rows, columns = base.weights[key].shape
             change = layer.add_to(torch.zeros(columns, rows), torch.eye(columns)).T
@@ -122,9 +123,9 @@ def apply_ours(
 
 def applied(model: Any, stack: Any, mode: str = "merge") -> Ours:
     """A stack that was planned, onto a clone of the MODEL."""
-    from flux2_lora_edit.lora_loader.patch import apply_parts
+    from flux2_lora_edit.lora_loader.patch import apply_stack
 
-    return Ours(apply_parts(model, stack.parts, mode).model, stack)
+    return Ours(apply_stack(model, stack.parts, mode).model, stack)
 
 
 def errors(changed: dict[str, Tensor], truth: Truth) -> dict[str, float]:
