@@ -29,7 +29,7 @@ def linear1(width: int) -> dict[str, Any]:
     import comfy.weight_adapter
     import torch
 
-    from flux2_lora_edit.lora_loader.adapters.additive import LowRank
+    from flux2_lora_edit.lora_loader.adapters import LowRank
     from flux2_lora_edit.lora_loader.fuse import Step, fuse
     from flux2_lora_edit.lora_loader.patch import FusedAdapter, pack
 

@@ -54,11 +54,13 @@ def one_addmm(steps: Any, weight: Any) -> Any:
 
 
 def measure(quick: bool = False) -> list[Row]:
+    from flux2_lora_edit.lora_loader.parts import fused as fuse
+
     model = subjects.model(WIDTH, 1, 1)
     rows = []
     with subjects.three_loras(WIDTH, 1, 1) as paths:
-        plan = subjects.Applier(paths, "merge").plan(model, subjects.SCALES)
-        exact = truth(model, unfused(plan.parts))
+        stack = subjects.Applier(paths, "merge").plan(model, subjects.SCALES)
+        exact = truth(model, unfused(stack.loras))
         stock, ours = subjects.stock(model, paths), subjects.ours(model, paths)
         for name in WEIGHTS:
             key = f"diffusion_model.{name}.weight"
@@ -71,7 +73,7 @@ def measure(quick: bool = False) -> list[Row]:
                 ("through float32", noise(through, exact[key]),
                  noise(ours.patch_weight_to_device(key, return_weight=True), exact[key])),
                 ("one addmm_", noise(left, exact[key]),
-                 noise(one_addmm(plan.plan[key], weight), exact[key])),
+                 noise(one_addmm(fuse(stack.loras)[key], weight), exact[key])),
             )  # fmt: skip
             wrong = float((left != exact[key].bfloat16()).float().mean())
             for way, theirs, mine in ways:
@@ -84,12 +86,12 @@ def measure(quick: bool = False) -> list[Row]:
     return rows
 
 
-def unfused(parts: Any) -> dict[str, list[Any]]:
+def unfused(loras: Any) -> dict[str, list[Any]]:
     """Every LoRA's own steps by weight, with its scale: nothing of ``fuse`` in the truth."""
     plan: dict[str, list[Any]] = {}
-    for part in parts:
-        for key, step in part.steps:
-            plan.setdefault(key, []).append(replace(step, scale=step.scale * part.scale))
+    for lora in loras:
+        for key, step in lora.steps:
+            plan.setdefault(key, []).append(replace(step, scale=step.scale * lora.scale))
     return plan
 
 

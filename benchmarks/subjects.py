@@ -73,16 +73,16 @@ class Applier:
         from flux2_lora_edit.lora_loader.patch import apply_parts
 
         plan = self.plan(patcher, scales)
-        return apply_parts(patcher, plan.parts, self.mode, stacks=self.stacks).model
+        return apply_parts(patcher, plan.loras, self.mode, stacks=self.stacks).model
 
     def plan(self, patcher: Any, scales: tuple[float, ...]) -> Any:
         from flux2_lora_edit.lora_loader.patch import weight_shapes
-        from flux2_lora_edit.lora_loader.pipeline import plan_stack
+        from flux2_lora_edit.lora_loader.read_stack import read_stack
         from flux2_lora_edit.lora_loader.stack import LoraEntry
 
         entries = [LoraEntry(n, s, s) for n, s in zip(self.paths, scales, strict=True)]
         where = {"locate": lambda entry: self.paths[entry.name], "files": self.files}
-        return plan_stack(entries, weight_shapes(patcher), **where)
+        return read_stack(entries, weight_shapes(patcher), **where)
 
 
 class StockApplier:

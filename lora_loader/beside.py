@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from .adapters.additive import Kronecker, LowRank
+from .adapters import Kronecker, LowRank
 from .fuse import Step
 
 

@@ -13,8 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .adapters.additive import Additive, LowRank
-from .adapters.transforms import Transform
+from .adapters import Additive, LowRank, Transform
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,7 @@ that a moved slider changes a few numbers.
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from .adapters.additive import Kronecker, LowRank
-from .adapters.transforms import Transform
+from .adapters import Kronecker, LowRank, Transform
 from .fuse import Plan, Step, fuse
 
 

@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 
 from ..lora_loader.history import History
 from ..lora_loader.patch import MODES, SideStacks, apply_parts, model_file, weight_shapes
-from ..lora_loader.pipeline import StackPlan, plan_stack
+from ..lora_loader.read_stack import ReadStack, read_stack
 from ..lora_loader.reading.files import LoraFiles
 from ..lora_loader.reading.info import describe_stack
 from ..lora_loader.reading.report import Report
@@ -165,7 +165,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             raise ValueError(f"on_mismatch is '{on_mismatch}'; choose error or warn.")
         entries = as_entries(lora_stack)
         combine(None, entries)
-        stack = plan_stack(
+        stack = read_stack(
             entries,
             weight_shapes(model),
             locate=locator(lambda text: show_text(text, cls.hidden.unique_id)),
@@ -174,10 +174,15 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             model_file=model_file(model),
             before_each=model_management.throw_exception_if_processing_interrupted,
         )
-        applied = apply_parts(model, stack.parts, mode, stacks=_STACKS, history=_HISTORY)
+        applied = apply_parts(model, stack.loras, mode, stacks=_STACKS, history=_HISTORY)
         clip, warnings = _apply_to_clip(clip, stack)
         report = Report(
-            stack.model, mode, applied.taken, applied.reason, stack.loras, stack.warnings + warnings
+            stack.model,
+            mode,
+            applied.taken,
+            applied.reason,
+            stack.reports,
+            stack.warnings + warnings,
         )
         text = report.to_text()
         logger.info("%s", text)
@@ -186,18 +191,18 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
         return io.NodeOutput(applied.model, clip, report.to_json(), ui=ui.PreviewText(text))
 
 
-def _apply_to_clip(clip: Any, stack: StackPlan) -> tuple[Any, tuple[str, ...]]:
+def _apply_to_clip(clip: Any, stack: ReadStack) -> tuple[Any, tuple[str, ...]]:
     """The text encoder with the text-encoder parts of the stack, by the host's own loader."""
     warnings = []
-    for part in stack.text_parts:
-        if part.scale == 0:
+    for lora in stack.text_encoder_loras:
+        if lora.scale == 0:
             continue
         if clip is None:
             warnings.append(
-                f"{part.name} also trains the text encoder: connect clip to apply that part"
+                f"{lora.name} also trains the text encoder: connect clip to apply that part"
             )
             continue
-        clip = comfy.sd.load_lora_for_models(None, clip, part.tensors(), 0, part.scale)[1]
+        clip = comfy.sd.load_lora_for_models(None, clip, lora.tensors(), 0, lora.scale)[1]
     return clip, tuple(warnings)
 
 

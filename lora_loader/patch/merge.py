@@ -14,7 +14,7 @@ from comfy import model_management
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
-from ..adapters import additive, transforms
+from ..adapters import Additive, Transform, blocks
 from ..fuse import Plan, Step
 from .model import PatchError
 from .stock_form import StockPatch, stock_patches
@@ -23,9 +23,9 @@ _WIDE = (torch.float32, torch.float64)
 _FUSED = (torch.bfloat16, torch.float16)
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
-    for module in (additive, transforms)
-    for kind in vars(module).values()
-    if isinstance(kind, type) and is_dataclass(kind)
+    for base in (Additive, Transform)
+    for family in base.__subclasses__()
+    for kind in (family, *family.__subclasses__())
 }
 
 
@@ -75,7 +75,7 @@ class FusedAdapter(WeightAdapterBase):
             _apply(steps, changed, strength)
             weight += function(changed - weight.float()).to(weight.dtype)
             return weight
-        additive_only = all(isinstance(step.effect, additive.Additive) for step in steps)
+        additive_only = all(isinstance(step.effect, Additive) for step in steps)
         if additive_only or weight.dtype in _WIDE:
             _apply(steps, weight, strength)
             return weight
@@ -96,7 +96,7 @@ def _apply(steps: Sequence[Step], weight: Tensor, strength: float) -> None:
     for step in steps:
         effect = step.effect
         scale = step.scale * strength
-        if isinstance(effect, additive.Additive):
+        if isinstance(effect, Additive):
             run.append(_Added(step.start, step.start + step.rows, scale, effect))
             continue
         _add(run, weight)
@@ -114,7 +114,7 @@ class _Added(NamedTuple):
     start: int
     end: int
     scale: float
-    effect: additive.Additive
+    effect: Additive
 
 
 def _add(run: Sequence[_Added], weight: Tensor) -> None:
@@ -125,7 +125,7 @@ def _add(run: Sequence[_Added], weight: Tensor) -> None:
         return
     ready = [added._replace(effect=added.effect.prepared()) for added in run]
     buffer = None
-    for first, rows in additive.blocks(weight):
+    for first, rows in blocks(weight):
         last = first + rows.shape[0]
         over = [added for added in ready if added.start < last and first < added.end]
         if not over:

@@ -9,7 +9,7 @@ import torch
 from comfy import model_management
 from torch import Tensor
 
-PREFIX = "diffusion_model."
+from ...flux2.variants import PREFIX
 
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

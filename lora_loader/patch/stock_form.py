@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from comfy.weight_adapter import LoRAAdapter
 
-from ..adapters.additive import Additive, LowRank
+from ..adapters import Additive, LowRank
 from ..fuse import Step
 from .model import PatchError
 

@@ -14,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .header import Header, LoraFileError, read_header
+from .scaling import CONFIG_NAME, PEFT_NAME, PeftSettings, config_settings
 
-_KEPT = (torch.float16, torch.bfloat16, torch.float32)
+MAX_CONFIG_BYTES = 2**20
 _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -28,11 +29,12 @@ class LoraFile:
         self.identity = identity or (str(header.path), -1, id(self))
         self._tensors: dict[str, Tensor] = {}
         self._peaks: dict[str, float] = {}
-        # What was last made of this file, and for what: see ``pipeline``.
+        # What was last made of this file, and for what: see ``read_stack``.
         self.made: tuple[Any, Any] | None = None
 
     @property
     def bytes(self) -> int:
+        """What the tensors read so far take."""
         return sum(t.numel() * t.element_size() for t in self._tensors.values())
 
     def read(self, keys: list[str]) -> None:
@@ -51,12 +53,18 @@ class LoraFile:
             ) from None
 
     def tensor(self, key: str) -> Tensor:
+        """A tensor that was read."""
         return self._tensors[key]
 
     def peak(self, key: str) -> float:
         """The largest magnitude of a tensor; NaN or infinity where it holds one."""
         if key not in self._peaks:
-            self._peaks[key] = _peak(self._tensors[key])
+            tensor, peak = self._tensors[key], 0.0
+            if tensor.numel() and tensor.is_floating_point():
+                low, high = (float(end) for end in torch.aminmax(tensor))
+                # aminmax carries NaN into both ends.
+                peak = math.nan if math.isnan(low) else max(abs(low), abs(high))
+            self._peaks[key] = peak
         return self._peaks[key]
 
 
@@ -66,14 +74,6 @@ def _widened(tensor: Tensor) -> Tensor:
     if tensor.dtype == torch.float64 and tensor.numel() > 1:
         return tensor.float()
     return tensor
-
-
-def _peak(tensor: Tensor) -> float:
-    if tensor.numel() == 0 or not tensor.is_floating_point():
-        return 0.0
-    low, high = (float(end) for end in torch.aminmax(tensor))
-    # aminmax carries NaN into both ends.
-    return math.nan if math.isnan(low) else max(abs(low), abs(high))
 
 
 class LoraFiles:
@@ -111,3 +111,23 @@ class LoraFiles:
                 or sum(file.bytes for file in self._files.values()) > self.most_bytes
             ):
                 self._files.popitem(last=False)
+
+
+def settings_beside(path: Path) -> tuple[PeftSettings | None, str]:
+    """PEFT's settings beside a file, where they are surely its own; and what was ignored."""
+    config = path.with_name(CONFIG_NAME)
+    try:
+        if config.stat().st_size > MAX_CONFIG_BYTES:
+            return None, ""
+        settings = config_settings(config.read_text(encoding="utf-8", errors="replace"))
+        alone = path.name == PEFT_NAME or not any(
+            other != path for other in path.parent.glob("*.safetensors")
+        )
+    except OSError:
+        return None, ""
+    if settings is None or alone:
+        return settings, ""
+    return None, (
+        f"the {CONFIG_NAME} beside it is not used, because other LoRAs lie there too. If it "
+        f"belongs to this one, give both a folder of their own"
+    )

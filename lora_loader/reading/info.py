@@ -10,11 +10,10 @@ from pathlib import Path
 
 from ..sources.source import SourceError
 from ..stack import LoraEntry
-from .compatibility import trained_for
-from .header import Header, LoraFileError, read_header
-from .naming import split_key
-from .scaling import header_settings
-from .trainer import trainer_of
+from .facts import Facts, facts
+from .files import settings_beside
+from .header import LoraFileError, read_header
+from .training import trained_for
 
 MAX_SIDECAR_BYTES = 16 * 1024
 MAX_TEXT = 500
@@ -34,46 +33,37 @@ def describe_stack(
     """
     texts, words = [], []
     for entry in entries:
+        name = entry.source.describe()
         try:
             path = Path(locate(entry))
-            header = read_header(path)
+            known = facts(read_header(path), settings_beside(path)[0])
         except (SourceError, LoraFileError) as error:
-            texts.append(f"{entry.source.describe()}\n  {error}")
+            texts.append(f"{name}\n  {error}")
             continue
-        found = trigger_words(header.metadata, _sidecar(path))
+        found = trigger_words(known.header.metadata, _sidecar(path))
         words += found
-        texts.append("\n  ".join([entry.source.describe(), *_lines(header, found)]))
+        texts.append("\n  ".join([name, *_lines(known, found)]))
     return "\n".join(texts) or "The stack is empty.", ", ".join(dict.fromkeys(words))
 
 
-def _lines(header: Header, found: Sequence[str]) -> list[str]:
+def _lines(known: Facts, found: Sequence[str]) -> list[str]:
+    header, training = known.header, trained_for(known)
     metadata = header.metadata
-    training = trained_for(header)
-    ranks = sorted({_rank(key, info.shape) for key, info in header.tensors.items()} - {0})
-    settings = header_settings(metadata)
-    alpha = metadata.get("ss_network_alpha", "")
-    if settings is not None and settings.alpha is not None:
-        alpha = f"{settings.alpha:g}"
-    facts = {
+    ranks = sorted({geometry.rank or 0 for m in known.modules if (geometry := m.geometry)} - {0})
+    alpha = f"{known.settings.alpha:g}" if known.settings else metadata.get("ss_network_alpha", "")
+    lines = {
         "title": metadata.get("modelspec.title") or metadata.get("ss_output_name", ""),
         "trained for": training.describe(),
         "named base": training.base_model or "",
         "rank": ", ".join(map(str, ranks)),
         "alpha": alpha,
-        "trainer": trainer_of(header),
+        "trainer": training.trainer,
         "licence": metadata.get("modelspec.license") or metadata.get("license", ""),
         "author": metadata.get("modelspec.author", ""),
         "trigger words": ", ".join(found),
         "tensors": f"{len(header.tensors)}, {header.size / 2**20:.1f} MiB",
     }
-    return [f"{name}: {' '.join(fact.split())[:MAX_TEXT]}" for name, fact in facts.items() if fact]
-
-
-def _rank(key: str, shape: tuple[int, ...]) -> int:
-    readings = split_key(key)
-    if not readings or readings[0].part not in ("down", "hada_w1_b", "lokr_w2_b"):
-        return 0
-    return shape[0] if len(shape) >= 2 else 0
+    return [f"{name}: {' '.join(line.split())[:MAX_TEXT]}" for name, line in lines.items() if line]
 
 
 def trigger_words(table: Mapping[str, str], sidecar: str) -> list[str]:

@@ -6,13 +6,12 @@ resolve to a weight that the model has not got. Names: black-forest-labs/flux2 a
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import NamedTuple
 
-from .naming import words
-
-PREFIX = "diffusion_model."
+from ...flux2.variants import PREFIX
+from .keys import WORD, Words, is_text_encoder, words
 
 # BFL module -> diffusers modules that share its rows equally, in order. {n} is the block's number.
 _DIFFUSERS: Mapping[str, tuple[str, ...]] = {
@@ -28,10 +27,10 @@ _DIFFUSERS: Mapping[str, tuple[str, ...]] = {
     "final_layer.linear": ("proj_out",),
     "final_layer.adaLN_modulation.1": ("norm_out.linear",),
     "double_blocks.{n}.img_attn.qkv": tuple(
-        f"transformer_blocks.{{n}}.attn.to_{part}" for part in "qkv"
+        f"transformer_blocks.{{n}}.attn.to_{letter}" for letter in "qkv"
     ),
     "double_blocks.{n}.txt_attn.qkv": tuple(
-        f"transformer_blocks.{{n}}.attn.add_{part}_proj" for part in "qkv"
+        f"transformer_blocks.{{n}}.attn.add_{letter}_proj" for letter in "qkv"
     ),
     "double_blocks.{n}.img_attn.proj": ("transformer_blocks.{n}.attn.to_out.0",),
     "double_blocks.{n}.txt_attn.proj": ("transformer_blocks.{n}.attn.to_add_out",),
@@ -52,17 +51,14 @@ _DIFFUSERS: Mapping[str, tuple[str, ...]] = {
 _HALVES_SWAPPED = frozenset({"norm_out.linear"})
 
 _BLOCK = re.compile(r"^(double_blocks|single_blocks)\.(\d+)\.")
-# A prefix with one of these words belongs to another network, or makes another module of the name
-# behind it: "single" + "transformer_blocks...", a text encoder, a control net.
-_NOT_A_PREFIX = frozenset(
-    "single controlnet vae te te1 te2 te3 t5 qwen qwen3 mistral encoder".split()
-)
+# A prefix with one of these words makes another module of the name behind it: a control net's, or
+# "single" + "transformer_blocks...".
+_NOT_A_PREFIX = frozenset({"single", "controlnet", "vae", "encoder"})
 # Longer keys are no module of this model; bounds the work per key.
 _MOST_WORDS = 40
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """Rows ``start`` to ``start + rows`` of the weight ``key``, whose input width is ``columns``.
 
     ``columns`` is None for a vector (a norm or a bias). ``swapped``: the trainer's two row halves
@@ -76,14 +72,29 @@ class Target:
     swapped: bool = False
     bias: str | None = None
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, columns), or (rows,) of a vector."""
+        return (self.rows,) if self.columns is None else (self.rows, self.columns)
 
-@dataclass(frozen=True)
-class Resolved:
-    """A stem's target, the prefix before the module's name and the naming: "BFL" or "diffusers"."""
+
+class Place(NamedTuple):
+    """A stem's target, the prefix before the module's name and whose name: "BFL", "diffusers"."""
 
     target: Target
-    prefix: tuple[str, ...]
-    naming: str
+    prefix: Words
+    style: str
+
+    def naming(self, stem: str) -> str:
+        """How the stem is spelled, for the report: "diffusion_model. + BFL"."""
+        starts = [match.start() for match in WORD.finditer(stem)]
+        prefix = stem[: starts[len(self.prefix)]]
+        style = self.style
+        if "." not in stem.removeprefix(prefix):
+            style += " flattened"
+        elif "_attn_" in stem:
+            style += " with flattened attention"
+        return f"{prefix} + {style}" if prefix else style
 
 
 class Layout:
@@ -93,47 +104,7 @@ class Layout:
         """``shapes``: the model's weights by state-dict name, with ``diffusion_model.`` or not."""
         self.shapes = dict(shapes)
 
-    @cached_property
-    def _targets(self) -> dict[tuple[str, ...], tuple[Target, str]]:
-        """Each module's target under each of its names, split into words."""
-        targets: dict[tuple[str, ...], tuple[Target, str]] = {}
-        for key, shape in self.shapes.items():
-            name = key.removeprefix(PREFIX)
-            module, _, leaf = name.rpartition(".")
-            if leaf in ("weight", "scale") and len(shape) in (1, 2) and module:
-                self._add_module(targets, key, module, leaf, shape)
-        return targets
-
-    def _add_module(
-        self,
-        targets: dict[tuple[str, ...], tuple[Target, str]],
-        key: str,
-        module: str,
-        leaf: str,
-        shape: tuple[int, ...],
-    ) -> None:
-        bias = f"{key.removesuffix(leaf)}bias"
-        bias_key = bias if bias in self.shapes else None
-        columns = shape[1] if len(shape) == 2 else None
-        whole = Target(key, 0, shape[0], columns, bias=bias_key)
-        targets[words(module)] = (whole, "BFL")
-        if columns is None:
-            # BFL's files call a norm's weight "scale", and a LoRA of it "...query_norm.scale.diff".
-            targets[words(f"{module}.scale")] = (whole, "BFL")
-        block = _BLOCK.match(module)
-        pattern = _BLOCK.sub(rf"{block[1]}.{{n}}.", module) if block else module
-        names = _DIFFUSERS.get(pattern, ())
-        if not names or shape[0] % len(names):
-            return
-        rows = shape[0] // len(names)
-        for part, name in enumerate(names):
-            swapped = name in _HALVES_SWAPPED
-            part_bias = bias_key if len(names) == 1 else None
-            target = Target(key, part * rows, rows, columns, swapped, part_bias)
-            alias = name.format(n=block[2] if block else "")
-            targets[words(alias)] = (target, "diffusers")
-
-    def resolve(self, stem: str) -> Resolved | None:
+    def resolve(self, stem: str) -> Place | None:
         """The module that a stem's last words name, or None where they name none of this model.
 
         The longest name wins. A prefix is any words before it, unless they give the name another
@@ -143,21 +114,49 @@ class Layout:
         if len(found) > _MOST_WORDS:
             return None
         for at in range(len(found)):
-            hit = self._targets.get(found[at:])
-            if hit is not None:
+            place = self._places.get(found[at:])
+            if place is not None:
                 prefix = found[:at]
-                return (
-                    None if _changes_meaning(prefix, found[at:]) else Resolved(*_with(hit, prefix))
-                )
+                meant = not _changes_meaning(prefix, found[at:])
+                return place._replace(prefix=prefix) if meant else None
         return None
 
+    @cached_property
+    def _places(self) -> dict[Words, Place]:
+        """Each module's place under each of its names, split into words."""
+        return {
+            words(name): place
+            for key, shape in self.shapes.items()
+            if len(shape) in (1, 2)
+            for name, place in self._named(key, shape)
+        }
 
-def _with(hit: tuple[Target, str], prefix: tuple[str, ...]) -> tuple[Target, tuple[str, ...], str]:
-    return hit[0], prefix, hit[1]
+    def _named(self, key: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Place]]:
+        module, _, leaf = key.removeprefix(PREFIX).rpartition(".")
+        if not module or leaf not in ("weight", "scale"):
+            return
+        bias_key = f"{key.removesuffix(leaf)}bias"
+        bias = bias_key if bias_key in self.shapes else None
+        columns = shape[1] if len(shape) == 2 else None
+        whole = Place(Target(key, 0, shape[0], columns, bias=bias), (), "BFL")
+        yield module, whole
+        if columns is None:
+            # BFL's files call a norm's weight "scale", and a LoRA of it "...query_norm.scale.diff".
+            yield f"{module}.scale", whole
+        block = _BLOCK.match(module)
+        pattern = _BLOCK.sub(rf"{block[1]}.{{n}}.", module) if block else module
+        names = _DIFFUSERS.get(pattern, ())
+        if not names or shape[0] % len(names):
+            return
+        rows = shape[0] // len(names)
+        for number, name in enumerate(names):
+            own_bias = bias if len(names) == 1 else None
+            target = Target(key, number * rows, rows, columns, name in _HALVES_SWAPPED, own_bias)
+            yield name.format(n=block[2] if block else ""), Place(target, (), "diffusers")
 
 
-def _changes_meaning(prefix: tuple[str, ...], name: tuple[str, ...]) -> bool:
-    if not _NOT_A_PREFIX.isdisjoint(prefix):
+def _changes_meaning(prefix: Words, name: Words) -> bool:
+    if not _NOT_A_PREFIX.isdisjoint(prefix) or is_text_encoder(prefix):
         return True
     # "single_transformer_blocks.3.proj_out" is a block of FLUX.1, not this model's "proj_out".
     in_block = any(word.isdigit() for word in name[:4]) and "blocks" in name

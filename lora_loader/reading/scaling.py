@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..adapters import Algorithm, Given, NotFinite
+
 METADATA_KEY = "lora_adapter_metadata"
 # The files that PEFT itself writes, side by side.
 CONFIG_NAME = "adapter_config.json"
@@ -21,12 +23,12 @@ _MOST_PATTERNS = 5_000
 
 @dataclass(frozen=True)
 class PeftSettings:
-    """What PEFT trained with: the ``kind`` of adapter ("LoRA", "LoHa", "LoKr"), alpha and rank.
+    """What PEFT trained with: its ``peft_type`` ("LORA", "LOHA", "LOKR"), alpha and rank.
 
     The patterns are PEFT's exceptions to both, by module.
     """
 
-    kind: str
+    peft_type: str
     alpha: float
     rank: int | None = None
     rslora: bool = False
@@ -64,6 +66,24 @@ def _matches(pattern: str, stem: str) -> bool:
         return False
 
 
+def file_scale(
+    algorithm: Algorithm, rank: int | None, given: Given, settings: PeftSettings | None
+) -> float:
+    """The file's own scale of an adapter of this rank; raises NotFinite or Unfit."""
+    if not algorithm.factors:
+        return 1.0
+    if "alpha" in given.tensors:
+        if rank is None:
+            return 1.0  # full LoKr has no rank to divide by, and its alpha may be 1e10 or infinite
+        alpha = given.number("alpha")
+        if not math.isfinite(alpha):
+            raise NotFinite("has an alpha that is NaN or infinite")
+        return alpha / max(rank, 1)
+    if settings is not None and algorithm.peft_type == settings.peft_type:
+        return settings.scale(given.stem, rank)
+    return 1.0
+
+
 def header_settings(metadata: Mapping[str, str]) -> PeftSettings | None:
     """PEFT's settings from the header, with ``transformer.`` before each name or without; or None.
 
@@ -96,10 +116,10 @@ def _table(text: str) -> dict[str, object]:
 
 
 def _settings(table: Mapping[str, object]) -> PeftSettings | None:
-    kind = _KINDS.get(str(table.get("peft_type", "LORA")))
-    alpha = _number(table.get("lora_alpha" if kind == "LoRA" else "alpha"))
+    kind = str(table.get("peft_type", "LORA"))
+    alpha = _number(table.get("lora_alpha" if kind == "LORA" else "alpha"))
     rank = _number(table.get("r"))
-    if kind is None or alpha is None:
+    if alpha is None:
         return None
     return PeftSettings(
         kind,
@@ -109,9 +129,6 @@ def _settings(table: Mapping[str, object]) -> PeftSettings | None:
         _patterns(table.get("alpha_pattern")),
         _patterns(table.get("rank_pattern")),
     )
-
-
-_KINDS = {"LORA": "LoRA", "LOHA": "LoHa", "LOKR": "LoKr"}
 
 
 def _patterns(given: object) -> dict[str, float]:

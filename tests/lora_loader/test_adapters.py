@@ -1,27 +1,33 @@
 """Each adapter against its formula written out; half swaps; shapes; scales; NaN."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
 
-from flux2_lora_edit.lora_loader.adapters.additive import (
+from flux2_lora_edit.lora_loader.adapters import (
+    Adapter,
     Additive,
-    Dense,
-    Hadamard,
-    Kronecker,
-    LowRank,
-)
-from flux2_lora_edit.lora_loader.adapters.geometry import Unfit, Unpaired, Unsupported, geometry
-from flux2_lora_edit.lora_loader.adapters.reading import NotFinite, read_adapter
-from flux2_lora_edit.lora_loader.adapters.transforms import (
     BlockRotation,
     Butterfly,
     ChannelScale,
+    Dense,
     Dora,
     GeneralizedLora,
+    Given,
+    Hadamard,
     InputRotation,
+    Kronecker,
+    LowRank,
+    NotFinite,
+    Unfit,
+    Unpaired,
+    Unsupported,
+    read_adapter,
+    recognise,
 )
+from flux2_lora_edit.lora_loader.reading.scaling import file_scale
 
 OUT, IN = 16, 12
 
@@ -115,13 +121,15 @@ def test_a_constraint_bounds_the_rotation():
             {"lokr_w1": (4, 3), "lokr_w2_a": (4, 2), "lokr_w2_b": (2, 4)},
             ("LoKr", 16, 12, 2),
         ),
-        ({"oft_r": (3, 6)}, ("OFTv2", None, 12, 4)),
+        ({"oft_r": (3, 6)}, ("OFTv2", None, 12, None)),
         ({"oft_blocks": (4, 4, 4)}, ("OFT", 16, None, 4)),
         ({"oft_blocks": (2, 4, 4, 4)}, ("BOFT", 16, None, 4)),
     ],
 )
 def test_geometry(shapes, expected):
-    assert geometry(shapes, (OUT, IN)) == expected
+    algorithm, geometry = recognise(shapes)
+    algorithm.check(geometry, (OUT, IN))
+    assert (algorithm.name, *geometry) == expected
 
 
 @pytest.mark.parametrize(
@@ -146,13 +154,24 @@ def test_geometry(shapes, expected):
 )
 def test_no_adapter(shapes, error):
     with pytest.raises(error):
-        geometry(shapes, (OUT, IN))
+        algorithm, geometry = recognise(shapes)
+        algorithm.check(geometry, (OUT, IN))
 
 
-def read(parts, shape=(OUT, IN), settings=None, stem="x"):
-    form = geometry({part: tuple(t.shape) for part, t in parts.items()}, shape)
-    peaks = {part: t.abs().max().item() if t.numel() else 0.0 for part, t in parts.items()}
-    return read_adapter(parts, peaks, form, *shape, stem, settings)
+class Read(NamedTuple):
+    """An adapter as the file's reader makes it, and the file's own scale."""
+
+    adapter: Adapter
+    scale: float
+
+
+def read(tensors, shape=(OUT, IN), settings=None, stem="x"):
+    algorithm, geometry = recognise({role: tuple(t.shape) for role, t in tensors.items()})
+    algorithm.check(geometry, shape)
+    peaks = {role: t.abs().max().item() if t.numel() else 0.0 for role, t in tensors.items()}
+    given = Given(tensors, peaks, *shape, 1.0, stem)
+    scale = file_scale(algorithm, geometry.rank, given, settings)
+    return Read(read_adapter(algorithm, geometry.rank, given._replace(scale=scale)), scale)
 
 
 LORA = {"down": r(4, IN), "up": r(OUT, 4)}
@@ -213,8 +232,8 @@ def test_unfit(parts):
     ],
 )
 def test_the_axis_of_a_dora_magnitude(parts, shape):
-    adapter = read(LORA | parts)
-    assert adapter.kind == "DoRA" and adapter.effect.magnitude.shape == shape
+    adapter = read(LORA | parts).adapter
+    assert adapter.name == "DoRA" and adapter.effect.magnitude.shape == shape
 
 
 def test_a_vector_of_a_square_weight_has_no_axis():
@@ -225,9 +244,9 @@ def test_a_vector_of_a_square_weight_has_no_axis():
 
 def test_oft_constraints_of_lycoris_and_of_comfyui():
     parts = {"oft_blocks": r(4, 4, 4), "alpha": torch.tensor(0.25)}
-    assert read(parts, stem="lycoris_x").effect.limit == 0.25 * OUT
-    assert read(parts, stem="diffusion_model.x").effect.limit == 0.25
+    assert read(parts, stem="lycoris_x").adapter.effect.limit == 0.25 * OUT
+    assert read(parts, stem="diffusion_model.x").adapter.effect.limit == 0.25
 
 
 def test_every_additive_kind_is_covered():
-    assert {type(adapter) for adapter in ADDITIVE} == set(Additive.__args__)
+    assert {type(adapter) for adapter in ADDITIVE} == set(Additive.__subclasses__())

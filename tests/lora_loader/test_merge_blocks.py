@@ -7,9 +7,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flux2_lora_edit.lora_loader.adapters import additive
-from flux2_lora_edit.lora_loader.adapters.additive import Dense, Hadamard, Kronecker, LowRank
-from flux2_lora_edit.lora_loader.adapters.transforms import ChannelScale
+from flux2_lora_edit.lora_loader.adapters import (
+    ChannelScale,
+    Dense,
+    Hadamard,
+    Kronecker,
+    LowRank,
+    base,
+)
 from flux2_lora_edit.lora_loader.fuse import Step
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")
@@ -34,7 +39,7 @@ def patch(comfy_inprocess):
 @pytest.fixture(params=ROWS)
 def rows(request, monkeypatch):
     """The rows of a block: 24 divide the weight, 7 do not, 1 is the least."""
-    monkeypatch.setattr(additive, "BLOCK_BYTES", request.param * COLUMN_BYTES)
+    monkeypatch.setattr(base, "BLOCK_BYTES", request.param * COLUMN_BYTES)
     return request.param
 
 
@@ -141,7 +146,7 @@ def test_when_the_sum_is_made_beside_the_weight(patch, device, dtype, steps, blo
 
 def test_the_weight_is_read_and_written_once(patch, monkeypatch):
     """4 bytes a parameter of bf16 cross the memory bus, whatever the blocks."""
-    monkeypatch.setattr(additive, "BLOCK_BYTES", 10 * COLUMN_BYTES)
+    monkeypatch.setattr(base, "BLOCK_BYTES", 10 * COLUMN_BYTES)
     weight = r(OUT, IN, std=1.0).bfloat16()
     place = weight.untyped_storage().data_ptr()
     moved = []

@@ -4,10 +4,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flux2_lora_edit.lora_loader.adapters.additive import Dense, Hadamard, Kronecker, LowRank
-from flux2_lora_edit.lora_loader.adapters.transforms import ChannelScale
+from flux2_lora_edit.lora_loader.adapters import ChannelScale, Dense, Hadamard, Kronecker, LowRank
 from flux2_lora_edit.lora_loader.fuse import Step
-from flux2_lora_edit.lora_loader.pipeline import plan_stack
+from flux2_lora_edit.lora_loader.read_stack import read_stack
 from flux2_lora_edit.lora_loader.reading.files import LoraFiles
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny, tiny_loras, tiny_quantised
@@ -56,7 +55,7 @@ def merged(patch, model, folder, makes=TRAINERS):
         scale = (1.0, 0.5, -0.25)[number]
         entries.append(LoraEntry(path.name, scale, scale))
     where = {"locate": lambda entry: folder / entry.name, "files": LoraFiles()}
-    parts = plan_stack(entries, patch.weight_shapes(model), **where).parts
+    parts = read_stack(entries, patch.weight_shapes(model), **where).loras
     return patch.apply_parts(model, parts, "merge").model
 
 

@@ -7,11 +7,18 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flux2_lora_edit.lora_loader.adapters.additive import Dense, Hadamard, Kronecker, LowRank
-from flux2_lora_edit.lora_loader.adapters.transforms import BlockRotation, ChannelScale, Dora
+from flux2_lora_edit.lora_loader.adapters import (
+    BlockRotation,
+    ChannelScale,
+    Dense,
+    Dora,
+    Hadamard,
+    Kronecker,
+    LowRank,
+)
 from flux2_lora_edit.lora_loader.fuse import Step, fuse
 from flux2_lora_edit.lora_loader.parts import Part
-from flux2_lora_edit.lora_loader.pipeline import plan_stack
+from flux2_lora_edit.lora_loader.read_stack import read_stack
 from flux2_lora_edit.lora_loader.reading.files import LoraFiles
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny, tiny_loras
@@ -212,12 +219,12 @@ def stack(model, patch, folder, loras, scales=(1.0, 1.0, 1.0)):
         path = folder / f"{number}.safetensors"
         save_file({k: v.contiguous() for k, v in made.weights.items()}, path, made.metadata)
         entries.append(LoraEntry(path.name, scales[number], scales[number]))
-    return plan_stack(
+    return read_stack(
         entries,
         patch.weight_shapes(model),
         locate=lambda entry: folder / entry.name,
         files=LoraFiles(),
-    ).parts
+    ).loras
 
 
 TRAINERS = (tiny_loras.ai_toolkit, tiny_loras.diffusers, tiny_loras.kohya)

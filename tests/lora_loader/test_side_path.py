@@ -8,12 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flux2_lora_edit.lora_loader.adapters.additive import Dense, Kronecker, LowRank
-from flux2_lora_edit.lora_loader.adapters.transforms import Dora
+from flux2_lora_edit.lora_loader.adapters import Dense, Dora, Kronecker, LowRank
 from flux2_lora_edit.lora_loader.fuse import Step
 from flux2_lora_edit.lora_loader.history import History
 from flux2_lora_edit.lora_loader.parts import Part
-from flux2_lora_edit.lora_loader.pipeline import plan_stack
+from flux2_lora_edit.lora_loader.read_stack import read_stack
 from flux2_lora_edit.lora_loader.reading.files import LoraFiles
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny, tiny_loras, tiny_quantised
@@ -62,7 +61,7 @@ def parts_of(model, patch, folder, scales=SCALES):
         entries.append(LoraEntry(path.name, scales[number], scales[number]))
     shapes = patch.weight_shapes(model)
     where = {"locate": lambda entry: folder / entry.name, "files": LoraFiles()}
-    return plan_stack(entries, shapes, **where).parts
+    return read_stack(entries, shapes, **where).loras
 
 
 def inputs(model, batch=1, references=0, dtype=torch.float32):

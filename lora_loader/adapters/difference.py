@@ -1,0 +1,77 @@
+"""Full differences: the change of a weight or a bias itself, without factors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .base import Additive, Algorithm, Geometry, Given, Shape, matrix, misfit
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Additive):
+    """A full change of the weight: ComfyUI's and LyCORIS' ``.diff``, norms, full-rank LoRA."""
+
+    by_row = ("diff",)
+
+    diff: Tensor
+    scale: float
+
+    def dense(self) -> Tensor:
+        """``scale * diff``."""
+        return self.diff.float() * self.scale
+
+    def add_to(self, weight: Tensor, strength: float, first: int = 0) -> None:
+        """Add rows of the change as they are."""
+        weight.add_(self.diff[first : first + weight.shape[0]], alpha=self.scale * strength)
+
+
+class Difference(Algorithm):
+    """``.diff`` of a weight or a norm (ComfyUI, LyCORIS ``full``)."""
+
+    name = "full difference"
+    endings = {"diff": "diff", "w norm": "diff", "set weight": "set_weight"}
+    required = ("diff",)
+    unsupported = {"set_weight": "a replaced weight"}
+    fits_norm = True
+
+    def check(self, geometry: Geometry, target: Shape) -> None:
+        """As every adapter; a vector is no change of a matrix."""
+        if geometry.columns is None and len(target) == 2:
+            raise misfit((geometry.rows or 0,), target)
+        super().check(geometry, target)
+
+    def read(self, given: Given) -> Dense:
+        """The whole change."""
+        diff = given.tensors["diff"]
+        return Dense(diff if given.columns is None else diff.flatten(1), 1.0)
+
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
+        shape = shapes["diff"]
+        return Geometry(shape[0], None) if len(shape) == 1 else Geometry(*matrix(shape))
+
+
+class Bias(Algorithm):
+    """The change of a module's bias alone: ``.diff_b``, or PEFT's ``lora_B.bias``."""
+
+    name = "bias"
+    endings = {"diff b": "diff_b", "b norm": "diff_b"}
+    fits_norm = True
+
+    def claims(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether there is a bias of either kind."""
+        return "diff_b" in shapes or "up_bias" in shapes
+
+    def read(self, given: Given) -> None:
+        """Nothing changes the weight."""
+
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
+        return Geometry(None, None)
+
+
+def read_bias(given: Given) -> Dense | None:
+    """The change of the bias that comes with any adapter; a LoRA's own is scaled as it is."""
+    for role, scale in (("up_bias", given.scale), ("diff_b", 1.0)):
+        if role in given.tensors:
+            return Dense(given.tensors[role].reshape(-1), scale)
+    return None

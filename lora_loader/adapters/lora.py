@@ -1,0 +1,107 @@
+"""LoRA: two factors of low rank (Hu et al. 2021), a third between them (LoCon), or one whole."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import Additive, Algorithm, Geometry, Given, Shape, Unfit, Unpaired, matrix
+from .difference import Dense
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(Additive):
+    """LoRA: ``scale * up @ down`` (Hu et al. 2021); up (out, r), down (r, in).
+
+    ``gain`` is a power of two that evens out the factors' sizes where they must become float16.
+    """
+
+    by_row = ("up",)
+    by_all = ("down",)
+
+    up: Tensor
+    down: Tensor
+    scale: float
+    gain: float = 1.0
+
+    def dense(self) -> Tensor:
+        """``scale * up @ down``."""
+        return (self.up.float() @ self.down.float()) * self.scale
+
+    def add_to(self, weight: Tensor, strength: float, first: int = 0) -> None:
+        """One pass over the weight; accumulates in float32 and rounds once."""
+        up, down = self.up[first : first + weight.shape[0]], self.down
+        if weight.dtype == torch.float16 and self.gain != 1.0:
+            up, down = up.float() * self.gain, down.float() / self.gain
+        weight.addmm_(up.to(weight.dtype), down.to(weight.dtype), alpha=self.scale * strength)
+
+
+class Lora(Algorithm):
+    """LoRA and LoCon, as kohya, PEFT and diffusers spell them."""
+
+    name = "LoRA"
+    name_with_dora = "DoRA"
+    peft_type = "LORA"
+    named_endings = {
+        "lora a": "down", "lora down": "down", "lora linear layer down": "down",
+        "lora b": "up", "lora up": "up", "lora linear layer up": "up", "lora mid": "mid",
+    }  # fmt: skip
+    endings = {"alpha": "alpha", "reshape weight": "reshape"}
+    required = ("down", "up")
+    factors = ("down", "up", "mid")
+    companions = numbers = ("alpha", "reshape")
+
+    def read(self, given: Given) -> LowRank:
+        """The factors as they are; a middle one goes into ``down``."""
+        up, down = given.matrices("up", "down")
+        if "mid" in given.tensors:
+            down = given.matrices("mid")[0].float() @ down.float()
+        large, small = (max(given.peaks[role], 2.0**-60) for role in ("up", "down"))
+        return LowRank(up, down, given.scale, gain=2.0 ** round(math.log2(small / large) / 2))
+
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
+        (rank, columns), (rows, up_rank) = matrix(shapes["down"]), matrix(shapes["up"])
+        if "mid" in shapes:
+            mid = matrix(shapes["mid"])
+            if mid != (up_rank, rank):
+                raise Unfit(f"has a middle factor {list(mid)} that fits neither of its others")
+        elif rank != up_rank:
+            raise Unfit(f"has factors of rank {rank} and {up_rank}")
+        if not rank:
+            raise Unfit("has factors of rank 0")
+        return Geometry(rows, columns, rank)
+
+
+class FullRankLora(Algorithm):
+    """ai-toolkit's "fullrank": the whole change under the name of the first factor."""
+
+    name = "full-rank LoRA"
+    required = ("down",)
+
+    def claims(self, shapes: Mapping[str, Shape]) -> bool:
+        """``down`` alone is this, or half of a LoRA: the weight's shape tells."""
+        return "down" in shapes and "up" not in shapes
+
+    def check(self, geometry: Geometry, target: Shape) -> None:
+        """Raises Unpaired where the factor is not of the weight's shape."""
+        if geometry[:2] != target:
+            raise Unpaired("has down but not up")
+
+    def read(self, given: Given) -> Dense:
+        """The whole change."""
+        return Dense(given.matrices("down")[0], 1.0)
+
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
+        return Geometry(*matrix(shapes["down"]))
+
+
+class TLora(Algorithm):
+    """T-LoRA (LyCORIS), whose rank depends on the timestep: no change of a weight is equal."""
+
+    endings = {"q layer weight": "tlora_q", "p layer weight": "tlora_p",
+               "lambda layer": "tlora_lambda"}  # fmt: skip
+    unsupported = dict.fromkeys(
+        ("tlora_q", "tlora_lambda"), "T-LoRA, whose effect depends on the timestep"
+    )

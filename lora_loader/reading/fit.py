@@ -1,0 +1,197 @@
+"""A file's facts against one model: what of it fits, the steps it makes, and its report."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ...flux2.variants import Flux2Model
+from ..adapters import Algorithm, Geometry, Given, Transform, Unfit, Unsupported, read_adapter
+from ..fuse import Step
+from ..stack import LoraEntry
+from .facts import Facts, Module, facts
+from .files import LoraFile
+from .keys import is_text_encoder, words
+from .layout import Layout, Place
+from .report import LoraReport, Problem, problems_by_kind, refusal, shortlist
+from .scaling import PeftSettings, file_scale
+from .training import Training, other_distillation, trained_for, wrong_base
+
+
+class Fitting(NamedTuple):
+    """A module of the file whose shapes are right for its place in the model."""
+
+    module: Module
+    place: Place
+    algorithm: Algorithm
+    geometry: Geometry
+
+
+class Fit(NamedTuple):
+    """A file's modules on a model, from names and shapes alone.
+
+    ``namings`` has one of each module that the model has got, ``twice`` those under two names;
+    ``unmatched`` and ``text_encoder`` are names that it has not got, ``weights`` counts weights
+    that only a whole model has.
+    """
+
+    fitting: tuple[Fitting, ...]
+    problems: tuple[Problem, ...]
+    namings: tuple[str, ...]
+    twice: tuple[str, ...]
+    weights: int
+    unmatched: tuple[str, ...]
+    text_encoder: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReadLora:
+    """A LoRA's steps by weight name at scale 1, and its report.
+
+    ``refusal`` is why it should not be used, ``caution`` what to beware of; "" where there is
+    nothing. ``text_keys`` are the keys of a text encoder's LoRA in the same file.
+    """
+
+    steps: tuple[tuple[str, Step], ...]
+    report: LoraReport
+    refusal: str
+    caution: str
+    text_keys: tuple[str, ...]
+
+
+def read_lora(
+    entry: LoraEntry,
+    file: LoraFile,
+    layout: Layout,
+    model: Flux2Model,
+    config: PeftSettings | None = None,
+    model_file: str = "",
+) -> ReadLora:
+    """Match, check and read a file; ``config`` are the settings of an adapter_config.json.
+
+    ``model_file`` is the name of the model's file, which alone tells base from distilled klein.
+
+    Raises LoraFileError where the file cannot be read. Everything else that is wrong with it is in
+    ``refusal``, so that the caller may still apply what fits.
+    """
+    known = facts(file.header, config)
+    fitted, training = fit(known, layout), trained_for(known)
+    read = _read(fitted, file, known.settings)
+    report = _report(entry, fitted, read, training)
+    text_keys = tuple(
+        key for key in file.header.tensors if fitted.text_encoder and is_text_encoder(words(key))
+    )
+    wrong = wrong_base(training, model)
+    return ReadLora(
+        read.steps,
+        report,
+        wrong or refusal(report, fitted.weights, fitted.text_encoder, training, model),
+        other_distillation(training, model, model_file) or "",
+        text_keys,
+    )
+
+
+def fit(known: Facts, layout: Layout) -> Fit:
+    """Where a file's modules lie in the model, and whether their shapes are right there."""
+    fitting, problems, namings, twice, weights = [], [], [], [], 0
+    strange = list(known.unread)
+    taken = set()
+    for module in known.modules:
+        place = layout.resolve(module.stem)
+        if place is None:
+            strange.append(module.stem)
+            continue
+        if module.is_plain:
+            weights += len(module.keys)
+            continue
+        namings.append(place.naming(module.stem))
+        rows = place.target[:3]
+        if rows in taken:
+            twice.append(module.stem)
+        taken.add(rows)
+        try:
+            if isinstance(module.made, Unfit):
+                raise module.made
+            algorithm, geometry = module.made
+            algorithm.check(geometry, place.target.shape)
+        except Unfit as error:
+            problems.append(Problem(module.stem, error))
+        else:
+            fitting.append(Fitting(module, place, algorithm, geometry))
+    text = {stem for stem in strange if is_text_encoder(words(stem))}
+    unmatched = sorted(set(strange) - text)
+    return Fit(
+        tuple(fitting), tuple(problems), tuple(namings), tuple(twice), weights,
+        tuple(unmatched), tuple(sorted(text)),
+    )  # fmt: skip
+
+
+class _Read(NamedTuple):
+    """What the tensors came to: steps, each adapter's name and scale, and all problems."""
+
+    steps: tuple[tuple[str, Step], ...]
+    names: tuple[str, ...]
+    scales: tuple[float, ...]
+    problems: tuple[Problem, ...]
+
+
+def _read(fitted: Fit, file: LoraFile, settings: PeftSettings | None) -> _Read:
+    file.read([key for fitting in fitted.fitting for key in fitting.module.keys.values()])
+    steps, names, scales, problems = [], [], [], list(fitted.problems)
+    for (stem, keys, _), (target, *_), algorithm, geometry in fitted.fitting:
+        tensors = {role: file.tensor(key) for role, key in keys.items()}
+        peaks = {role: file.peak(key) for role, key in keys.items()}
+        given = Given(tensors, peaks, target.rows, target.columns, 1.0, stem)
+        try:
+            scale = file_scale(algorithm, geometry.rank, given, settings)
+            adapter = read_adapter(algorithm, geometry.rank, given._replace(scale=scale))
+        except Unfit as error:
+            problems.append(Problem(stem, error))
+            continue
+        names.append(adapter.name)
+        scales.append(scale)
+        changes = [(target.key, adapter.effect), (target.bias, adapter.bias)]
+        if adapter.bias and (target.bias is None or adapter.bias.diff.numel() != target.rows):
+            why = Unsupported("changes a bias, which the model has not got")
+            problems.append(Problem(stem, why))
+            changes.pop()
+        for key, effect in changes:
+            if key is not None and effect is not None:
+                effect = effect.rolled() if target.swapped else effect
+                steps.append((key, Step(target.start, target.rows, 1.0, effect)))
+    return _Read(tuple(steps), tuple(names), tuple(scales), tuple(problems))
+
+
+def _report(entry: LoraEntry, fitted: Fit, read: _Read, training: Training) -> LoraReport:
+    order_matters = any(isinstance(step.effect, Transform) for _, step in read.steps)
+    return LoraReport(
+        slot=entry.slot,
+        name=entry.name,
+        source=entry.source.describe(),
+        trained_for=training.describe(),
+        trainer=training.trainer,
+        naming=tuple(sorted(set(fitted.namings))),
+        kinds=dict(Counter(read.names).most_common()),
+        ranks=tuple(sorted({f.geometry.rank for f in fitted.fitting if f.geometry.rank})),
+        scale=entry.strength_model,
+        file_scales=tuple(sorted(set(read.scales))),
+        matched=len(read.names),
+        total=len(fitted.namings) + len(fitted.unmatched),
+        unmatched=fitted.unmatched,
+        notes=tuple(_notes(fitted.twice, fitted.text_encoder, order_matters)),
+        order_matters=order_matters,
+        **problems_by_kind(read.problems),
+    )
+
+
+def _notes(twice: Sequence[str], text_encoder: Sequence[str], order_matters: bool) -> list[str]:
+    """What is odd about a file and no hindrance."""
+    notes = []
+    if twice:
+        notes.append(f"{len(twice)} modules come under two names and are added: {shortlist(twice)}")
+    if text_encoder:
+        names = shortlist(text_encoder)
+        notes.append(f"{len(text_encoder)} modules are a text encoder's: {names}")
+    if order_matters:
+        notes.append("depends on the weights below it: its place in the stack matters")
+    return notes
