@@ -33,8 +33,7 @@ class TextEncoderLora:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by key, read now; raises LoraFileError."""
-        self.file.read(list(self.keys))
-        return {key: self.file.tensor(key) for key in self.keys}
+        return self.file.read(self.keys)
 
 
 @dataclass(frozen=True)

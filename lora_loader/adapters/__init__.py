@@ -29,37 +29,15 @@ from .glora import GeneralizedLora, Glora
 from .ia3 import ChannelScale, LycorisIa3, PeftIa3
 from .loha import Hadamard, Loha
 from .lokr import Kronecker, Lokr
-from .lora import FullRankLora, Lora, LowRank, TLora
+from .lora import FullRankLora, Lora, LowRank
 from .oft import BlockRotation, Boft, Butterfly, InputRotation, Oft, OftV2
 
 __all__ = [
-    "ALGORITHMS",
-    "Adapter",
-    "Additive",
-    "Algorithm",
-    "BlockRotation",
-    "Butterfly",
-    "ChannelScale",
-    "Dense",
-    "Dora",
-    "GeneralizedLora",
-    "Geometry",
-    "Given",
-    "Hadamard",
-    "InputRotation",
-    "Kronecker",
-    "Lora",
-    "LowRank",
-    "NotFinite",
-    "Shape",
-    "Transform",
-    "Unfit",
-    "Unpaired",
-    "Unsupported",
-    "blocks",
-    "read_adapter",
-    "recognise",
-]
+    "ALGORITHMS", "Adapter", "Additive", "Algorithm", "BlockRotation", "Butterfly", "ChannelScale",
+    "Dense", "Dora", "GeneralizedLora", "Geometry", "Given", "Hadamard", "InputRotation",
+    "Kronecker", "Lora", "LowRank", "NotFinite", "Shape", "Transform", "Unfit", "Unpaired",
+    "Unsupported", "blocks", "read_adapter", "recognise",
+]  # fmt: skip
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     FullRankLora(),
@@ -75,7 +53,6 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     PeftIa3(),
     Bias(),
     Magnitude(),
-    TLora(),
 )
 """Every algorithm. The first that claims a module's tensors has them."""
 

@@ -4,8 +4,8 @@ Weights are (out, in). Scales are numbers; ``strength`` is the user's, on top of
 alpha / rank. Factors keep their file's type; products are made in float32.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar, NamedTuple
 
@@ -41,35 +41,38 @@ class NotFinite(Unfit):
     """NaN or infinity in a file: training broke, or the file did."""
 
 
-class _Effect:
+class Additive:
+    """Adds a change to the weight, whatever the weight is.
+
+    ``by_row`` are the fields with one row for each row of the weight, ``by_all`` those that every
+    row of the weight needs whole.
+    """
+
     by_row: ClassVar[tuple[str, ...]] = ()
-    """The fields that hold one row for each row of the weight."""
-
-    def rolled(self) -> Any:
-        """The same effect on a weight whose two halves of rows lie the other way round."""
-        return replace(self, **{name: rolled(getattr(self, name)) for name in self.by_row})  # type: ignore[type-var]
-
-
-class Additive(_Effect):
-    """Adds a change to the weight, whatever the weight is."""
-
     by_all: ClassVar[tuple[str, ...]] = ()
-    """The fields that every row of the weight needs whole."""
 
     def dense(self) -> Tensor:
         """The change (out, in) at strength 1, in float32."""
         raise NotImplementedError
 
-    def prepared(self) -> Any:
-        """The same effect, ready in float32 for whoever adds it block by block."""
-        return replace(self, **{name: getattr(self, name).float() for name in self.by_all})  # type: ignore[type-var]
-
     def add_to(self, weight: Tensor, strength: float, first: int = 0) -> None:
         """Add the change's rows from ``first`` on to ``weight``, as many as it has."""
         raise NotImplementedError
 
+    def prepared(self) -> Any:
+        """The same effect, ready in float32 for whoever adds it block by block."""
+        return self._with(self.by_all, Tensor.float)
 
-class Transform(_Effect):
+    def rolled(self) -> Any:
+        """The same effect on a weight whose two halves of rows lie the other way round."""
+        return self._with(self.by_row, rolled)
+
+    def _with(self, names: tuple[str, ...], change: Callable[[Tensor], Tensor]) -> Any:
+        changed = {name: change(getattr(self, name)) for name in names}
+        return replace(self, **changed)  # type: ignore[type-var]
+
+
+class Transform:
     """A function of the weight; in a stack, of the weight as the entries before left it.
 
     At scale s the weight becomes ``W + s * (trained(W) - W)``: 0 is the base, 1 the trainer's own
@@ -79,6 +82,21 @@ class Transform(_Effect):
     def trained(self, weight: Tensor) -> Tensor:
         """The trained weight for a float32 weight (out, in)."""
         raise NotImplementedError
+
+    def rolled(self) -> "Transform":
+        """The same on a weight whose two halves of rows lie the other way round."""
+        return Rolled(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Rolled(Transform):
+    """``effect`` on the weight with its halves of rows exchanged, as the trainer had them."""
+
+    effect: Transform
+
+    def trained(self, weight: Tensor) -> Tensor:
+        """The halves exchanged, trained, and exchanged again."""
+        return rolled(self.effect.trained(rolled(weight)))
 
 
 class Geometry(NamedTuple):

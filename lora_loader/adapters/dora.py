@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Additive, Algorithm, Geometry, Given, Shape, Transform, Unfit, Unpaired, rolled
+from .base import Additive, Algorithm, Geometry, Given, Shape, Transform, Unfit, Unpaired
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +26,6 @@ class Dora(Transform):
         axis = 1 if self.magnitude.shape[1] == 1 else 0
         norm = moved.norm(dim=axis, keepdim=True)
         return moved * (self.magnitude.float() / norm.clamp_min(torch.finfo(norm.dtype).tiny))
-
-    def rolled(self) -> "Dora":
-        """The change's rows go, and a row's magnitude with them."""
-        by_row = self.magnitude.shape[1] == 1
-        magnitude = rolled(self.magnitude) if by_row else self.magnitude
-        return Dora(self.delta.rolled(), magnitude)
 
 
 class Magnitude(Algorithm):

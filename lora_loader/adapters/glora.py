@@ -12,8 +12,6 @@ from .base import Algorithm, Geometry, Given, Shape, Transform, Unfit, matrix
 class GeneralizedLora(Transform):
     """GLoRA: ``W + scale * (W @ a1 @ a2 + b1 @ b2)`` (Chavan et al. 2023, LyCORIS)."""
 
-    by_row = ("b1",)
-
     a1: Tensor
     a2: Tensor
     b1: Tensor

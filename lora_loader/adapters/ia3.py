@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .base import Algorithm, Geometry, Given, Shape, Transform, Unfit, matrix, rolled
+from .base import Algorithm, Geometry, Given, Shape, Transform, Unfit, matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,10 +17,6 @@ class ChannelScale(Transform):
     def trained(self, weight: Tensor) -> Tensor:
         """``W * (1 + v)``."""
         return weight * (1 + self.change.float())
-
-    def rolled(self) -> "ChannelScale":
-        """A scale of the rows goes with them."""
-        return ChannelScale(rolled(self.change)) if self.change.shape[1] == 1 else self
 
 
 class LycorisIa3(Algorithm):

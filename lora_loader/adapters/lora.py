@@ -48,10 +48,16 @@ class Lora(Algorithm):
         "lora a": "down", "lora down": "down", "lora linear layer down": "down",
         "lora b": "up", "lora up": "up", "lora linear layer up": "up", "lora mid": "mid",
     }  # fmt: skip
-    endings = {"alpha": "alpha", "reshape weight": "reshape"}
+    endings = {
+        "alpha": "alpha", "reshape weight": "reshape",
+        "q layer weight": "tlora_q", "p layer weight": "tlora_p", "lambda layer": "tlora_lambda",
+    }  # fmt: skip
     required = ("down", "up")
     factors = ("down", "up", "mid")
     companions = numbers = ("alpha", "reshape")
+    unsupported = dict.fromkeys(
+        ("tlora_q", "tlora_lambda"), "T-LoRA, whose effect depends on the timestep"
+    )
 
     def read(self, given: Given) -> LowRank:
         """The factors as they are; a middle one goes into ``down``."""
@@ -95,13 +101,3 @@ class FullRankLora(Algorithm):
 
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
         return Geometry(*matrix(shapes["down"]))
-
-
-class TLora(Algorithm):
-    """T-LoRA (LyCORIS), whose rank depends on the timestep: no change of a weight is equal."""
-
-    endings = {"q layer weight": "tlora_q", "p layer weight": "tlora_p",
-               "lambda layer": "tlora_lambda"}  # fmt: skip
-    unsupported = dict.fromkeys(
-        ("tlora_q", "tlora_lambda"), "T-LoRA, whose effect depends on the timestep"
-    )

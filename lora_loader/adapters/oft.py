@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .base import Algorithm, Geometry, Given, NotFinite, Shape, Transform, Unfit, matrix, rolled
+from .base import Algorithm, Geometry, Given, NotFinite, Shape, Transform, Unfit, matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,18 +20,11 @@ class _RowRotation(Transform):
     blocks: Tensor
     rescale: Tensor | None
     limit: float
-    swapped: bool = False
 
     def trained(self, weight: Tensor) -> Tensor:
         """The weight with its rows turned and scaled."""
-        turned = self._turned(rolled(weight) if self.swapped else weight)
-        if self.rescale is not None:
-            turned = turned * self.rescale.float().reshape(-1, 1)
-        return rolled(turned) if self.swapped else turned
-
-    def rolled(self) -> "_RowRotation":
-        """The rows are put in the trainer's order first, and back."""
-        return replace(self, swapped=not self.swapped)
+        turned = self._turned(weight)
+        return turned if self.rescale is None else turned * self.rescale.float().reshape(-1, 1)
 
     def _turned(self, weight: Tensor) -> Tensor:
         raise NotImplementedError

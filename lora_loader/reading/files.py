@@ -5,6 +5,7 @@ Moving a slider applies the same files again: what was read stays until other fi
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -37,27 +38,24 @@ class LoraFile:
         """What the tensors read so far take."""
         return sum(t.numel() * t.element_size() for t in self._tensors.values())
 
-    def read(self, keys: list[str]) -> None:
-        """Bring the tensors of ``keys`` into memory; raises LoraFileError."""
-        missing = [key for key in keys if key not in self._tensors]
-        if not missing:
-            return
+    def read(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """The tensors of ``keys``, which stay in memory; raises LoraFileError."""
+        wanted = list(keys)
+        missing = [key for key in wanted if key not in self._tensors]
         try:
-            with safe_open(self.header.path, framework="pt", device="cpu") as file:
-                for key in missing:
-                    # A copy: what safe_open gives is the mapped file, which may be replaced.
-                    self._tensors[key] = _widened(file.get_tensor(key)).clone()
+            if missing:
+                with safe_open(self.header.path, framework="pt", device="cpu") as file:
+                    for key in missing:
+                        # A copy: what safe_open gives is the mapped file, which may be replaced.
+                        self._tensors[key] = _widened(file.get_tensor(key)).clone()
         except (SafetensorError, OSError, TypeError, RuntimeError) as error:
             raise LoraFileError(
                 f"The file cannot be read: {error}. Delete it and fetch it again."
             ) from None
-
-    def tensor(self, key: str) -> Tensor:
-        """A tensor that was read."""
-        return self._tensors[key]
+        return {key: self._tensors[key] for key in wanted}
 
     def peak(self, key: str) -> float:
-        """The largest magnitude of a tensor; NaN or infinity where it holds one."""
+        """The largest magnitude of a tensor that was read; NaN or infinity where it holds one."""
         if key not in self._peaks:
             tensor, peak = self._tensors[key], 0.0
             if tensor.numel() and tensor.is_floating_point():

@@ -1,7 +1,6 @@
 """A file's facts against one model: what of it fits, the steps it makes, and its report."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,11 +80,11 @@ def read_lora(
     text_keys = tuple(
         key for key in file.header.tensors if fitted.text_encoder and is_text_encoder(words(key))
     )
-    wrong = wrong_base(training, model)
     return ReadLora(
-        read.steps,
+        tuple(read.steps),
         report,
-        wrong or refusal(report, fitted.weights, fitted.text_encoder, training, model),
+        wrong_base(training, model)
+        or refusal(report, fitted.weights, fitted.text_encoder, training, model),
         other_distillation(training, model, model_file) or "",
         text_keys,
     )
@@ -126,44 +125,55 @@ def fit(known: Facts, layout: Layout) -> Fit:
     )  # fmt: skip
 
 
-class _Read(NamedTuple):
-    """What the tensors came to: steps, each adapter's name and scale, and all problems."""
+class _Adapted(NamedTuple):
+    """A file's adapters: each one's name and scale, their steps, and every problem there was."""
 
-    steps: tuple[tuple[str, Step], ...]
-    names: tuple[str, ...]
-    scales: tuple[float, ...]
-    problems: tuple[Problem, ...]
+    names: list[str]
+    scales: list[float]
+    steps: list[tuple[str, Step]]
+    problems: list[Problem]
 
 
-def _read(fitted: Fit, file: LoraFile, settings: PeftSettings | None) -> _Read:
-    file.read([key for fitting in fitted.fitting for key in fitting.module.keys.values()])
-    steps, names, scales, problems = [], [], [], list(fitted.problems)
+def _read(fitted: Fit, file: LoraFile, settings: PeftSettings | None) -> _Adapted:
+    read = _Adapted([], [], [], list(fitted.problems))
+    tensors = file.read(key for at in fitted.fitting for key in at.module.keys.values())
     for (stem, keys, _), (target, *_), algorithm, geometry in fitted.fitting:
-        tensors = {role: file.tensor(key) for role, key in keys.items()}
-        peaks = {role: file.peak(key) for role, key in keys.items()}
-        given = Given(tensors, peaks, target.rows, target.columns, 1.0, stem)
+        given = Given(
+            {role: tensors[key] for role, key in keys.items()},
+            {role: file.peak(key) for role, key in keys.items()},
+            target.rows, target.columns, 1.0, stem,
+        )  # fmt: skip
         try:
             scale = file_scale(algorithm, geometry.rank, given, settings)
             adapter = read_adapter(algorithm, geometry.rank, given._replace(scale=scale))
         except Unfit as error:
-            problems.append(Problem(stem, error))
+            read.problems.append(Problem(stem, error))
             continue
-        names.append(adapter.name)
-        scales.append(scale)
+        read.names.append(adapter.name)
+        read.scales.append(scale)
         changes = [(target.key, adapter.effect), (target.bias, adapter.bias)]
         if adapter.bias and (target.bias is None or adapter.bias.diff.numel() != target.rows):
             why = Unsupported("changes a bias, which the model has not got")
-            problems.append(Problem(stem, why))
+            read.problems.append(Problem(stem, why))
             changes.pop()
         for key, effect in changes:
             if key is not None and effect is not None:
                 effect = effect.rolled() if target.swapped else effect
-                steps.append((key, Step(target.start, target.rows, 1.0, effect)))
-    return _Read(tuple(steps), tuple(names), tuple(scales), tuple(problems))
+                read.steps.append((key, Step(target.start, target.rows, 1.0, effect)))
+    return read
 
 
-def _report(entry: LoraEntry, fitted: Fit, read: _Read, training: Training) -> LoraReport:
+def _report(entry: LoraEntry, fitted: Fit, read: _Adapted, training: Training) -> LoraReport:
+    notes = []
     order_matters = any(isinstance(step.effect, Transform) for _, step in read.steps)
+    for said, names in (
+        ("come under two names and are added", fitted.twice),
+        ("are a text encoder's", fitted.text_encoder),
+    ):
+        if names:
+            notes.append(f"{len(names)} modules {said}: {shortlist(names)}")
+    if order_matters:
+        notes.append("depends on the weights below it: its place in the stack matters")
     return LoraReport(
         slot=entry.slot,
         name=entry.name,
@@ -172,26 +182,13 @@ def _report(entry: LoraEntry, fitted: Fit, read: _Read, training: Training) -> L
         trainer=training.trainer,
         naming=tuple(sorted(set(fitted.namings))),
         kinds=dict(Counter(read.names).most_common()),
-        ranks=tuple(sorted({f.geometry.rank for f in fitted.fitting if f.geometry.rank})),
+        ranks=tuple(sorted({at.geometry.rank for at in fitted.fitting if at.geometry.rank})),
         scale=entry.strength_model,
         file_scales=tuple(sorted(set(read.scales))),
         matched=len(read.names),
         total=len(fitted.namings) + len(fitted.unmatched),
         unmatched=fitted.unmatched,
-        notes=tuple(_notes(fitted.twice, fitted.text_encoder, order_matters)),
+        notes=tuple(notes),
         order_matters=order_matters,
         **problems_by_kind(read.problems),
     )
-
-
-def _notes(twice: Sequence[str], text_encoder: Sequence[str], order_matters: bool) -> list[str]:
-    """What is odd about a file and no hindrance."""
-    notes = []
-    if twice:
-        notes.append(f"{len(twice)} modules come under two names and are added: {shortlist(twice)}")
-    if text_encoder:
-        names = shortlist(text_encoder)
-        notes.append(f"{len(text_encoder)} modules are a text encoder's: {names}")
-    if order_matters:
-        notes.append("depends on the weights below it: its place in the stack matters")
-    return notes

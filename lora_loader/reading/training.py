@@ -159,22 +159,29 @@ def wrong_base(training: Training, model: Flux2Model) -> str | None:
 
     None where nothing speaks against it.
     """
+    made_for = training.describe()
+    ours = f"FLUX.2 {model.name}" if model.name else f"width {model.width}"
     if training.family == "FLUX.1":
         why = f" ({training.sign})" if training.sign else ""
         return (
-            f"was trained for {training.describe()}{why}; the model is {model.describe()}. A "
+            f"was trained for {made_for}{why}; the model is {model.describe()}. A "
             f"FLUX.1 LoRA does not work on FLUX.2, even where shapes fit: use one made for "
-            f"{_short(model)}."
+            f"{ours}."
         )
-    if training.width is not None and training.width != model.width:
-        return _another(training, model, "")
-    if training.double_blocks > model.double_blocks or training.single_blocks > model.single_blocks:
+    depth = ""
+    if training.width in (None, model.width):
+        double, single = training.double_blocks, training.single_blocks
+        if double <= model.double_blocks and single <= model.single_blocks:
+            return None
         depth = (
-            f" with at least {training.double_blocks} double and {training.single_blocks} single "
+            f" with at least {double} double and {single} single "
             f"blocks (the model has {model.double_blocks} and {model.single_blocks})"
         )
-        return _another(training, model, depth)
-    return None
+    load = f" or load {made_for.split(' (')[0]}" if made_for.startswith("FLUX.2") else ""
+    return (
+        f"was trained for {made_for}{depth}; the model is {model.describe()}. Use a LoRA made for "
+        f"{ours}{load}."
+    )
 
 
 def other_distillation(training: Training, model: Flux2Model, model_file: str) -> str | None:
@@ -193,19 +200,6 @@ def other_distillation(training: Training, model: Flux2Model, model_file: str) -
         f"was trained on {kinds[training.distilled]} and the model is {kinds[distilled]} "
         f"({model_file}): it works, but may come out weaker or stronger than in training"
     )
-
-
-def _another(training: Training, model: Flux2Model, depth: str) -> str:
-    made_for = training.describe()
-    load = f" or load {made_for.split(' (')[0]}" if made_for.startswith("FLUX.2") else ""
-    return (
-        f"was trained for {made_for}{depth}; the model is {model.describe()}. Use a LoRA made for "
-        f"{_short(model)}{load}."
-    )
-
-
-def _short(model: Flux2Model) -> str:
-    return f"FLUX.2 {model.name}" if model.name else f"width {model.width}"
 
 
 def _trainer(header: Header) -> str:

@@ -8,12 +8,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..sources.source import SourceError
-from ..stack import LoraEntry
-from .facts import Facts, facts
-from .files import settings_beside
-from .header import LoraFileError, read_header
-from .training import trained_for
+from .reading.facts import Facts, facts
+from .reading.files import settings_beside
+from .reading.header import LoraFileError, read_header
+from .reading.training import trained_for
+from .sources.source import SourceError
+from .stack import LoraEntry
 
 MAX_SIDECAR_BYTES = 16 * 1024
 MAX_TEXT = 500
