@@ -8,8 +8,6 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
-
 from .base import (
     Additive,
     Algorithm,
@@ -54,7 +52,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Bias(),
     Magnitude(),
 )
-"""Every algorithm. The first that claims a module's tensors has them."""
+"""Every algorithm. The first that knows a module's tensors has them."""
 
 
 class Adapter(NamedTuple):
@@ -75,8 +73,9 @@ def recognise(shapes: Mapping[str, Shape]) -> tuple[Algorithm, Geometry]:
             if role in shapes:
                 raise Unsupported(f"holds {what}, and that is not supported")
     for algorithm in ALGORITHMS:
-        if algorithm.claims(shapes):
-            return algorithm, algorithm.geometry(shapes)
+        geometry = algorithm.geometry(shapes)
+        if geometry is not None:
+            return algorithm, geometry
     raise Unpaired(f"has only {', '.join(sorted(shapes))}")
 
 
@@ -94,13 +93,7 @@ def read_adapter(algorithm: Algorithm, rank: int | None, given: Given) -> Adapte
             raise Unfit(f"is stored as {kind}, without the scale that would give it a meaning")
         if not math.isfinite(given.peaks[role]):
             raise NotFinite(f"holds NaN or infinity in {role}")
-    effect, bias = algorithm.read(given), read_bias(given)
-    # Finite factors whose product is not would put infinity into the model.
-    bound = abs(given.scale) * max(rank or 1, 1) ** 2
-    for role in algorithm.factors:
-        bound *= given.peaks.get(role, 1.0)
-    if algorithm.factors and bound > torch.finfo(torch.float32).max:
-        raise NotFinite("has factors so large that their product is infinite")
+    effect, bias = algorithm.read(given, rank), read_bias(given)
     magnitude = None if effect is None else read_magnitude(given)
     if magnitude is None:
         return Adapter(effect, bias, algorithm.name)

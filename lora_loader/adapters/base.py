@@ -159,16 +159,17 @@ class Algorithm:
     """What PEFT calls it in its settings."""
     fits_norm: ClassVar[bool] = False
 
-    def claims(self, shapes: Mapping[str, Shape]) -> bool:
-        """Whether tensors of these shapes by role are this algorithm's, complete or not."""
-        return any(role in shapes for role in self.required or self.factors)
+    def geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
+        """What tensors of these shapes by role are for; None where they are another algorithm's.
 
-    def geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
-        """What the tensors are for, from their shapes alone; raises Unpaired or Unfit."""
-        missing = [role for role in self.required if role not in shapes]
-        if missing:
-            present = [role for role in self.required if role in shapes]
-            raise Unpaired(f"has {', '.join(present)} but not {', '.join(missing)}")
+        Raises Unpaired or Unfit.
+        """
+        present = [role for role in self.required if role in shapes]
+        if len(present) < len(self.required):
+            if not present:
+                return None
+            missing = ", ".join(role for role in self.required if role not in shapes)
+            raise Unpaired(f"has {', '.join(present)} but not {missing}")
         return self._geometry(shapes)
 
     def check(self, geometry: Geometry, target: Shape) -> None:
@@ -182,13 +183,24 @@ class Algorithm:
         if len(target) == 1 and not self.fits_norm:
             raise Unsupported(f"is {self.name} on a norm")
 
-    def read(self, given: Given) -> Additive | Transform | None:
+    def read(self, given: Given, rank: int | None) -> Additive | Transform | None:
         """The effect on the weight; None where there is none. Raises NotFinite or Unfit."""
+        effect = self._read(given)
+        # Finite factors whose product is not would put infinity into the model.
+        bound = abs(given.scale) * max(rank or 1, 1) ** 2
+        for role in self.factors:
+            bound *= given.peaks.get(role, 1.0)
+        if self.factors and bound > torch.finfo(torch.float32).max:
+            raise NotFinite("has factors so large that their product is infinite")
+        return effect
+
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
+        """``geometry`` where all that is required is there."""
         raise NotImplementedError
 
-    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
-        """``geometry`` of tensors that are complete."""
-        raise NotImplementedError
+    def _read(self, given: Given) -> Additive | Transform | None:
+        """``read`` without a look at its size."""
+        return None
 
 
 def misfit(made: Shape, target: Shape) -> Unfit:

@@ -41,8 +41,7 @@ class Difference(Algorithm):
             raise misfit((geometry.rows or 0,), target)
         super().check(geometry, target)
 
-    def read(self, given: Given) -> Dense:
-        """The whole change."""
+    def _read(self, given: Given) -> Dense:
         diff = given.tensors["diff"]
         return Dense(diff if given.columns is None else diff.flatten(1), 1.0)
 
@@ -58,15 +57,8 @@ class Bias(Algorithm):
     endings = {"diff b": "diff_b", "b norm": "diff_b"}
     fits_norm = True
 
-    def claims(self, shapes: Mapping[str, Shape]) -> bool:
-        """Whether there is a bias of either kind."""
-        return "diff_b" in shapes or "up_bias" in shapes
-
-    def read(self, given: Given) -> None:
-        """Nothing changes the weight."""
-
-    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
-        return Geometry(None, None)
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
+        return Geometry(None, None) if {"diff_b", "up_bias"} & shapes.keys() else None
 
 
 def read_bias(given: Given) -> Dense | None:

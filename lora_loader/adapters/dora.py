@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Additive, Algorithm, Geometry, Given, Shape, Transform, Unfit, Unpaired
+from .base import Additive, Algorithm, Given, Shape, Transform, Unfit, Unpaired
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +36,9 @@ class Magnitude(Algorithm):
     endings = {"magnitude": "magnitude", "dora scale": "dora_scale"}
     companions = ("magnitude", "dora_scale")
 
-    def claims(self, shapes: Mapping[str, Shape]) -> bool:
-        """Whether there is a magnitude of either kind."""
-        return any(role in shapes for role in self.companions)
-
-    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
-        raise Unpaired("has a DoRA magnitude but no LoRA factors")
+    def _geometry(self, shapes: Mapping[str, Shape]) -> None:
+        if not shapes.keys().isdisjoint(self.companions):
+            raise Unpaired("has a DoRA magnitude but no LoRA factors")
 
 
 def read_magnitude(given: Given) -> Tensor | None:

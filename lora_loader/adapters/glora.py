@@ -32,9 +32,9 @@ class Glora(Algorithm):
     required = factors = ("glora_a1", "glora_a2", "glora_b1", "glora_b2")
     unsupported = {"glora_bm": "Tucker GLoRA"}
 
-    def read(self, given: Given) -> GeneralizedLora:
-        """The factors as they are."""
-        return GeneralizedLora(*given.matrices(*self.factors), given.scale)
+    def _read(self, given: Given) -> GeneralizedLora:
+        a1, a2, b1, b2 = given.matrices(*self.factors)
+        return GeneralizedLora(a1, a2, b1, b2, given.scale)
 
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
         (columns, ra), (ra2, columns2), (rows, rb), (rb2, columns3) = (

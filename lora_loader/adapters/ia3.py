@@ -24,15 +24,9 @@ class LycorisIa3(Algorithm):
 
     name = "IA3"
     endings = {"on input": "on_input"}
-    required = ("on_input", "weight")
     numbers = ("on_input",)
 
-    def claims(self, shapes: Mapping[str, Shape]) -> bool:
-        """Both roles: a weight alone is a model's own."""
-        return all(role in shapes for role in self.required)
-
-    def read(self, given: Given) -> ChannelScale:
-        """One element a row, or a column where it is "on input"."""
+    def _read(self, given: Given) -> ChannelScale:
         on_input = bool(given.number("on_input"))
         change = given.tensors["weight"].reshape(-1)
         if change.numel() != (given.columns if on_input else given.rows):
@@ -42,8 +36,8 @@ class LycorisIa3(Algorithm):
             )
         return ChannelScale(change.reshape(1, -1) if on_input else change.reshape(-1, 1))
 
-    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
-        return Geometry(None, None)
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
+        return Geometry(None, None) if shapes.keys() >= {"on_input", "weight"} else None
 
 
 class PeftIa3(Algorithm):
@@ -53,8 +47,7 @@ class PeftIa3(Algorithm):
     endings = {"ia3 l": "ia3_l"}
     required = ("ia3_l",)
 
-    def read(self, given: Given) -> ChannelScale:
-        """The scale less 1."""
+    def _read(self, given: Given) -> ChannelScale:
         return ChannelScale(given.tensors["ia3_l"].float() - 1)
 
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:

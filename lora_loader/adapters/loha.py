@@ -47,9 +47,9 @@ class Loha(Algorithm):
     endings = {role.replace("_", " "): role for role in (*required, "hada_t1", "hada_t2")}
     unsupported = dict.fromkeys(("hada_t1", "hada_t2"), "Tucker LoHa")
 
-    def read(self, given: Given) -> Hadamard:
-        """The factors as they are."""
-        return Hadamard(*given.matrices(*self.factors), given.scale)
+    def _read(self, given: Given) -> Hadamard:
+        a1, b1, a2, b2 = given.matrices(*self.factors)
+        return Hadamard(a1, b1, a2, b2, given.scale)
 
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
         (rows, r1), (r1b, columns), (rows2, r2), (r2b, columns2) = (

@@ -73,15 +73,16 @@ class Lokr(Algorithm):
     endings = {role.replace("_", " "): role for role in (*factors, "lokr_t1", "lokr_t2")}
     unsupported = dict.fromkeys(("lokr_t1", "lokr_t2"), "Tucker LoKr")
 
-    def read(self, given: Given) -> Kronecker:
-        """Each side as it is, whole or two factors."""
+    def _read(self, given: Given) -> Kronecker:
         left, right = (
             given.matrices(*([side] if side in given.tensors else [f"{side}_a", f"{side}_b"]))
             for side in ("lokr_w1", "lokr_w2")
         )
         return Kronecker(tuple(left), tuple(right), given.scale)
 
-    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
+        if shapes.keys().isdisjoint(self.factors):
+            return None
         (a, b), rank1 = _side(shapes, "lokr_w1")
         (c, d), rank2 = _side(shapes, "lokr_w2")
         # LyCORIS divides alpha by the rank of w2's factors, or of w1's where w2 is whole.

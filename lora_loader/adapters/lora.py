@@ -59,8 +59,7 @@ class Lora(Algorithm):
         ("tlora_q", "tlora_lambda"), "T-LoRA, whose effect depends on the timestep"
     )
 
-    def read(self, given: Given) -> LowRank:
-        """The factors as they are; a middle one goes into ``down``."""
+    def _read(self, given: Given) -> LowRank:
         up, down = given.matrices("up", "down")
         if "mid" in given.tensors:
             down = given.matrices("mid")[0].float() @ down.float()
@@ -86,18 +85,13 @@ class FullRankLora(Algorithm):
     name = "full-rank LoRA"
     required = ("down",)
 
-    def claims(self, shapes: Mapping[str, Shape]) -> bool:
-        """``down`` alone is this, or half of a LoRA: the weight's shape tells."""
-        return "down" in shapes and "up" not in shapes
-
     def check(self, geometry: Geometry, target: Shape) -> None:
-        """Raises Unpaired where the factor is not of the weight's shape."""
+        """Raises Unpaired where it is half of a LoRA, which the weight's shape tells."""
         if geometry[:2] != target:
             raise Unpaired("has down but not up")
 
-    def read(self, given: Given) -> Dense:
-        """The whole change."""
+    def _read(self, given: Given) -> Dense:
         return Dense(given.matrices("down")[0], 1.0)
 
-    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
-        return Geometry(*matrix(shapes["down"]))
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
+        return None if "up" in shapes else Geometry(*matrix(shapes["down"]))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...flux2.variants import PREFIX
 from .base import Algorithm, Geometry, Given, NotFinite, Shape, Transform, Unfit, matrix
 
 
@@ -113,10 +114,10 @@ class Oft(Algorithm):
     required = ("oft_blocks",)
     companions = ("rescale",)
 
-    def read(self, given: Given) -> BlockRotation | Butterfly:
-        """The blocks as they are. LyCORIS bounds by alpha x the output width, ComfyUI by alpha."""
+    def _read(self, given: Given) -> BlockRotation | Butterfly:
         limit = given.number("alpha") if "alpha" in given.tensors else 0.0
-        limit *= 1 if given.stem.startswith("diffusion_model.") else given.rows
+        # LyCORIS bounds the rotation by alpha x the output width, ComfyUI's trainer by alpha.
+        limit *= 1 if given.stem.startswith(PREFIX) else given.rows
         if not math.isfinite(limit):
             raise NotFinite("has an alpha that is NaN or infinite")
         rescale = given.tensors.get("rescale")
@@ -129,7 +130,7 @@ class Oft(Algorithm):
     ) -> BlockRotation | Butterfly:
         return BlockRotation(blocks, rescale, limit)
 
-    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
         shape = shapes["oft_blocks"]
         if len(shape) not in (3, 4) or shape[-1] != shape[-2] or shape[-1] < 2:
             raise Unfit(f"has OFT blocks of shape {list(shape)}")
@@ -141,9 +142,8 @@ class Boft(Oft):
 
     name = "BOFT"
 
-    def claims(self, shapes: Mapping[str, Shape]) -> bool:
-        """Whether there are blocks in stages."""
-        return len(shapes.get("oft_blocks", ())) == 4
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
+        return super()._geometry(shapes) if len(shapes["oft_blocks"]) == 4 else None
 
     def _rotation(
         self, blocks: Tensor, rescale: Tensor | None, limit: float, rows: int
@@ -164,8 +164,7 @@ class OftV2(Algorithm):
     required = ("oft_r",)
     companions = numbers = ("scaled_oft",)
 
-    def read(self, given: Given) -> InputRotation:
-        """The vectors as they are."""
+    def _read(self, given: Given) -> InputRotation:
         vectors, columns = given.tensors["oft_r"], given.columns
         count, size = vectors.shape[0], block_size(vectors.shape[1])
         if columns is None or columns % size or count not in (1, columns // size):

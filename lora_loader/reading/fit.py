@@ -1,20 +1,33 @@
 """A file's facts against one model: what of it fits, the steps it makes, and its report."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...flux2.variants import Flux2Model
-from ..adapters import Algorithm, Geometry, Given, Transform, Unfit, Unsupported, read_adapter
+from ..adapters import (
+    Algorithm,
+    Geometry,
+    Given,
+    NotFinite,
+    Transform,
+    Unfit,
+    Unpaired,
+    Unsupported,
+    read_adapter,
+)
 from ..fuse import Step
 from ..stack import LoraEntry
 from .facts import Facts, Module, facts
 from .files import LoraFile
 from .keys import is_text_encoder, words
 from .layout import Layout, Place
-from .report import LoraReport, Problem, problems_by_kind, refusal, shortlist
+from .report import LoraReport, refusal, shortlist
 from .scaling import PeftSettings, file_scale
 from .training import Training, other_distillation, trained_for, wrong_base
+
+Problems = dict[type[Unfit], list[str]]
+"""What is wrong with modules, each by its name in the file, by the kind of wrong."""
 
 
 class Fitting(NamedTuple):
@@ -35,7 +48,7 @@ class Fit(NamedTuple):
     """
 
     fitting: tuple[Fitting, ...]
-    problems: tuple[Problem, ...]
+    problems: Problems
     namings: tuple[str, ...]
     twice: tuple[str, ...]
     weights: int
@@ -92,7 +105,8 @@ def read_lora(
 
 def fit(known: Facts, layout: Layout) -> Fit:
     """Where a file's modules lie in the model, and whether their shapes are right there."""
-    fitting, problems, namings, twice, weights = [], [], [], [], 0
+    fitting, namings, twice, weights = [], [], [], 0
+    problems: Problems = defaultdict(list)
     strange = list(known.unread)
     taken = set()
     for module in known.modules:
@@ -114,28 +128,27 @@ def fit(known: Facts, layout: Layout) -> Fit:
             algorithm, geometry = module.made
             algorithm.check(geometry, place.target.shape)
         except Unfit as error:
-            problems.append(Problem(module.stem, error))
+            problems[type(error)].append(f"{module.stem} {error}")
         else:
             fitting.append(Fitting(module, place, algorithm, geometry))
     text = {stem for stem in strange if is_text_encoder(words(stem))}
     unmatched = sorted(set(strange) - text)
     return Fit(
-        tuple(fitting), tuple(problems), tuple(namings), tuple(twice), weights,
+        tuple(fitting), problems, tuple(namings), tuple(twice), weights,
         tuple(unmatched), tuple(sorted(text)),
     )  # fmt: skip
 
 
 class _Adapted(NamedTuple):
-    """A file's adapters: each one's name and scale, their steps, and every problem there was."""
+    """A file's adapters: each one's name and scale, and their steps."""
 
     names: list[str]
     scales: list[float]
     steps: list[tuple[str, Step]]
-    problems: list[Problem]
 
 
 def _read(fitted: Fit, file: LoraFile, settings: PeftSettings | None) -> _Adapted:
-    read = _Adapted([], [], [], list(fitted.problems))
+    read = _Adapted([], [], [])
     tensors = file.read(key for at in fitted.fitting for key in at.module.keys.values())
     for (stem, keys, _), (target, *_), algorithm, geometry in fitted.fitting:
         given = Given(
@@ -147,14 +160,14 @@ def _read(fitted: Fit, file: LoraFile, settings: PeftSettings | None) -> _Adapte
             scale = file_scale(algorithm, geometry.rank, given, settings)
             adapter = read_adapter(algorithm, geometry.rank, given._replace(scale=scale))
         except Unfit as error:
-            read.problems.append(Problem(stem, error))
+            fitted.problems[type(error)].append(f"{stem} {error}")
             continue
         read.names.append(adapter.name)
         read.scales.append(scale)
         changes = [(target.key, adapter.effect), (target.bias, adapter.bias)]
         if adapter.bias and (target.bias is None or adapter.bias.diff.numel() != target.rows):
-            why = Unsupported("changes a bias, which the model has not got")
-            read.problems.append(Problem(stem, why))
+            why = f"{stem} changes a bias, which the model has not got"
+            fitted.problems[Unsupported].append(why)
             changes.pop()
         for key, effect in changes:
             if key is not None and effect is not None:
@@ -188,7 +201,10 @@ def _report(entry: LoraEntry, fitted: Fit, read: _Adapted, training: Training) -
         matched=len(read.names),
         total=len(fitted.namings) + len(fitted.unmatched),
         unmatched=fitted.unmatched,
+        misshapen=tuple(fitted.problems[Unfit]),
+        unpaired=tuple(fitted.problems[Unpaired]),
+        not_finite=tuple(fitted.problems[NotFinite]),
+        unsupported=tuple(fitted.problems[Unsupported]),
         notes=tuple(notes),
         order_matters=order_matters,
-        **problems_by_kind(read.problems),
     )

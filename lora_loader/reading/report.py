@@ -4,12 +4,11 @@ The JSON's keys are permanent.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ...flux2.variants import Flux2Model
-from ..adapters import Lora, NotFinite, Unfit, Unpaired, Unsupported
+from ..adapters import Lora
 from .training import Training
 
 SCHEMA = 1
@@ -93,27 +92,6 @@ def shortlist(names: Sequence[str]) -> str:
     """The first few of many names, and how many more there are."""
     shown = ", ".join(name[:120] for name in names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
-
-
-class Problem(NamedTuple):
-    """A module that does not fit, by its name in the file, and why."""
-
-    stem: str
-    why: Unfit
-
-
-def problems_by_kind(problems: Iterable[Problem]) -> dict[str, tuple[str, ...]]:
-    """The problems as the report lists them."""
-    kinds = {
-        "misshapen": Unfit,
-        "unpaired": Unpaired,
-        "not_finite": NotFinite,
-        "unsupported": Unsupported,
-    }
-    return {
-        name: tuple(f"{stem} {why}" for stem, why in problems if type(why) is kind)
-        for name, kind in kinds.items()
-    }
 
 
 def refusal(
