@@ -9,11 +9,11 @@ import comfy.sd
 from comfy import model_management
 from comfy_api.latest import io, ui
 
-from ..lora_loader.describe_stack import describe_stack
 from ..lora_loader.history import History
 from ..lora_loader.patch import MODES, SideStacks, apply_parts, model_file, weight_shapes
 from ..lora_loader.read_stack import ReadStack, read_stack
 from ..lora_loader.reading.files import LoraFiles
+from ..lora_loader.reading.info import describe_stack
 from ..lora_loader.reading.report import Report
 from ..lora_loader.stack import as_entries, combine
 from .category import CATEGORY

@@ -56,11 +56,12 @@ ALGORITHMS: tuple[Algorithm, ...] = (
 
 
 class Adapter(NamedTuple):
-    """What one module's adapter does to its weight and its bias, and the algorithm's name."""
+    """What a module's adapter does to its weight and bias; its algorithm's name, and its scale."""
 
     effect: Additive | Transform | None
     bias: Dense | None
     name: str
+    scale: float
 
 
 def recognise(shapes: Mapping[str, Shape]) -> tuple[Algorithm, Geometry]:
@@ -93,10 +94,12 @@ def read_adapter(algorithm: Algorithm, rank: int | None, given: Given) -> Adapte
             raise Unfit(f"is stored as {kind}, without the scale that would give it a meaning")
         if not math.isfinite(given.peaks[role]):
             raise NotFinite(f"holds NaN or infinity in {role}")
-    effect, bias = algorithm.read(given, rank), read_bias(given)
-    magnitude = None if effect is None else read_magnitude(given)
-    if magnitude is None:
-        return Adapter(effect, bias, algorithm.name)
-    if not isinstance(effect, Additive):
-        raise Unfit(f"has a DoRA magnitude on {algorithm.name}, which no trainer writes")
-    return Adapter(Dora(effect, magnitude), bias, algorithm.name_with_dora)
+    given = given._replace(scale=algorithm.scale(given, rank))
+    effect, bias, name = algorithm.read(given, rank), None, algorithm.name
+    if not given.tensors.keys().isdisjoint(Bias.roles):
+        bias = read_bias(given)
+    if effect is not None and not given.tensors.keys().isdisjoint(Magnitude.companions):
+        if not isinstance(effect, Additive):
+            raise Unfit(f"has a DoRA magnitude on {name}, which no trainer writes")
+        effect, name = Dora(effect, read_magnitude(given)), algorithm.name_with_dora
+    return Adapter(effect, bias, name, given.scale)

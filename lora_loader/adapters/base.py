@@ -6,7 +6,7 @@ alpha / rank. Factors keep their file's type; products are made in float32.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import prod
+from math import isfinite, prod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -110,7 +110,8 @@ class Geometry(NamedTuple):
 class Given(NamedTuple):
     """An adapter's tensors and their largest magnitudes by role; rows and columns of its weight.
 
-    ``columns`` is None for a norm, ``scale`` the file's own, ``stem`` the module's name there.
+    ``columns`` is None for a norm, ``scale`` what the file's settings say, ``stem`` the module's
+    name in the file.
     """
 
     tensors: Mapping[str, Tensor]
@@ -155,7 +156,7 @@ class Algorithm:
     """Roles of settings in a tensor, which may be of any type."""
     unsupported: ClassVar[Mapping[str, str]] = {}
     """Role -> what it is, of forms that cannot be applied."""
-    peft_type: ClassVar[str] = ""
+    peft_type: ClassVar[str | None] = None
     """What PEFT calls it in its settings."""
     fits_norm: ClassVar[bool] = False
 
@@ -183,8 +184,24 @@ class Algorithm:
         if len(target) == 1 and not self.fits_norm:
             raise Unsupported(f"is {self.name} on a norm")
 
+    def scale(self, given: Given, rank: int | None) -> float:
+        """The file's own scale: alpha / rank, or what its settings say. Raises NotFinite, Unfit."""
+        if not self.factors:
+            return 1.0
+        if "alpha" not in given.tensors:
+            return given.scale
+        if rank is None:
+            return 1.0  # full LoKr has no rank to divide by, and its alpha may be 1e10 or infinite
+        alpha = given.number("alpha")
+        if not isfinite(alpha):
+            raise NotFinite("has an alpha that is NaN or infinite")
+        return alpha / max(rank, 1)
+
     def read(self, given: Given, rank: int | None) -> Additive | Transform | None:
-        """The effect on the weight; None where there is none. Raises NotFinite or Unfit."""
+        """The effect on the weight at the scale that is given; None where there is none.
+
+        Raises NotFinite or Unfit.
+        """
         effect = self._read(given)
         # Finite factors whose product is not would put infinity into the model.
         bound = abs(given.scale) * max(rank or 1, 1) ** 2

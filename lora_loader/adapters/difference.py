@@ -55,15 +55,15 @@ class Bias(Algorithm):
 
     name = "bias"
     endings = {"diff b": "diff_b", "b norm": "diff_b"}
+    roles = ("up_bias", "diff_b")
     fits_norm = True
 
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
-        return Geometry(None, None) if {"diff_b", "up_bias"} & shapes.keys() else None
+        return None if shapes.keys().isdisjoint(self.roles) else Geometry(None, None)
 
 
-def read_bias(given: Given) -> Dense | None:
+def read_bias(given: Given) -> Dense:
     """The change of the bias that comes with any adapter; a LoRA's own is scaled as it is."""
-    for role, scale in (("up_bias", given.scale), ("diff_b", 1.0)):
-        if role in given.tensors:
-            return Dense(given.tensors[role].reshape(-1), scale)
-    return None
+    if "up_bias" in given.tensors:
+        return Dense(given.tensors["up_bias"].reshape(-1), given.scale)
+    return Dense(given.tensors["diff_b"].reshape(-1), 1.0)

@@ -41,7 +41,7 @@ class Magnitude(Algorithm):
             raise Unpaired("has a DoRA magnitude but no LoRA factors")
 
 
-def read_magnitude(given: Given) -> Tensor | None:
+def read_magnitude(given: Given) -> Tensor:
     """The magnitude as (rows, 1) or (1, columns); PEFT and ai-toolkit write one per row."""
     rows, columns = given.rows, given.columns
     if "magnitude" in given.tensors:
@@ -49,8 +49,6 @@ def read_magnitude(given: Given) -> Tensor | None:
         if magnitude.numel() != rows:
             raise Unfit(f"has a DoRA magnitude of {magnitude.numel()} for {rows} rows")
         return magnitude.reshape(-1, 1)
-    if "dora_scale" not in given.tensors:
-        return None
     scale = given.tensors["dora_scale"]
     shape = tuple(scale.shape[:2])
     if shape == (rows, 1) or (scale.ndim == 1 and scale.numel() == rows != columns):

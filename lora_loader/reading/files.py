@@ -36,7 +36,7 @@ class LoraFile:
     @property
     def bytes(self) -> int:
         """What the tensors read so far take."""
-        return sum(t.numel() * t.element_size() for t in self._tensors.values())
+        return sum(tensor.nbytes for tensor in self._tensors.values())
 
     def read(self, keys: Iterable[str]) -> dict[str, Tensor]:
         """The tensors of ``keys``, which stay in memory; raises LoraFileError."""

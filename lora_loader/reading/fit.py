@@ -1,11 +1,13 @@
 """A file's facts against one model: what of it fits, the steps it makes, and its report."""
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...flux2.variants import Flux2Model
 from ..adapters import (
+    Adapter,
     Algorithm,
     Geometry,
     Given,
@@ -18,12 +20,11 @@ from ..adapters import (
 )
 from ..fuse import Step
 from ..stack import LoraEntry
-from .facts import Facts, Module, facts
+from .facts import PLAIN, Facts, Module, facts
 from .files import LoraFile
-from .keys import is_text_encoder, words
-from .layout import Layout, Place
+from .layout import Layout, Place, is_text_encoder, words
 from .report import LoraReport, refusal, shortlist
-from .scaling import PeftSettings, file_scale
+from .scaling import PeftSettings
 from .training import Training, other_distillation, trained_for, wrong_base
 
 Problems = dict[type[Unfit], list[str]]
@@ -88,13 +89,14 @@ def read_lora(
     """
     known = facts(file.header, config)
     fitted, training = fit(known, layout), trained_for(known)
-    read = _read(fitted, file, known.settings)
-    report = _report(entry, fitted, read, training)
+    adapters, steps = _read(fitted, file, known.settings)
+    order_matters = any(isinstance(step.effect, Transform) for _, step in steps)
+    report = _report(entry, fitted, adapters, order_matters, training)
     text_keys = tuple(
         key for key in file.header.tensors if fitted.text_encoder and is_text_encoder(words(key))
     )
     return ReadLora(
-        tuple(read.steps),
+        tuple(steps),
         report,
         wrong_base(training, model)
         or refusal(report, fitted.weights, fitted.text_encoder, training, model),
@@ -114,7 +116,7 @@ def fit(known: Facts, layout: Layout) -> Fit:
         if place is None:
             strange.append(module.stem)
             continue
-        if module.is_plain:
+        if module.keys.keys() <= PLAIN:
             weights += len(module.keys)
             continue
         namings.append(place.naming(module.stem))
@@ -139,31 +141,28 @@ def fit(known: Facts, layout: Layout) -> Fit:
     )  # fmt: skip
 
 
-class _Adapted(NamedTuple):
-    """A file's adapters: each one's name and scale, and their steps."""
-
-    names: list[str]
-    scales: list[float]
-    steps: list[tuple[str, Step]]
-
-
-def _read(fitted: Fit, file: LoraFile, settings: PeftSettings | None) -> _Adapted:
-    read = _Adapted([], [], [])
+def _read(
+    fitted: Fit, file: LoraFile, settings: PeftSettings | None
+) -> tuple[list[Adapter], list[tuple[str, Step]]]:
+    """The adapters of the modules that fit, and their steps by weight name."""
+    adapters, steps = [], []
     tensors = file.read(key for at in fitted.fitting for key in at.module.keys.values())
     for (stem, keys, _), (target, *_), algorithm, geometry in fitted.fitting:
+        known = settings is not None and settings.peft_type == algorithm.peft_type
         given = Given(
-            {role: tensors[key] for role, key in keys.items()},
-            {role: file.peak(key) for role, key in keys.items()},
-            target.rows, target.columns, 1.0, stem,
-        )  # fmt: skip
+            tensors={role: tensors[key] for role, key in keys.items()},
+            peaks={role: file.peak(key) for role, key in keys.items()},
+            rows=target.rows,
+            columns=target.columns,
+            scale=settings.scale(stem, geometry.rank) if settings and known else 1.0,
+            stem=stem,
+        )
         try:
-            scale = file_scale(algorithm, geometry.rank, given, settings)
-            adapter = read_adapter(algorithm, geometry.rank, given._replace(scale=scale))
+            adapter = read_adapter(algorithm, geometry.rank, given)
         except Unfit as error:
             fitted.problems[type(error)].append(f"{stem} {error}")
             continue
-        read.names.append(adapter.name)
-        read.scales.append(scale)
+        adapters.append(adapter)
         changes = [(target.key, adapter.effect), (target.bias, adapter.bias)]
         if adapter.bias and (target.bias is None or adapter.bias.diff.numel() != target.rows):
             why = f"{stem} changes a bias, which the model has not got"
@@ -172,13 +171,18 @@ def _read(fitted: Fit, file: LoraFile, settings: PeftSettings | None) -> _Adapte
         for key, effect in changes:
             if key is not None and effect is not None:
                 effect = effect.rolled() if target.swapped else effect
-                read.steps.append((key, Step(target.start, target.rows, 1.0, effect)))
-    return read
+                steps.append((key, Step(target.start, target.rows, 1.0, effect)))
+    return adapters, steps
 
 
-def _report(entry: LoraEntry, fitted: Fit, read: _Adapted, training: Training) -> LoraReport:
+def _report(
+    entry: LoraEntry,
+    fitted: Fit,
+    adapters: Sequence[Adapter],
+    order_matters: bool,
+    training: Training,
+) -> LoraReport:
     notes = []
-    order_matters = any(isinstance(step.effect, Transform) for _, step in read.steps)
     for said, names in (
         ("come under two names and are added", fitted.twice),
         ("are a text encoder's", fitted.text_encoder),
@@ -194,11 +198,11 @@ def _report(entry: LoraEntry, fitted: Fit, read: _Adapted, training: Training) -
         trained_for=training.describe(),
         trainer=training.trainer,
         naming=tuple(sorted(set(fitted.namings))),
-        kinds=dict(Counter(read.names).most_common()),
+        kinds=dict(Counter(adapter.name for adapter in adapters).most_common()),
         ranks=tuple(sorted({at.geometry.rank for at in fitted.fitting if at.geometry.rank})),
         scale=entry.strength_model,
-        file_scales=tuple(sorted(set(read.scales))),
-        matched=len(read.names),
+        file_scales=tuple(sorted({adapter.scale for adapter in adapters})),
+        matched=len(adapters),
         total=len(fitted.namings) + len(fitted.unmatched),
         unmatched=fitted.unmatched,
         misshapen=tuple(fitted.problems[Unfit]),

@@ -6,12 +6,15 @@ resolve to a weight that the model has not got. Names: black-forest-labs/flux2 a
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import NamedTuple
 
 from ...flux2.variants import PREFIX
-from .keys import WORD, Words, is_text_encoder, words
+
+WORD = re.compile(r"[A-Za-z0-9]+")
+
+Words = tuple[str, ...]
 
 # BFL module -> diffusers modules that share its rows equally, in order. {n} is the block's number.
 _DIFFUSERS: Mapping[str, tuple[str, ...]] = {
@@ -54,6 +57,9 @@ _BLOCK = re.compile(r"^(double_blocks|single_blocks)\.(\d+)\.")
 # A prefix with one of these words makes another module of the name behind it: a control net's, or
 # "single" + "transformer_blocks...".
 _NOT_A_PREFIX = frozenset({"single", "controlnet", "vae", "encoder"})
+_TEXT_ENCODER = re.compile(
+    r"(?:^|_)(?:te\d?|t5[a-z]*|clip_[lg]|qwen\d*[a-z]*|mistral\d*|text_(?:encoders?\d*|model))(?:_|$)"
+)
 # Longer keys are no module of this model; bounds the work per key.
 _MOST_WORDS = 40
 
@@ -97,6 +103,16 @@ class Place(NamedTuple):
         return f"{prefix} + {style}" if prefix else style
 
 
+def words(name: str) -> Words:
+    """A name's words and numbers in lower case, whatever separates them."""
+    return tuple(word.lower() for word in WORD.findall(name))
+
+
+def is_text_encoder(stem: Words) -> bool:
+    """Whether a stem of these words, or a prefix, is a text encoder's."""
+    return _TEXT_ENCODER.search("_".join(stem)) is not None
+
+
 class Layout:
     """The loaded model's modules under every name that a trainer may give them."""
 
@@ -111,53 +127,42 @@ class Layout:
         meaning.
         """
         found = words(stem)
-        if len(found) > _MOST_WORDS:
-            return None
-        for at in range(len(found)):
+        for at in range(len(found) if len(found) <= _MOST_WORDS else 0):
             place = self._places.get(found[at:])
             if place is not None:
-                prefix = found[:at]
-                meant = not _changes_meaning(prefix, found[at:])
-                return place._replace(prefix=prefix) if meant else None
+                prefix, name = found[:at], found[at:]
+                if not _NOT_A_PREFIX.isdisjoint(prefix) or is_text_encoder(prefix):
+                    return None
+                # "single_transformer_blocks.3.proj_out" is a block of FLUX.1, not our "proj_out".
+                in_block = any(word.isdigit() for word in name[:4]) and "blocks" in name
+                if not in_block and any(word.isdigit() for word in prefix):
+                    return None
+                return place._replace(prefix=prefix)
         return None
 
     @cached_property
     def _places(self) -> dict[Words, Place]:
         """Each module's place under each of its names, split into words."""
-        return {
-            words(name): place
-            for key, shape in self.shapes.items()
-            if len(shape) in (1, 2)
-            for name, place in self._named(key, shape)
-        }
-
-    def _named(self, key: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Place]]:
-        module, _, leaf = key.removeprefix(PREFIX).rpartition(".")
-        if not module or leaf not in ("weight", "scale"):
-            return
-        bias_key = f"{key.removesuffix(leaf)}bias"
-        bias = bias_key if bias_key in self.shapes else None
-        columns = shape[1] if len(shape) == 2 else None
-        whole = Place(Target(key, 0, shape[0], columns, bias=bias), (), "BFL")
-        yield module, whole
-        if columns is None:
-            # BFL's files call a norm's weight "scale", and a LoRA of it "...query_norm.scale.diff".
-            yield f"{module}.scale", whole
-        block = _BLOCK.match(module)
-        pattern = _BLOCK.sub(rf"{block[1]}.{{n}}.", module) if block else module
-        names = _DIFFUSERS.get(pattern, ())
-        if not names or shape[0] % len(names):
-            return
-        rows = shape[0] // len(names)
-        for number, name in enumerate(names):
-            own_bias = bias if len(names) == 1 else None
-            target = Target(key, number * rows, rows, columns, name in _HALVES_SWAPPED, own_bias)
-            yield name.format(n=block[2] if block else ""), Place(target, (), "diffusers")
-
-
-def _changes_meaning(prefix: Words, name: Words) -> bool:
-    if not _NOT_A_PREFIX.isdisjoint(prefix) or is_text_encoder(prefix):
-        return True
-    # "single_transformer_blocks.3.proj_out" is a block of FLUX.1, not this model's "proj_out".
-    in_block = any(word.isdigit() for word in name[:4]) and "blocks" in name
-    return not in_block and any(word.isdigit() for word in prefix)
+        places: dict[Words, Place] = {}
+        for key, shape in self.shapes.items():
+            module, _, leaf = key.removeprefix(PREFIX).rpartition(".")
+            if not module or leaf not in ("weight", "scale") or len(shape) not in (1, 2):
+                continue
+            bias_key = f"{key.removesuffix(leaf)}bias"
+            bias = bias_key if bias_key in self.shapes else None
+            columns = shape[1] if len(shape) == 2 else None
+            whole = Place(Target(key, 0, shape[0], columns, bias=bias), (), "BFL")
+            places[words(module)] = whole
+            if columns is None:
+                # BFL's files call a norm's weight "scale", and its LoRA "...query_norm.scale.diff".
+                places[words(f"{module}.scale")] = whole
+            block = _BLOCK.match(module)
+            pattern = _BLOCK.sub(rf"{block[1]}.{{n}}.", module) if block else module
+            names = _DIFFUSERS.get(pattern, ())
+            rows, odd = divmod(shape[0], max(len(names), 1))
+            for number, name in enumerate(() if odd else names):
+                swapped, own = name in _HALVES_SWAPPED, bias if len(names) == 1 else None
+                target = Target(key, number * rows, rows, columns, swapped, own)
+                alias = words(name.format(n=block[2] if block else ""))
+                places[alias] = Place(target, (), "diffusers")
+        return places

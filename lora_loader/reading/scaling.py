@@ -11,8 +11,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..adapters import Algorithm, Given, NotFinite
-
 METADATA_KEY = "lora_adapter_metadata"
 # The files that PEFT itself writes, side by side.
 CONFIG_NAME = "adapter_config.json"
@@ -64,24 +62,6 @@ def _matches(pattern: str, stem: str) -> bool:
         return re.match(rf"{before}(?:{bare})$", stem) is not None
     except re.error:
         return False
-
-
-def file_scale(
-    algorithm: Algorithm, rank: int | None, given: Given, settings: PeftSettings | None
-) -> float:
-    """The file's own scale of an adapter of this rank; raises NotFinite or Unfit."""
-    if not algorithm.factors:
-        return 1.0
-    if "alpha" in given.tensors:
-        if rank is None:
-            return 1.0  # full LoKr has no rank to divide by, and its alpha may be 1e10 or infinite
-        alpha = given.number("alpha")
-        if not math.isfinite(alpha):
-            raise NotFinite("has an alpha that is NaN or infinite")
-        return alpha / max(rank, 1)
-    if settings is not None and algorithm.peft_type == settings.peft_type:
-        return settings.scale(given.stem, rank)
-    return 1.0
 
 
 def header_settings(metadata: Mapping[str, str]) -> PeftSettings | None:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...flux2.variants import RELEASED, Flux2Model
+from ..adapters import Unfit
 from .facts import Facts
 from .header import Header
-from .keys import words
+from .layout import words
 
 FLUX1_WIDTH = 3072
 
@@ -82,7 +83,7 @@ def trained_for(facts: Facts) -> Training:
     widths: Counter[int] = Counter()
     blocks = {"double": 0, "single": 0}
     flux1 = []
-    for stem, geometry in ((module.stem, module.geometry) for module in facts.modules):
+    for stem, _, made in facts.modules:
         found = words(stem)
         kind, number, module = _in_block(found)
         if kind is None:
@@ -92,13 +93,14 @@ def trained_for(facts: Facts) -> Training:
         blocks[kind] = max(blocks[kind], number + 1)
         if _FLUX1_NAMES.match(module) or (kind == "single" and module in _FLUX1_SINGLE_NAMES):
             flux1.append(f"it has {stem}")
-        if geometry is None or not geometry.rows or not geometry.columns:
+        rows, columns, _ = (None, None, None) if isinstance(made, Unfit) else made[1]
+        if not rows or not columns:
             continue
         if module in _WIDTH_IN:
-            widths[geometry.columns] += 1
-        rows, columns = _FLUX1_RATIOS.get(module, (0, 0))
-        if rows and geometry.rows * columns == geometry.columns * rows:
-            flux1.append(f"its {stem} is {geometry.rows} x {geometry.columns}")
+            widths[columns] += 1
+        high, wide = _FLUX1_RATIOS.get(module, (0, 0))
+        if high and rows * wide == columns * high:
+            flux1.append(f"its {stem} is {rows} x {columns}")
     width = widths.most_common(1)[0][0] if widths else None
     named = [metadata[key] for key in _METADATA_KEYS if key in metadata]
     family, variant = _from_hint(" ".join(named).lower())

@@ -8,11 +8,11 @@ from safetensors.torch import save_file
 
 from flux2_lora_edit.lora_loader import adapters
 from flux2_lora_edit.lora_loader.adapters import Additive, Algorithm, Geometry
-from flux2_lora_edit.lora_loader.describe_stack import describe_stack
 from flux2_lora_edit.lora_loader.parts import fused as fuse
 from flux2_lora_edit.lora_loader.read_stack import LoraStackError, read_stack
 from flux2_lora_edit.lora_loader.reading import facts as facts_module
 from flux2_lora_edit.lora_loader.reading.files import LoraFiles
+from flux2_lora_edit.lora_loader.reading.info import describe_stack
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny_loras
 from host.tiny import transformer_shapes

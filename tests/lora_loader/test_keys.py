@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flux2_lora_edit.lora_loader.adapters import ALGORITHMS
-from flux2_lora_edit.lora_loader.reading import keys
-from flux2_lora_edit.lora_loader.reading.keys import SplitKey, spellings, words
-from flux2_lora_edit.lora_loader.reading.layout import Layout
+from flux2_lora_edit.lora_loader.reading import facts
+from flux2_lora_edit.lora_loader.reading.facts import SplitKey, spellings
+from flux2_lora_edit.lora_loader.reading.layout import Layout, words
 from host.tiny import transformer_shapes
 
 SHAPES = {
@@ -20,7 +20,7 @@ STEM = "diffusion_model.double_blocks.0.img_attn.qkv"
 
 
 def split_key(key):
-    return keys.split_key(key, SPELLINGS)
+    return facts.split_key(key, SPELLINGS)
 
 
 @pytest.mark.parametrize(

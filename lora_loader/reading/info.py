@@ -8,12 +8,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .reading.facts import Facts, facts
-from .reading.files import settings_beside
-from .reading.header import LoraFileError, read_header
-from .reading.training import trained_for
-from .sources.source import SourceError
-from .stack import LoraEntry
+from ..adapters import Unfit
+from ..sources.source import SourceError
+from ..stack import LoraEntry
+from .facts import Facts, facts
+from .files import settings_beside
+from .header import LoraFileError, read_header
+from .training import trained_for
 
 MAX_SIDECAR_BYTES = 16 * 1024
 MAX_TEXT = 500
@@ -49,7 +50,8 @@ def describe_stack(
 def _lines(known: Facts, found: Sequence[str]) -> list[str]:
     header, training = known.header, trained_for(known)
     metadata = header.metadata
-    ranks = sorted({geometry.rank or 0 for m in known.modules if (geometry := m.geometry)} - {0})
+    made = [module.made for module in known.modules if not isinstance(module.made, Unfit)]
+    ranks = sorted({geometry.rank for _, geometry in made if geometry.rank})
     alpha = f"{known.settings.alpha:g}" if known.settings else metadata.get("ss_network_alpha", "")
     lines = {
         "title": metadata.get("modelspec.title") or metadata.get("ss_output_name", ""),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flux2_lora_edit.lora_loader.describe_stack import describe_stack, trigger_words
+from flux2_lora_edit.lora_loader.reading.info import describe_stack, trigger_words
 from flux2_lora_edit.lora_loader.sources.source import SourceError
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny_loras
