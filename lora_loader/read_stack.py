@@ -79,11 +79,9 @@ def read_stack(
             read: ReadLora = file.made[1]
         except LoraFileError as error:
             raise LoraStackError(f"{entry.slot}: {error}\n{entry.source.describe()}") from None
-        if ignored:
-            warnings.append(f"{entry.name}: {ignored}")
         if read.refusal and on_mismatch != "warn":
             raise LoraStackError(f"{entry.slot} {read.refusal}\n{entry.source.describe()}")
-        warnings += _warnings(entry.name, read)
+        warnings += _warnings(entry.name, read, ignored)
         scale = entry.strength_model
         loras.append(StackedLora((*file.identity, repr(config)), scale, read.steps))
         reports.append(replace(read.report, scale=scale))
@@ -120,8 +118,9 @@ def _same_file_once(
     return [(entry, path) for path, entry in found.items() if entry.strength_model != 0]
 
 
-def _warnings(name: str, read: ReadLora) -> list[str]:
-    warnings = [f"{name} {sentence}" for sentence in (read.refusal, read.caution) if sentence]
+def _warnings(name: str, read: ReadLora, ignored: str) -> list[str]:
+    warnings = [f"{name}: {ignored}"] if ignored else []
+    warnings += [f"{name} {sentence}" for sentence in (read.refusal, read.caution) if sentence]
     for what, modules in (
         ("not in this model", read.report.unmatched),
         ("not applied", read.report.unsupported),

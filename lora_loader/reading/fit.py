@@ -89,7 +89,7 @@ def read_lora(
     """
     known = facts(file.header, config)
     fitted, training = fit(known, layout), trained_for(known)
-    adapters, steps = _read(fitted, file, known.settings)
+    adapters, steps = _read(fitted.fitting, file, known.settings, fitted.problems)
     order_matters = any(isinstance(step.effect, Transform) for _, step in steps)
     report = _report(entry, fitted, adapters, order_matters, training)
     text_keys = tuple(
@@ -142,31 +142,30 @@ def fit(known: Facts, layout: Layout) -> Fit:
 
 
 def _read(
-    fitted: Fit, file: LoraFile, settings: PeftSettings | None
+    fitting: Sequence[Fitting], file: LoraFile, settings: PeftSettings | None, problems: Problems
 ) -> tuple[list[Adapter], list[tuple[str, Step]]]:
-    """The adapters of the modules that fit, and their steps by weight name."""
+    """The adapters of modules, and their steps by weight; what is wrong goes to ``problems``."""
     adapters, steps = [], []
-    tensors = file.read(key for at in fitted.fitting for key in at.module.keys.values())
-    for (stem, keys, _), (target, *_), algorithm, geometry in fitted.fitting:
-        known = settings is not None and settings.peft_type == algorithm.peft_type
+    tensors = file.read(key for at in fitting for key in at.module.keys.values())
+    for (stem, keys, _), (target, *_), algorithm, geometry in fitting:
+        meant = settings is not None and settings.peft_type == algorithm.peft_type
         given = Given(
             tensors={role: tensors[key] for role, key in keys.items()},
             peaks={role: file.peak(key) for role, key in keys.items()},
             rows=target.rows,
             columns=target.columns,
-            scale=settings.scale(stem, geometry.rank) if settings and known else 1.0,
+            scale=settings.scale(stem, geometry.rank) if settings and meant else 1.0,
             stem=stem,
         )
         try:
             adapter = read_adapter(algorithm, geometry.rank, given)
         except Unfit as error:
-            fitted.problems[type(error)].append(f"{stem} {error}")
+            problems[type(error)].append(f"{stem} {error}")
             continue
         adapters.append(adapter)
         changes = [(target.key, adapter.effect), (target.bias, adapter.bias)]
         if adapter.bias and (target.bias is None or adapter.bias.diff.numel() != target.rows):
-            why = f"{stem} changes a bias, which the model has not got"
-            fitted.problems[Unsupported].append(why)
+            problems[Unsupported].append(f"{stem} changes a bias, which the model has not got")
             changes.pop()
         for key, effect in changes:
             if key is not None and effect is not None:
