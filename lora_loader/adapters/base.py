@@ -159,6 +159,7 @@ class Algorithm:
     peft_type: ClassVar[str | None] = None
     """What PEFT calls it in its settings."""
     fits_norm: ClassVar[bool] = False
+    """Whether it may be for a vector; then it is for one where it has no columns."""
 
     def geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
         """What tensors of these shapes by role are for; None where they are another algorithm's.
@@ -175,12 +176,14 @@ class Algorithm:
 
     def check(self, geometry: Geometry, target: Shape) -> None:
         """Raises Unfit or Unsupported where the adapter is not for a weight of this shape."""
-        rows, columns, _ = geometry
-        made = (target[0] if rows is None else rows, *target[1:])
-        if columns is not None:
-            made = (made[0], columns)
+        made: Shape = (target[0] if geometry.rows is None else geometry.rows,)
+        if geometry.columns is not None:
+            made += (geometry.columns,)
+        elif not self.fits_norm:
+            made += target[1:]
         if made != target:
-            raise misfit(made, target)
+            was, needs = (" x ".join(map(str, shape)) for shape in (made, target))
+            raise Unfit(f"was made for a weight of {was}; the model's is {needs}")
         if len(target) == 1 and not self.fits_norm:
             raise Unsupported(f"is {self.name} on a norm")
 
@@ -218,12 +221,6 @@ class Algorithm:
     def _read(self, given: Given) -> Additive | Transform | None:
         """``read`` without a look at its size."""
         return None
-
-
-def misfit(made: Shape, target: Shape) -> Unfit:
-    """The error that an adapter was made for a weight of another shape."""
-    was, needs = (" x ".join(map(str, shape)) for shape in (made, target))
-    return Unfit(f"was made for a weight of {was}; the model's is {needs}")
 
 
 def matrix(shape: Shape) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .base import Additive, Algorithm, Geometry, Given, Shape, matrix, misfit
+from .base import Additive, Algorithm, Geometry, Given, Shape, matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +35,6 @@ class Difference(Algorithm):
     unsupported = {"set_weight": "a replaced weight"}
     fits_norm = True
 
-    def check(self, geometry: Geometry, target: Shape) -> None:
-        """As every adapter; a vector is no change of a matrix."""
-        if geometry.columns is None and len(target) == 2:
-            raise misfit((geometry.rows or 0,), target)
-        super().check(geometry, target)
-
     def _read(self, given: Given) -> Dense:
         diff = given.tensors["diff"]
         return Dense(diff if given.columns is None else diff.flatten(1), 1.0)
@@ -56,7 +50,9 @@ class Bias(Algorithm):
     name = "bias"
     endings = {"diff b": "diff_b", "b norm": "diff_b"}
     roles = ("up_bias", "diff_b")
-    fits_norm = True
+
+    def check(self, geometry: Geometry, target: Shape) -> None:
+        """Any module may have a bias; whether this one has is known later."""
 
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
         return None if shapes.keys().isdisjoint(self.roles) else Geometry(None, None)

@@ -114,7 +114,7 @@ class Oft(Algorithm):
     required = ("oft_blocks",)
     companions = ("rescale",)
 
-    def _read(self, given: Given) -> BlockRotation | Butterfly:
+    def _read(self, given: Given) -> _RowRotation:
         limit = given.number("alpha") if "alpha" in given.tensors else 0.0
         # LyCORIS bounds the rotation by alpha x the output width, ComfyUI's trainer by alpha.
         limit *= 1 if given.stem.startswith(PREFIX) else given.rows
@@ -123,12 +123,7 @@ class Oft(Algorithm):
         rescale = given.tensors.get("rescale")
         if rescale is not None and rescale.numel() != given.rows:
             raise Unfit(f"rescales {rescale.numel()} rows of {given.rows}")
-        return self._rotation(given.tensors["oft_blocks"], rescale, limit, given.rows)
-
-    def _rotation(
-        self, blocks: Tensor, rescale: Tensor | None, limit: float, rows: int
-    ) -> BlockRotation | Butterfly:
-        return BlockRotation(blocks, rescale, limit)
+        return BlockRotation(given.tensors["oft_blocks"], rescale, limit)
 
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
         shape = shapes["oft_blocks"]
@@ -142,16 +137,15 @@ class Boft(Oft):
 
     name = "BOFT"
 
+    def _read(self, given: Given) -> _RowRotation:
+        rows = super()._read(given)
+        stages, _, size, _ = rows.blocks.shape
+        if size % 2 or given.rows % (2**stages * (size // 2)):
+            raise Unfit(f"has {stages} butterfly stages, too many for {given.rows} rows")
+        return Butterfly(rows.blocks, rows.rescale, rows.limit)
+
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
         return super()._geometry(shapes) if len(shapes["oft_blocks"]) == 4 else None
-
-    def _rotation(
-        self, blocks: Tensor, rescale: Tensor | None, limit: float, rows: int
-    ) -> Butterfly:
-        half = blocks.shape[-1] // 2
-        if blocks.shape[-1] % 2 or rows % (2 ** blocks.shape[0] * half):
-            raise Unfit(f"has {blocks.shape[0]} butterfly stages, too many for {rows} rows")
-        return Butterfly(blocks, rescale, limit)
 
 
 class OftV2(Algorithm):

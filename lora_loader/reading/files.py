@@ -46,8 +46,13 @@ class LoraFile:
             if missing:
                 with safe_open(self.header.path, framework="pt", device="cpu") as file:
                     for key in missing:
+                        tensor = file.get_tensor(key)
+                        if tensor.dtype in _FLOAT8:
+                            tensor = tensor.to(torch.bfloat16)  # exact: it holds every such value
+                        elif tensor.dtype == torch.float64 and tensor.numel() > 1:
+                            tensor = tensor.float()
                         # A copy: what safe_open gives is the mapped file, which may be replaced.
-                        self._tensors[key] = _widened(file.get_tensor(key)).clone()
+                        self._tensors[key] = tensor.clone()
         except (SafetensorError, OSError, TypeError, RuntimeError) as error:
             raise LoraFileError(
                 f"The file cannot be read: {error}. Delete it and fetch it again."
@@ -64,14 +69,6 @@ class LoraFile:
                 peak = math.nan if math.isnan(low) else max(abs(low), abs(high))
             self._peaks[key] = peak
         return self._peaks[key]
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    if tensor.dtype in _FLOAT8:
-        return tensor.to(torch.bfloat16)  # exact: bfloat16 holds every float8 value
-    if tensor.dtype == torch.float64 and tensor.numel() > 1:
-        return tensor.float()
-    return tensor
 
 
 class LoraFiles:
@@ -111,19 +108,22 @@ class LoraFiles:
                 self._files.popitem(last=False)
 
 
+def short_text(path: Path, most_bytes: int) -> str:
+    """The text of a file; "" where there is none, or a longer one."""
+    try:
+        if path.stat().st_size > most_bytes:
+            return ""
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 def settings_beside(path: Path) -> tuple[PeftSettings | None, str]:
     """PEFT's settings beside a file, where they are surely its own; and what was ignored."""
-    config = path.with_name(CONFIG_NAME)
-    try:
-        if config.stat().st_size > MAX_CONFIG_BYTES:
-            return None, ""
-        settings = config_settings(config.read_text(encoding="utf-8", errors="replace"))
-        alone = path.name == PEFT_NAME or not any(
-            other != path for other in path.parent.glob("*.safetensors")
-        )
-    except OSError:
-        return None, ""
-    if settings is None or alone:
+    settings = config_settings(short_text(path.with_name(CONFIG_NAME), MAX_CONFIG_BYTES))
+    if settings is None or path.name == PEFT_NAME:
+        return settings, ""
+    if all(other == path for other in path.parent.glob("*.safetensors")):
         return settings, ""
     return None, (
         f"the {CONFIG_NAME} beside it is not used, because other LoRAs lie there too. If it "

@@ -6,18 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...flux2.variants import Flux2Model
-from ..adapters import (
-    Adapter,
-    Algorithm,
-    Geometry,
-    Given,
-    NotFinite,
-    Transform,
-    Unfit,
-    Unpaired,
-    Unsupported,
-    read_adapter,
-)
+from .. import adapters
+from ..adapters import Adapter, Algorithm, Geometry, Unfit
 from ..fuse import Step
 from ..stack import LoraEntry
 from .facts import PLAIN, Facts, Module, facts
@@ -89,9 +79,9 @@ def read_lora(
     """
     known = facts(file.header, config)
     fitted, training = fit(known, layout), trained_for(known)
-    adapters, steps = _read(fitted.fitting, file, known.settings, fitted.problems)
-    order_matters = any(isinstance(step.effect, Transform) for _, step in steps)
-    report = _report(entry, fitted, adapters, order_matters, training)
+    made, steps = _read(fitted.fitting, file, known.settings, fitted.problems)
+    order_matters = any(isinstance(step.effect, adapters.Transform) for _, step in steps)
+    report = _report(entry, fitted, made, order_matters, training)
     text_keys = tuple(
         key for key in file.header.tensors if fitted.text_encoder and is_text_encoder(words(key))
     )
@@ -145,11 +135,11 @@ def _read(
     fitting: Sequence[Fitting], file: LoraFile, settings: PeftSettings | None, problems: Problems
 ) -> tuple[list[Adapter], list[tuple[str, Step]]]:
     """The adapters of modules, and their steps by weight; what is wrong goes to ``problems``."""
-    adapters, steps = [], []
+    made, steps = [], []
     tensors = file.read(key for at in fitting for key in at.module.keys.values())
     for (stem, keys, _), (target, *_), algorithm, geometry in fitting:
         meant = settings is not None and settings.peft_type == algorithm.peft_type
-        given = Given(
+        given = adapters.Given(
             tensors={role: tensors[key] for role, key in keys.items()},
             peaks={role: file.peak(key) for role, key in keys.items()},
             rows=target.rows,
@@ -158,26 +148,28 @@ def _read(
             stem=stem,
         )
         try:
-            adapter = read_adapter(algorithm, geometry.rank, given)
+            adapter = adapters.read_adapter(algorithm, geometry.rank, given)
         except Unfit as error:
             problems[type(error)].append(f"{stem} {error}")
             continue
-        adapters.append(adapter)
+        made.append(adapter)
         changes = [(target.key, adapter.effect), (target.bias, adapter.bias)]
         if adapter.bias and (target.bias is None or adapter.bias.diff.numel() != target.rows):
-            problems[Unsupported].append(f"{stem} changes a bias, which the model has not got")
+            problems[adapters.Unsupported].append(
+                f"{stem} changes a bias, which the model has not got"
+            )
             changes.pop()
         for key, effect in changes:
             if key is not None and effect is not None:
                 effect = effect.rolled() if target.swapped else effect
                 steps.append((key, Step(target.start, target.rows, 1.0, effect)))
-    return adapters, steps
+    return made, steps
 
 
 def _report(
     entry: LoraEntry,
     fitted: Fit,
-    adapters: Sequence[Adapter],
+    made: Sequence[Adapter],
     order_matters: bool,
     training: Training,
 ) -> LoraReport:
@@ -197,17 +189,17 @@ def _report(
         trained_for=training.describe(),
         trainer=training.trainer,
         naming=tuple(sorted(set(fitted.namings))),
-        kinds=dict(Counter(adapter.name for adapter in adapters).most_common()),
+        kinds=dict(Counter(adapter.name for adapter in made).most_common()),
         ranks=tuple(sorted({at.geometry.rank for at in fitted.fitting if at.geometry.rank})),
         scale=entry.strength_model,
-        file_scales=tuple(sorted({adapter.scale for adapter in adapters})),
-        matched=len(adapters),
+        file_scales=tuple(sorted({adapter.scale for adapter in made})),
+        matched=len(made),
         total=len(fitted.namings) + len(fitted.unmatched),
         unmatched=fitted.unmatched,
         misshapen=tuple(fitted.problems[Unfit]),
-        unpaired=tuple(fitted.problems[Unpaired]),
-        not_finite=tuple(fitted.problems[NotFinite]),
-        unsupported=tuple(fitted.problems[Unsupported]),
+        unpaired=tuple(fitted.problems[adapters.Unpaired]),
+        not_finite=tuple(fitted.problems[adapters.NotFinite]),
+        unsupported=tuple(fitted.problems[adapters.Unsupported]),
         notes=tuple(notes),
         order_matters=order_matters,
     )

@@ -4,7 +4,6 @@ Sources: modelspec (Stability AI's sai-model-spec), kohya's ``ss_*`` keys, ai-to
 ``training_info`` and ``trigger_word``, and the ``.txt`` that many download pages put beside a file.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from ..adapters import Unfit
 from ..sources.source import SourceError
 from ..stack import LoraEntry
 from .facts import Facts, facts
-from .files import settings_beside
+from .files import settings_beside, short_text
 from .header import LoraFileError, read_header
+from .scaling import json_table
 from .training import trained_for
 
 MAX_SIDECAR_BYTES = 16 * 1024
@@ -41,7 +41,9 @@ def describe_stack(
         except (SourceError, LoraFileError) as error:
             texts.append(f"{name}\n  {error}")
             continue
-        found = trigger_words(known.header.metadata, _sidecar(path))
+        # Many download pages give ``ink.txt`` beside ``ink.safetensors``.
+        sidecar = short_text(path.with_suffix(".txt"), MAX_SIDECAR_BYTES)
+        found = trigger_words(known.header.metadata, sidecar)
         words += found
         texts.append("\n  ".join([name, *_lines(known, found)]))
     return "\n".join(texts) or "The stack is empty.", ", ".join(dict.fromkeys(words))
@@ -73,7 +75,7 @@ def trigger_words(table: Mapping[str, str], sidecar: str) -> list[str]:
     words: list[str] = []
     for key in _TRIGGER_KEYS:
         words += _split(table.get(key, ""))
-    words += _split(_nested(table.get("training_info", "")).get("trigger_word", ""))
+    words += _split(json_table(table.get("training_info", "")).get("trigger_word", ""))
     words += _split(sidecar)
     return list(dict.fromkeys(words)) or _frequent_tags(table.get("ss_tag_frequency", ""))
 
@@ -85,31 +87,12 @@ def _split(text: object) -> list[str]:
     return [piece.strip()[:MAX_TEXT] for piece in pieces if piece.strip()]
 
 
-def _nested(text: str) -> dict[str, object]:
-    try:
-        table = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return {}
-    return table if isinstance(table, dict) else {}
-
-
 def _frequent_tags(text: str) -> list[str]:
     """kohya's tag counts per data set; a tag of a single picture is no trigger."""
     counts: dict[str, int] = {}
-    for tags in _nested(text).values():
+    for tags in json_table(text).values():
         for tag, count in tags.items() if isinstance(tags, dict) else ():
             if isinstance(count, int) and not isinstance(count, bool):
                 counts[tag.strip()] = counts.get(tag.strip(), 0) + count
     ranked = sorted(counts, key=lambda tag: -counts[tag])
     return [tag for tag in ranked if tag and counts[tag] > 1][:_MOST_TAGS]
-
-
-def _sidecar(path: Path) -> str:
-    """The text beside a file, ``ink.txt`` beside ``ink.safetensors``; "" where there is none."""
-    beside = path.with_suffix(".txt")
-    try:
-        if beside.stat().st_size > MAX_SIDECAR_BYTES:
-            return ""
-        return beside.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

@@ -69,25 +69,24 @@ def header_settings(metadata: Mapping[str, str]) -> PeftSettings | None:
 
     A text encoder's settings are not the transformer's.
     """
-    table = _table(metadata.get(METADATA_KEY, ""))
-    own = {key: value for key, value in table.items() if "." not in key}
+    table = json_table(metadata.get(METADATA_KEY, ""))
     prefixes = sorted({key.split(".", 1)[0] for key in table if "." in key})
     prefixes = [name for name in prefixes if not name.startswith("text_encoder")]
-    if "transformer" in prefixes:
-        prefixes = ["transformer"]
-    for prefix in prefixes[:1]:
-        for key, value in table.items():
-            if key.startswith(f"{prefix}."):
-                own[key.removeprefix(f"{prefix}.")] = value
+    prefix = "transformer" if "transformer" in prefixes else "".join(prefixes[:1])
+    own = {key: value for key, value in table.items() if "." not in key}
+    for key, value in table.items():
+        if prefix and key.startswith(f"{prefix}."):
+            own[key.removeprefix(f"{prefix}.")] = value
     return _settings(own)
 
 
 def config_settings(text: str) -> PeftSettings | None:
     """PEFT's settings from the text of an ``adapter_config.json``, or None where it has none."""
-    return _settings(_table(text))
+    return _settings(json_table(text))
 
 
-def _table(text: str) -> dict[str, object]:
+def json_table(text: str) -> dict[str, object]:
+    """The table that a JSON text is; empty where it is none."""
     try:
         table = json.loads(text) if text else {}
     except (ValueError, RecursionError):
