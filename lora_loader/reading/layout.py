@@ -16,44 +16,45 @@ WORD = re.compile(r"[A-Za-z0-9]+")
 
 Words = tuple[str, ...]
 
-# BFL module -> diffusers modules that share its rows equally, in order. {n} is the block's number.
-_DIFFUSERS: Mapping[str, tuple[str, ...]] = {
-    "img_in": ("x_embedder",),
-    "txt_in": ("context_embedder",),
-    "time_in.in_layer": ("time_guidance_embed.timestep_embedder.linear_1",),
-    "time_in.out_layer": ("time_guidance_embed.timestep_embedder.linear_2",),
-    "guidance_in.in_layer": ("time_guidance_embed.guidance_embedder.linear_1",),
-    "guidance_in.out_layer": ("time_guidance_embed.guidance_embedder.linear_2",),
-    "double_stream_modulation_img.lin": ("double_stream_modulation_img.linear",),
-    "double_stream_modulation_txt.lin": ("double_stream_modulation_txt.linear",),
-    "single_stream_modulation.lin": ("single_stream_modulation.linear",),
-    "final_layer.linear": ("proj_out",),
-    "final_layer.adaLN_modulation.1": ("norm_out.linear",),
-    "double_blocks.{n}.img_attn.qkv": tuple(
-        f"transformer_blocks.{{n}}.attn.to_{letter}" for letter in "qkv"
-    ),
-    "double_blocks.{n}.txt_attn.qkv": tuple(
-        f"transformer_blocks.{{n}}.attn.add_{letter}_proj" for letter in "qkv"
-    ),
-    "double_blocks.{n}.img_attn.proj": ("transformer_blocks.{n}.attn.to_out.0",),
-    "double_blocks.{n}.txt_attn.proj": ("transformer_blocks.{n}.attn.to_add_out",),
-    "double_blocks.{n}.img_mlp.0": ("transformer_blocks.{n}.ff.linear_in",),
-    "double_blocks.{n}.img_mlp.2": ("transformer_blocks.{n}.ff.linear_out",),
-    "double_blocks.{n}.txt_mlp.0": ("transformer_blocks.{n}.ff_context.linear_in",),
-    "double_blocks.{n}.txt_mlp.2": ("transformer_blocks.{n}.ff_context.linear_out",),
-    "double_blocks.{n}.img_attn.norm.query_norm": ("transformer_blocks.{n}.attn.norm_q",),
-    "double_blocks.{n}.img_attn.norm.key_norm": ("transformer_blocks.{n}.attn.norm_k",),
-    "double_blocks.{n}.txt_attn.norm.query_norm": ("transformer_blocks.{n}.attn.norm_added_q",),
-    "double_blocks.{n}.txt_attn.norm.key_norm": ("transformer_blocks.{n}.attn.norm_added_k",),
-    "single_blocks.{n}.linear1": ("single_transformer_blocks.{n}.attn.to_qkv_mlp_proj",),
-    "single_blocks.{n}.linear2": ("single_transformer_blocks.{n}.attn.to_out",),
-    "single_blocks.{n}.norm.query_norm": ("single_transformer_blocks.{n}.attn.norm_q",),
-    "single_blocks.{n}.norm.key_norm": ("single_transformer_blocks.{n}.attn.norm_k",),
+# BFL's blocks -> diffusers'.
+_BLOCKS = {
+    "double_blocks": "transformer_blocks",
+    "single_blocks": "single_transformer_blocks",
 }
+# BFL module, outside of blocks or in one -> the diffusers modules that share its rows, in order.
+_DIFFUSERS: Mapping[str, Mapping[str, str]] = {
+    "": {
+        "img_in": "x_embedder",
+        "txt_in": "context_embedder",
+        "time_in.in_layer": "time_guidance_embed.timestep_embedder.linear_1",
+        "time_in.out_layer": "time_guidance_embed.timestep_embedder.linear_2",
+        "guidance_in.in_layer": "time_guidance_embed.guidance_embedder.linear_1",
+        "guidance_in.out_layer": "time_guidance_embed.guidance_embedder.linear_2",
+        "double_stream_modulation_img.lin": "double_stream_modulation_img.linear",
+        "double_stream_modulation_txt.lin": "double_stream_modulation_txt.linear",
+        "single_stream_modulation.lin": "single_stream_modulation.linear",
+        "final_layer.linear": "proj_out",
+        "final_layer.adaLN_modulation.1": "norm_out.linear",
+    },
+    "double_blocks": {
+        "img_attn.qkv": "attn.to_q attn.to_k attn.to_v", "img_attn.proj": "attn.to_out.0",
+        "txt_attn.qkv": "attn.add_q_proj attn.add_k_proj attn.add_v_proj",
+        "txt_attn.proj": "attn.to_add_out",
+        "img_mlp.0": "ff.linear_in", "img_mlp.2": "ff.linear_out",
+        "txt_mlp.0": "ff_context.linear_in", "txt_mlp.2": "ff_context.linear_out",
+        "img_attn.norm.query_norm": "attn.norm_q", "img_attn.norm.key_norm": "attn.norm_k",
+        "txt_attn.norm.query_norm": "attn.norm_added_q",
+        "txt_attn.norm.key_norm": "attn.norm_added_k",
+    },
+    "single_blocks": {
+        "linear1": "attn.to_qkv_mlp_proj", "linear2": "attn.to_out",
+        "norm.query_norm": "attn.norm_q", "norm.key_norm": "attn.norm_k",
+    },
+}  # fmt: skip
 # BFL orders these rows (shift, scale), diffusers (scale, shift).
 _HALVES_SWAPPED = frozenset({"norm_out.linear"})
 
-_BLOCK = re.compile(r"^(double_blocks|single_blocks)\.(\d+)\.")
+_BLOCK = re.compile(r"^(double_blocks|single_blocks)\.(\d+)\.(.+)$")
 # A prefix with one of these words makes another module of the name behind it: a control net's, or
 # "single" + "transformer_blocks...".
 _NOT_A_PREFIX = frozenset({"single", "controlnet", "vae", "encoder"})
@@ -157,12 +158,12 @@ class Layout:
                 # BFL's files call a norm's weight "scale", and its LoRA "...query_norm.scale.diff".
                 places[words(f"{module}.scale")] = whole
             block = _BLOCK.match(module)
-            pattern = _BLOCK.sub(rf"{block[1]}.{{n}}.", module) if block else module
-            names = _DIFFUSERS.get(pattern, ())
+            kind, number, inside = block.groups() if block else ("", "", module)
+            prefix = f"{_BLOCKS[kind]}.{number}." if block else ""
+            names = _DIFFUSERS[kind].get(inside, "").split()
             rows, odd = divmod(shape[0], max(len(names), 1))
-            for number, name in enumerate(() if odd else names):
+            for place, name in enumerate(() if odd else names):
                 swapped, own = name in _HALVES_SWAPPED, bias if len(names) == 1 else None
-                target = Target(key, number * rows, rows, columns, swapped, own)
-                alias = words(name.format(n=block[2] if block else ""))
-                places[alias] = Place(target, (), "diffusers")
+                target = Target(key, place * rows, rows, columns, swapped, own)
+                places[words(prefix + name)] = Place(target, (), "diffusers")
         return places
