@@ -192,7 +192,7 @@ EFFECTS = [
     Hadamard(r(H, 2), r(2, H), r(H, 2), r(2, H), 1.0),
     Dora(LowRank(r(H, 4), r(4, H), 1.0), r(H, 1)),
     BlockRotation(r(32, 8, 8), None, 0.0),
-    BlockRotation(r(32, 8, 8), r(H, 1), 0.5, True),
+    BlockRotation(r(32, 8, 8), r(H, 1), 0.5).rolled(),
 ]
 
 
