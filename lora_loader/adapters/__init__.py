@@ -101,5 +101,6 @@ def read_adapter(algorithm: Algorithm, rank: int | None, given: Given) -> Adapte
     if effect is not None and not given.tensors.keys().isdisjoint(Magnitude.companions):
         if not isinstance(effect, Additive):
             raise Unfit(f"has a DoRA magnitude on {name}, which no trainer writes")
-        effect, name = Dora(effect, read_magnitude(given)), algorithm.name_with_dora
+        effect = Dora(effect, read_magnitude(given))
+        name = algorithm.name_with_dora or f"{name} with DoRA"
     return Adapter(effect, bias, name, given.scale)

@@ -140,8 +140,9 @@ class Algorithm:
     """
 
     name: ClassVar[str] = ""
-    """As the report calls it; ``name_with_dora`` where a DoRA magnitude comes with it."""
+    """As the report calls it."""
     name_with_dora: ClassVar[str] = ""
+    """Likewise with a DoRA magnitude, where that has a name of its own."""
     endings: ClassVar[Mapping[str, str]] = {}
     """The words that end a tensor's key -> its role."""
     named_endings: ClassVar[Mapping[str, str]] = {}

@@ -41,7 +41,6 @@ class Loha(Algorithm):
     """LyCORIS' and PEFT's LoHa, without its Tucker form for convolutions."""
 
     name = "LoHa"
-    name_with_dora = "LoHa with DoRA"
     peft_type = "LOHA"
     required = factors = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
     endings = {role.replace("_", " "): role for role in (*required, "hada_t1", "hada_t2")}

@@ -67,7 +67,6 @@ class Lokr(Algorithm):
     """LyCORIS', PEFT's and ai-toolkit's LoKr, without its Tucker form for convolutions."""
 
     name = "LoKr"
-    name_with_dora = "LoKr with DoRA"
     peft_type = "LOKR"
     factors = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b")
     endings = {role.replace("_", " "): role for role in (*factors, "lokr_t1", "lokr_t2")}

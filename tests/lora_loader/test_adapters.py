@@ -224,6 +224,19 @@ def test_the_axis_of_a_dora_magnitude(parts, shape):
     assert adapter.name == "DoRA" and adapter.effect.magnitude.shape == shape
 
 
+@pytest.mark.parametrize(
+    ("tensors", "name"),
+    [
+        (LORA, "DoRA"),
+        ({"down": r(OUT, IN)}, "full-rank LoRA with DoRA"),
+        ({"diff": r(OUT, IN)}, "full difference with DoRA"),
+        ({"lokr_w1": r(4, 3), "lokr_w2": r(4, 4)}, "LoKr with DoRA"),
+    ],
+)
+def test_the_name_of_what_has_a_magnitude(tensors, name):
+    assert read(tensors | {"magnitude": r(OUT)}).name == name
+
+
 def test_a_vector_of_a_square_weight_has_no_axis():
     square = {"down": r(4, OUT), "up": r(OUT, 4), "dora_scale": r(OUT)}
     with pytest.raises(Unfit, match="dora_scale"):

@@ -56,7 +56,6 @@ class Sway(Algorithm):
     """An algorithm that nobody has thought of yet."""
 
     name = "Sway"
-    name_with_dora = "Sway with DoRA"
     endings = {"sway rows": "sway_rows", "sway columns": "sway_columns"}
     required = factors = ("sway_rows", "sway_columns")
 
