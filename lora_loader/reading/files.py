@@ -120,7 +120,8 @@ def short_text(path: Path, most_bytes: int) -> str:
 
 def settings_beside(path: Path) -> tuple[PeftSettings | None, str]:
     """PEFT's settings beside a file, where they are surely its own; and what was ignored."""
-    settings = config_settings(short_text(path.with_name(CONFIG_NAME), MAX_CONFIG_BYTES))
+    text = short_text(path.with_name(CONFIG_NAME), MAX_CONFIG_BYTES)
+    settings = config_settings(text) if text else None
     if settings is None or path.name == PEFT_NAME:
         return settings, ""
     if all(other == path for other in path.parent.glob("*.safetensors")):
