@@ -33,7 +33,7 @@ class Fitting(NamedTuple):
 class Fit(NamedTuple):
     """A file's modules on a model, from names and shapes alone.
 
-    ``namings`` has one of each module that the model has got, ``twice`` those under two names;
+    ``namings`` has one for each module that the model has got, ``twice`` names those given twice;
     ``unmatched`` and ``text_encoder`` are names that it has not got, ``weights`` counts weights
     that only a whole model has.
     """
