@@ -81,12 +81,12 @@ class Applier:
     def read(self, patcher: Any, scales: tuple[float, ...]) -> Any:
         """The files as a stack of LoRAs for the MODEL."""
         from flux2_lora_edit.lora_loader.patch import weight_shapes
-        from flux2_lora_edit.lora_loader.pipeline import plan_stack
+        from flux2_lora_edit.lora_loader.read_stack import read_stack
         from flux2_lora_edit.lora_loader.stack import LoraEntry
 
         entries = [LoraEntry(n, s, s) for n, s in zip(self.paths, scales, strict=True)]
         where = {"locate": lambda entry: self.paths[entry.name], "files": self.files}
-        return plan_stack(entries, weight_shapes(patcher), **where).parts
+        return read_stack(entries, weight_shapes(patcher), **where).loras
 
 
 class StockApplier:

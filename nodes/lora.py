@@ -15,7 +15,7 @@ from ..lora_loader.patch import (
     model_file,
     weight_shapes,
 )
-from ..lora_loader.pipeline import StackPlan, plan_stack
+from ..lora_loader.read_stack import ReadStack, read_stack
 from ..lora_loader.reading.files import LoraFiles
 from ..lora_loader.reading.info import describe_stack
 from ..lora_loader.reading.report import Report
@@ -139,7 +139,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         if on_mismatch not in ("error", "warn"):
             raise ValueError(f"on_mismatch is '{on_mismatch}'; choose error or warn.")
-        stack = plan_stack(
+        stack = read_stack(
             combine(lora_stack, []),
             weight_shapes(model),
             locate=partial(locate, cls.hidden.unique_id),
@@ -148,10 +148,15 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             model_file=model_file(model),
             before_each=host.throw_exception_if_processing_interrupted,
         )
-        applied = apply_stack(model, stack.parts, mode, side_paths=_SIDE_PATHS, history=_HISTORY)
+        applied = apply_stack(model, stack.loras, mode, side_paths=_SIDE_PATHS, history=_HISTORY)
         clip, warnings = _apply_to_clip(clip, stack)
         report = Report(
-            stack.model, mode, applied.taken, applied.reason, stack.loras, stack.warnings + warnings
+            stack.model,
+            mode,
+            applied.taken,
+            applied.reason,
+            stack.reports,
+            stack.warnings + warnings,
         )
         text = report.to_text()
         logger.info("%s", text)
@@ -159,18 +164,18 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
         return io.NodeOutput(applied.model, clip, report.to_json(), ui=shown)
 
 
-def _apply_to_clip(clip: Any, stack: StackPlan) -> tuple[Any, tuple[str, ...]]:
+def _apply_to_clip(clip: Any, stack: ReadStack) -> tuple[Any, tuple[str, ...]]:
     """The text encoder with the text-encoder parts of the stack, by the host's own loader."""
     warnings = []
-    for part in stack.text_parts:
-        if part.scale == 0:
+    for lora in stack.text_encoder_loras:
+        if lora.scale == 0:
             continue
         if clip is None:
             warnings.append(
-                f"{part.name} also trains the text encoder: connect clip to apply that part"
+                f"{lora.name} also trains the text encoder: connect clip to apply that part"
             )
             continue
-        clip = host.apply_to_clip(clip, part.tensors(), part.scale)
+        clip = host.apply_to_clip(clip, lora.tensors(), lora.scale)
     return clip, tuple(warnings)
 
 

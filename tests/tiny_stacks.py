@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from flux2_lora_edit.lora_loader.fuse import StackedLora
-from flux2_lora_edit.lora_loader.pipeline import plan_stack
+from flux2_lora_edit.lora_loader.read_stack import read_stack
 from flux2_lora_edit.lora_loader.reading.files import LoraFiles
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny, tiny_loras, tiny_quantised
@@ -51,7 +51,7 @@ def stack_of(model, folder, makes=TRAINERS, scales=SCALES):
             save_file({k: v.contiguous() for k, v in made.weights.items()}, path, made.metadata)
         entries.append(LoraEntry(path.name, scale, scale))
     where = {"locate": lambda entry: folder / entry.name, "files": LoraFiles()}
-    return plan_stack(entries, weight_shapes(model), **where).parts
+    return read_stack(entries, weight_shapes(model), **where).loras
 
 
 def scaled(loras, factor):

@@ -5,6 +5,7 @@ Moving a slider applies the same files again: what was read stays until other fi
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .header import Header, LoraFileError, read_header
+from .scaling import CONFIG_NAME, PEFT_NAME, PeftSettings, config_settings
 
-_KEPT = (torch.float16, torch.bfloat16, torch.float32)
+MAX_CONFIG_BYTES = 2**20
 _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -28,52 +30,45 @@ class LoraFile:
         self.identity = identity or (str(header.path), -1, id(self))
         self._tensors: dict[str, Tensor] = {}
         self._peaks: dict[str, float] = {}
-        # What was last made of this file, and for what: see ``pipeline``.
+        # What was last made of this file, and for what: see ``read_stack``.
         self.made: tuple[Any, Any] | None = None
 
     @property
     def bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self._tensors.values())
+        """What the tensors read so far take."""
+        return sum(tensor.nbytes for tensor in self._tensors.values())
 
-    def read(self, keys: list[str]) -> None:
-        """Bring the tensors of ``keys`` into memory; raises LoraFileError."""
-        missing = [key for key in keys if key not in self._tensors]
-        if not missing:
-            return
+    def read(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """The tensors of ``keys``, which stay in memory; raises LoraFileError."""
+        wanted = list(keys)
+        missing = [key for key in wanted if key not in self._tensors]
         try:
-            with safe_open(self.header.path, framework="pt", device="cpu") as file:
-                for key in missing:
-                    # A copy: what safe_open gives is the mapped file, which may be replaced.
-                    self._tensors[key] = _widened(file.get_tensor(key)).clone()
+            if missing:
+                with safe_open(self.header.path, framework="pt", device="cpu") as file:
+                    for key in missing:
+                        tensor = file.get_tensor(key)
+                        if tensor.dtype in _FLOAT8:
+                            tensor = tensor.to(torch.bfloat16)  # exact: it holds every such value
+                        elif tensor.dtype == torch.float64 and tensor.numel() > 1:
+                            tensor = tensor.float()
+                        # A copy: what safe_open gives is the mapped file, which may be replaced.
+                        self._tensors[key] = tensor.clone()
         except (SafetensorError, OSError, TypeError, RuntimeError) as error:
             raise LoraFileError(
                 f"The file cannot be read: {error}. Delete it and fetch it again."
             ) from None
-
-    def tensor(self, key: str) -> Tensor:
-        return self._tensors[key]
+        return {key: self._tensors[key] for key in wanted}
 
     def peak(self, key: str) -> float:
-        """The largest magnitude of a tensor; NaN or infinity where it holds one."""
+        """The largest magnitude of a tensor that was read; NaN or infinity where it holds one."""
         if key not in self._peaks:
-            self._peaks[key] = _peak(self._tensors[key])
+            tensor, peak = self._tensors[key], 0.0
+            if tensor.numel() and tensor.is_floating_point():
+                low, high = (float(end) for end in torch.aminmax(tensor))
+                # aminmax carries NaN into both ends.
+                peak = math.nan if math.isnan(low) else max(abs(low), abs(high))
+            self._peaks[key] = peak
         return self._peaks[key]
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    if tensor.dtype in _FLOAT8:
-        return tensor.to(torch.bfloat16)  # exact: bfloat16 holds every float8 value
-    if tensor.dtype == torch.float64 and tensor.numel() > 1:
-        return tensor.float()
-    return tensor
-
-
-def _peak(tensor: Tensor) -> float:
-    if tensor.numel() == 0 or not tensor.is_floating_point():
-        return 0.0
-    low, high = (float(end) for end in torch.aminmax(tensor))
-    # aminmax carries NaN into both ends.
-    return math.nan if math.isnan(low) else max(abs(low), abs(high))
 
 
 class LoraFiles:
@@ -111,3 +106,27 @@ class LoraFiles:
                 or sum(file.bytes for file in self._files.values()) > self.most_bytes
             ):
                 self._files.popitem(last=False)
+
+
+def short_text(path: Path, most_bytes: int) -> str:
+    """The text of a file; "" where there is none, or a longer one."""
+    try:
+        if path.stat().st_size > most_bytes:
+            return ""
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def settings_beside(path: Path) -> tuple[PeftSettings | None, str]:
+    """PEFT's settings beside a file, where they are surely its own; and what was ignored."""
+    text = short_text(path.with_name(CONFIG_NAME), MAX_CONFIG_BYTES)
+    settings = config_settings(text) if text else None
+    if settings is None or path.name == PEFT_NAME:
+        return settings, ""
+    if all(other == path for other in path.parent.glob("*.safetensors")):
+        return settings, ""
+    return None, (
+        f"the {CONFIG_NAME} beside it is not used, because other LoRAs lie there too. If it "
+        f"belongs to this one, give both a folder of their own"
+    )

@@ -4,17 +4,17 @@ Sources: modelspec (Stability AI's sai-model-spec), kohya's ``ss_*`` keys, ai-to
 ``training_info`` and ``trigger_word``, and the ``.txt`` that many download pages put beside a file.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..adapters import Unfit
 from ..sources.source import SourceError
 from ..stack import LoraEntry
-from .compatibility import trained_for
-from .header import Header, LoraFileError, read_header
-from .naming import split_key
-from .scaling import header_settings
-from .trainer import trainer_of
+from .facts import Facts, facts
+from .files import settings_beside, short_text
+from .header import LoraFileError, read_header
+from .scaling import json_table
+from .training import trained_for
 
 MAX_SIDECAR_BYTES = 16 * 1024
 MAX_TEXT = 500
@@ -34,46 +34,40 @@ def describe_stack(
     """
     texts, words = [], []
     for entry in entries:
+        name = entry.source.describe()
         try:
             path = Path(locate(entry))
-            header = read_header(path)
+            known = facts(read_header(path), settings_beside(path)[0])
         except (SourceError, LoraFileError) as error:
-            texts.append(f"{entry.source.describe()}\n  {error}")
+            texts.append(f"{name}\n  {error}")
             continue
-        found = trigger_words(header.metadata, _sidecar(path))
+        # Many download pages give ``ink.txt`` beside ``ink.safetensors``.
+        sidecar = short_text(path.with_suffix(".txt"), MAX_SIDECAR_BYTES)
+        found = trigger_words(known.header.metadata, sidecar)
         words += found
-        texts.append("\n  ".join([entry.source.describe(), *_lines(header, found)]))
+        texts.append("\n  ".join([name, *_lines(known, found)]))
     return "\n".join(texts) or "The stack is empty.", ", ".join(dict.fromkeys(words))
 
 
-def _lines(header: Header, found: Sequence[str]) -> list[str]:
+def _lines(known: Facts, found: Sequence[str]) -> list[str]:
+    header, training = known.header, trained_for(known)
     metadata = header.metadata
-    training = trained_for(header)
-    ranks = sorted({_rank(key, info.shape) for key, info in header.tensors.items()} - {0})
-    settings = header_settings(metadata)
-    alpha = metadata.get("ss_network_alpha", "")
-    if settings is not None and settings.alpha is not None:
-        alpha = f"{settings.alpha:g}"
-    facts = {
+    made = [module.made for module in known.modules if not isinstance(module.made, Unfit)]
+    ranks = sorted({geometry.rank for _, geometry in made if geometry.rank})
+    alpha = f"{known.settings.alpha:g}" if known.settings else metadata.get("ss_network_alpha", "")
+    lines = {
         "title": metadata.get("modelspec.title") or metadata.get("ss_output_name", ""),
         "trained for": training.describe(),
         "named base": training.base_model or "",
         "rank": ", ".join(map(str, ranks)),
         "alpha": alpha,
-        "trainer": trainer_of(header),
+        "trainer": training.trainer,
         "licence": metadata.get("modelspec.license") or metadata.get("license", ""),
         "author": metadata.get("modelspec.author", ""),
         "trigger words": ", ".join(found),
         "tensors": f"{len(header.tensors)}, {header.size / 2**20:.1f} MiB",
     }
-    return [f"{name}: {' '.join(fact.split())[:MAX_TEXT]}" for name, fact in facts.items() if fact]
-
-
-def _rank(key: str, shape: tuple[int, ...]) -> int:
-    readings = split_key(key)
-    if not readings or readings[0].part not in ("down", "hada_w1_b", "lokr_w2_b"):
-        return 0
-    return shape[0] if len(shape) >= 2 else 0
+    return [f"{name}: {' '.join(line.split())[:MAX_TEXT]}" for name, line in lines.items() if line]
 
 
 def trigger_words(table: Mapping[str, str], sidecar: str) -> list[str]:
@@ -81,7 +75,7 @@ def trigger_words(table: Mapping[str, str], sidecar: str) -> list[str]:
     words: list[str] = []
     for key in _TRIGGER_KEYS:
         words += _split(table.get(key, ""))
-    words += _split(_nested(table.get("training_info", "")).get("trigger_word", ""))
+    words += _split(json_table(table.get("training_info", "")).get("trigger_word", ""))
     words += _split(sidecar)
     return list(dict.fromkeys(words)) or _frequent_tags(table.get("ss_tag_frequency", ""))
 
@@ -93,31 +87,12 @@ def _split(text: object) -> list[str]:
     return [piece.strip()[:MAX_TEXT] for piece in pieces if piece.strip()]
 
 
-def _nested(text: str) -> dict[str, object]:
-    try:
-        table = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return {}
-    return table if isinstance(table, dict) else {}
-
-
 def _frequent_tags(text: str) -> list[str]:
     """kohya's tag counts per data set; a tag of a single picture is no trigger."""
     counts: dict[str, int] = {}
-    for tags in _nested(text).values():
+    for tags in json_table(text).values():
         for tag, count in tags.items() if isinstance(tags, dict) else ():
             if isinstance(count, int) and not isinstance(count, bool):
                 counts[tag.strip()] = counts.get(tag.strip(), 0) + count
     ranked = sorted(counts, key=lambda tag: -counts[tag])
     return [tag for tag in ranked if tag and counts[tag] > 1][:_MOST_TAGS]
-
-
-def _sidecar(path: Path) -> str:
-    """The text beside a file, ``ink.txt`` beside ``ink.safetensors``; "" where there is none."""
-    beside = path.with_suffix(".txt")
-    try:
-        if beside.stat().st_size > MAX_SIDECAR_BYTES:
-            return ""
-        return beside.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

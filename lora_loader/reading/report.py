@@ -1,11 +1,15 @@
-"""What became of each LoRA, for people and for programs. The JSON's keys are permanent."""
+"""What became of each LoRA, for people and for programs; and why one should not be used.
+
+The JSON's keys are permanent.
+"""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...flux2.variants import Flux2Model
+from ..adapters import Lora
+from .training import Training
 
 SCHEMA = 1
 SHOWN = 5
@@ -13,7 +17,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class LoraReport:
-    """One LoRA's part: names of modules are the file's own."""
+    """What became of one LoRA; names of modules are the file's own."""
 
     slot: str
     name: str
@@ -27,21 +31,26 @@ class LoraReport:
     file_scales: tuple[float, ...]
     matched: int
     total: int
-    unmatched: tuple[str, ...] = ()
-    misshapen: tuple[str, ...] = ()
-    unpaired: tuple[str, ...] = ()
-    not_finite: tuple[str, ...] = ()
-    unsupported: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    order_matters: bool = False
+    unmatched: tuple[str, ...]
+    misshapen: tuple[str, ...]
+    unpaired: tuple[str, ...]
+    not_finite: tuple[str, ...]
+    unsupported: tuple[str, ...]
+    notes: tuple[str, ...]
+    order_matters: bool
 
     def as_text(self) -> str:
         """One line: "ink.safetensors: matched 88/88, rank 16, ai-toolkit, FLUX.2 klein 9B"."""
-        rank = f"rank {_span(self.ranks)}" if self.ranks else ""
-        kinds = ", ".join(kind for kind in self.kinds if kind != "LoRA")
-        parts = [f"matched {self.matched}/{self.total}", rank, kinds, self.trainer]
-        parts += [self.trained_for, f"scale {self.scale:g}"]
-        return f"{self.name}: {', '.join(part for part in parts if part)}"
+        rank = "-".join(str(rank) for rank in self.ranks[:1] + self.ranks[1:][-1:])
+        facts = [
+            f"matched {self.matched}/{self.total}",
+            f"rank {rank}" if rank else "",
+            *(kind for kind in self.kinds if kind != Lora.name),
+            self.trainer,
+            self.trained_for,
+            f"scale {self.scale:g}",
+        ]
+        return f"{self.name}: {', '.join(fact for fact in facts if fact)}"
 
 
 @dataclass(frozen=True)
@@ -53,33 +62,20 @@ class Report:
     mode_taken: str
     mode_reason: str
     loras: tuple[LoraReport, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:
+        """For programs: the table whose keys are permanent."""
         model = self.model
-        return json.dumps(
-            {
-                "schema": SCHEMA,
-                "model": None
-                if model is None
-                else {
-                    "name": model.name,
-                    "width": model.width,
-                    "double_blocks": model.double_blocks,
-                    "single_blocks": model.single_blocks,
-                    "guidance": model.guidance,
-                },
-                "mode": {
-                    "asked": self.mode,
-                    "taken": self.mode_taken,
-                    "reason": self.mode_reason,
-                },
-                "loras": [_as_table(lora) for lora in self.loras],
-                "warnings": list(self.warnings),
-            },
-            indent=2,
-            ensure_ascii=False,
-        )
+        names = ("name", "width", "double_blocks", "single_blocks", "guidance")
+        table = {
+            "schema": SCHEMA,
+            "model": model and {name: getattr(model, name) for name in names},
+            "mode": {"asked": self.mode, "taken": self.mode_taken, "reason": self.mode_reason},
+            "loras": [vars(lora) for lora in self.loras],
+            "warnings": self.warnings,
+        }
+        return json.dumps(table, indent=2, ensure_ascii=False)
 
     def to_text(self) -> str:
         """A few lines for the node: one a LoRA, then the warnings."""
@@ -92,23 +88,56 @@ class Report:
         return "\n".join(lines)
 
 
-def _as_table(lora: LoraReport) -> dict[str, object]:
-    table: dict[str, object] = {}
-    for name, value in vars(lora).items():
-        table[name] = list(value) if isinstance(value, tuple) else value
-    return table
-
-
-def _span(ranks: Sequence[int]) -> str:
-    return f"{min(ranks)}-{max(ranks)}" if min(ranks) != max(ranks) else f"{ranks[0]}"
-
-
 def shortlist(names: Sequence[str]) -> str:
     """The first few of many names, and how many more there are."""
     shown = ", ".join(name[:120] for name in names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
 
 
-def counted(kinds: Sequence[str]) -> dict[str, int]:
-    """How many modules of each kind, the most frequent first."""
-    return dict(Counter(kinds).most_common())
+def refusal(
+    report: LoraReport, weights: int, text_encoder: Sequence[str], training: Training,
+    model: Flux2Model,
+) -> str:  # fmt: skip
+    """Why a file for this model still should not be used; the sentence goes after its name.
+
+    ``weights`` is how many of its keys are the model's own, ``text_encoder`` its modules of one.
+    """
+    found = report.total - len(report.unmatched)
+    if weights and weights >= found:
+        return (
+            f"is a whole model ({weights} of its weights are the model's own), not a "
+            "LoRA. Load it with Load Diffusion Model instead."
+        )
+    if not found:
+        return _nothing_matched(report.unmatched, text_encoder, training, model)
+    for what, names in (
+        ("has factors of the wrong shape", report.misshapen),
+        ("has factors without their other half", report.unpaired),
+        ("holds NaN or infinity: its training failed or the file is damaged", report.not_finite),
+    ):
+        if names:
+            return (
+                f"{what}: {shortlist(names)}. It was trained for {training.describe()}; the model "
+                f"is {model.describe()}. Use a LoRA that fits, or set on_mismatch to warn to apply "
+                "the rest."
+            )
+    if not report.matched:
+        return f"holds nothing that can be applied: {shortlist(report.unsupported)}."
+    return ""
+
+
+def _nothing_matched(
+    unmatched: Sequence[str], text_encoder: Sequence[str], training: Training, model: Flux2Model
+) -> str:
+    if not unmatched and not text_encoder:
+        return "holds no tensors at all. Delete it and fetch it again."
+    if not unmatched:
+        return (
+            f"trains a text encoder alone ({text_encoder[0][:120]}) and matches none of the "
+            f"model's modules. Use a LoRA made for {model.describe()}."
+        )
+    named = f" It was trained for {training.describe()}." if training.base_model else ""
+    return (
+        f"matches none of the model's modules: its names are like {unmatched[0][:120]}."
+        f"{named} The model is {model.describe()}: use a LoRA made for it."
+    )

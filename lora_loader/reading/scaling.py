@@ -21,12 +21,12 @@ _MOST_PATTERNS = 5_000
 
 @dataclass(frozen=True)
 class PeftSettings:
-    """What PEFT trained with: the ``kind`` of adapter ("LoRA", "LoHa", "LoKr"), alpha and rank.
+    """What PEFT trained with: its ``peft_type`` ("LORA", "LOHA", "LOKR"), alpha and rank.
 
     The patterns are PEFT's exceptions to both, by module.
     """
 
-    kind: str
+    peft_type: str
     alpha: float
     rank: int | None = None
     rslora: bool = False
@@ -69,25 +69,24 @@ def header_settings(metadata: Mapping[str, str]) -> PeftSettings | None:
 
     A text encoder's settings are not the transformer's.
     """
-    table = _table(metadata.get(METADATA_KEY, ""))
-    own = {key: value for key, value in table.items() if "." not in key}
+    table = json_table(metadata.get(METADATA_KEY, ""))
     prefixes = sorted({key.split(".", 1)[0] for key in table if "." in key})
     prefixes = [name for name in prefixes if not name.startswith("text_encoder")]
-    if "transformer" in prefixes:
-        prefixes = ["transformer"]
-    for prefix in prefixes[:1]:
-        for key, value in table.items():
-            if key.startswith(f"{prefix}."):
-                own[key.removeprefix(f"{prefix}.")] = value
+    prefix = "transformer" if "transformer" in prefixes else "".join(prefixes[:1])
+    own = {key: value for key, value in table.items() if "." not in key}
+    for key, value in table.items():
+        if prefix and key.startswith(f"{prefix}."):
+            own[key.removeprefix(f"{prefix}.")] = value
     return _settings(own)
 
 
 def config_settings(text: str) -> PeftSettings | None:
     """PEFT's settings from the text of an ``adapter_config.json``, or None where it has none."""
-    return _settings(_table(text))
+    return _settings(json_table(text))
 
 
-def _table(text: str) -> dict[str, object]:
+def json_table(text: str) -> dict[str, object]:
+    """The table that a JSON text is; empty where it is none."""
     try:
         table = json.loads(text) if text else {}
     except (ValueError, RecursionError):
@@ -96,10 +95,10 @@ def _table(text: str) -> dict[str, object]:
 
 
 def _settings(table: Mapping[str, object]) -> PeftSettings | None:
-    kind = _KINDS.get(str(table.get("peft_type", "LORA")))
-    alpha = _number(table.get("lora_alpha" if kind == "LoRA" else "alpha"))
+    kind = str(table.get("peft_type", "LORA"))
+    alpha = _number(table.get("lora_alpha" if kind == "LORA" else "alpha"))
     rank = _number(table.get("r"))
-    if kind is None or alpha is None:
+    if alpha is None:
         return None
     return PeftSettings(
         kind,
@@ -109,9 +108,6 @@ def _settings(table: Mapping[str, object]) -> PeftSettings | None:
         _patterns(table.get("alpha_pattern")),
         _patterns(table.get("rank_pattern")),
     )
-
-
-_KINDS = {"LORA": "LoRA", "LOHA": "LoHa", "LOKR": "LoKr"}
 
 
 def _patterns(given: object) -> dict[str, float]:

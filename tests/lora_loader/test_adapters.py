@@ -5,22 +5,25 @@ import math
 import pytest
 import torch
 
-from flux2_lora_edit.lora_loader.adapters.additive import (
+from flux2_lora_edit.lora_loader.adapters import (
     Additive,
-    Dense,
-    Hadamard,
-    Kronecker,
-    LowRank,
-)
-from flux2_lora_edit.lora_loader.adapters.geometry import Unfit, Unpaired, Unsupported, geometry
-from flux2_lora_edit.lora_loader.adapters.reading import NotFinite, read_adapter
-from flux2_lora_edit.lora_loader.adapters.transforms import (
     BlockRotation,
     Butterfly,
     ChannelScale,
+    Dense,
     Dora,
     GeneralizedLora,
+    Given,
+    Hadamard,
     InputRotation,
+    Kronecker,
+    LowRank,
+    NotFinite,
+    Unfit,
+    Unpaired,
+    Unsupported,
+    read_adapter,
+    recognise,
 )
 
 OUT, IN = 16, 12
@@ -115,13 +118,15 @@ def test_a_constraint_bounds_the_rotation():
             {"lokr_w1": (4, 3), "lokr_w2_a": (4, 2), "lokr_w2_b": (2, 4)},
             ("LoKr", 16, 12, 2),
         ),
-        ({"oft_r": (3, 6)}, ("OFTv2", None, 12, 4)),
+        ({"oft_r": (3, 6)}, ("OFTv2", None, 12, None)),
         ({"oft_blocks": (4, 4, 4)}, ("OFT", 16, None, 4)),
         ({"oft_blocks": (2, 4, 4, 4)}, ("BOFT", 16, None, 4)),
     ],
 )
 def test_geometry(shapes, expected):
-    assert geometry(shapes, (OUT, IN)) == expected
+    algorithm, geometry = recognise(shapes)
+    algorithm.check(geometry, (OUT, IN))
+    assert (algorithm.name, *geometry) == expected
 
 
 @pytest.mark.parametrize(
@@ -146,13 +151,15 @@ def test_geometry(shapes, expected):
 )
 def test_no_adapter(shapes, error):
     with pytest.raises(error):
-        geometry(shapes, (OUT, IN))
+        algorithm, geometry = recognise(shapes)
+        algorithm.check(geometry, (OUT, IN))
 
 
-def read(parts, shape=(OUT, IN), settings=None, stem="x"):
-    form = geometry({part: tuple(t.shape) for part, t in parts.items()}, shape)
-    peaks = {part: t.abs().max().item() if t.numel() else 0.0 for part, t in parts.items()}
-    return read_adapter(parts, peaks, form, *shape, stem, settings)
+def read(tensors, shape=(OUT, IN), stem="x"):
+    algorithm, geometry = recognise({role: tuple(t.shape) for role, t in tensors.items()})
+    algorithm.check(geometry, shape)
+    peaks = {role: t.abs().max().item() if t.numel() else 0.0 for role, t in tensors.items()}
+    return read_adapter(algorithm, geometry.rank, Given(tensors, peaks, *shape, 1.0, stem))
 
 
 LORA = {"down": r(4, IN), "up": r(OUT, 4)}
@@ -214,7 +221,20 @@ def test_unfit(parts):
 )
 def test_the_axis_of_a_dora_magnitude(parts, shape):
     adapter = read(LORA | parts)
-    assert adapter.kind == "DoRA" and adapter.effect.magnitude.shape == shape
+    assert adapter.name == "DoRA" and adapter.effect.magnitude.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("tensors", "name"),
+    [
+        (LORA, "DoRA"),
+        ({"down": r(OUT, IN)}, "full-rank LoRA with DoRA"),
+        ({"diff": r(OUT, IN)}, "full difference with DoRA"),
+        ({"lokr_w1": r(4, 3), "lokr_w2": r(4, 4)}, "LoKr with DoRA"),
+    ],
+)
+def test_the_name_of_what_has_a_magnitude(tensors, name):
+    assert read(tensors | {"magnitude": r(OUT)}).name == name
 
 
 def test_a_vector_of_a_square_weight_has_no_axis():
@@ -230,4 +250,5 @@ def test_oft_constraints_of_lycoris_and_of_comfyui():
 
 
 def test_every_additive_kind_is_covered():
-    assert {type(adapter) for adapter in ADDITIVE} == set(Additive.__args__)
+    ours = [kind for kind in Additive.__subclasses__() if "lora_loader.adapters" in kind.__module__]
+    assert {type(adapter) for adapter in ADDITIVE} == set(ours)

@@ -58,7 +58,7 @@ def test_exact(name, geometry, tmp_path):
     beside = applied(model, ours.stack, "side path").model
     check(changes_beside(beside, base), built.truth, KINDS[name])
     assert not model.patches and not model.wrappers, "the incoming MODEL was changed"
-    for lora in ours.stack.loras:
+    for lora in ours.stack.reports:
         assert lora.matched == lora.total, f"{lora.matched} of {lora.total}: {ours.words}"
 
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from flux2_lora_edit.lora_loader.adapters import Dense, LowRank
-from flux2_lora_edit.lora_loader.adapters.transforms import ChannelScale
+from flux2_lora_edit.lora_loader.adapters import ChannelScale, Dense, LowRank
 from flux2_lora_edit.lora_loader.fuse import StackedLora, Step, fuse
 
 OUT, IN = 12, 8

@@ -62,3 +62,15 @@ def test_long_metadata_is_cut(tmp_path):
     save_file(weights, tmp_path / "a", {"modelspec.title": "x" * 5000 + "\n" * 50})
     info, _ = describe_stack([LoraEntry("a", 1.0, 1.0)], lambda entry: tmp_path / entry.name)
     assert len(info) < 1500
+
+
+@pytest.mark.parametrize(("neighbour", "alpha"), [(False, "alpha: 4"), (True, "")])
+def test_settings_beside_a_file_are_told_where_apply_uses_them(tmp_path, neighbour, alpha):
+    """raw PEFT keeps alpha in adapter_config.json; with another LoRA there it may be that one's."""
+    save_file({"x.lora_A.weight": torch.ones(8, 8)}, tmp_path / "a.safetensors")
+    if neighbour:
+        save_file({"x.lora_A.weight": torch.ones(8, 8)}, tmp_path / "b.safetensors")
+    config = {"peft_type": "LORA", "lora_alpha": 4, "r": 8}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    info, _ = describe_stack([LoraEntry("a", 1.0, 1.0)], lambda _: tmp_path / "a.safetensors")
+    assert (alpha in info) and ("alpha" in info) == bool(alpha)

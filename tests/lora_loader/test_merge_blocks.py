@@ -8,8 +8,14 @@ import torch
 from tiny_stacks import adapter_of, r
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flux2_lora_edit.lora_loader.adapters import Dense, Hadamard, Kronecker, LowRank, blocks
-from flux2_lora_edit.lora_loader.adapters.transforms import ChannelScale
+from flux2_lora_edit.lora_loader.adapters import (
+    ChannelScale,
+    Dense,
+    Hadamard,
+    Kronecker,
+    LowRank,
+    blocks,
+)
 from flux2_lora_edit.lora_loader.fuse import Step
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")

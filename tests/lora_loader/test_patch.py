@@ -9,8 +9,15 @@ import torch
 from tiny_stacks import QKV, SCALES, TRAINERS, H, adapter_of, load, r, stack_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flux2_lora_edit.lora_loader.adapters import Dense, Hadamard, Kronecker, LowRank
-from flux2_lora_edit.lora_loader.adapters.transforms import BlockRotation, ChannelScale, Dora
+from flux2_lora_edit.lora_loader.adapters import (
+    BlockRotation,
+    ChannelScale,
+    Dense,
+    Dora,
+    Hadamard,
+    Kronecker,
+    LowRank,
+)
 from flux2_lora_edit.lora_loader.fuse import StackedLora, Step, fuse
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")

@@ -62,6 +62,11 @@ def refusal(model, path: Path, scale: float = 1.0, **how: str) -> str:
     return text
 
 
+def steps(ours) -> list:
+    """Everything that is to be done to the model's weights."""
+    return [step for lora in ours.stack.loras for step in lora.steps]
+
+
 def warned(model, path: Path) -> str:
     """With on_mismatch=warn a file of which nothing fits is an error, or changes nothing and says
     so: never a silent success."""
@@ -70,7 +75,7 @@ def warned(model, path: Path) -> str:
     except ValueError as error:
         assert type(error).__module__.startswith("flux2_lora_edit.")
         return str(error)
-    assert not ours.stack.plan, "something of it was applied"
+    assert not steps(ours), "something of it was applied"
     return "\n".join(ours.stack.warnings)
 
 
@@ -126,7 +131,7 @@ def test_warn_applies_what_fits_and_names_the_rest(bad, dev, tmp_path):
     del truth[key]
     assert max(errors(changes(ours.model, base), truth).values()) < 1e-3
     assert bad_files.STEM in ours.words
-    (lora,) = ours.stack.loras
+    (lora,) = ours.stack.reports
     assert lora.matched == lora.total - 1
 
 
@@ -200,7 +205,7 @@ def test_a_lora_of_the_undistilled_base_is_applied_with_a_warning(
     metadata = {"ss_base_model_version": "black-forest-labs/FLUX.2-klein-base-4B"}
     save_file(wrong_base.other_size("klein 4B"), tmp_path / FILE, metadata)
     ours = plan_ours(real_models["klein 4B"], [(tmp_path / FILE, 1.0)], model_file=model_file)
-    assert ours.stack.plan, "a warning, not a refusal"
+    assert steps(ours), "a warning, not a refusal"
     warnings = "\n".join(ours.stack.warnings)
     if "base" in model_file:
         assert not warnings
@@ -219,7 +224,7 @@ def test_the_slot_that_is_wrong_is_the_one_named(dev, tmp_path):
 
 def test_a_file_of_scale_zero_is_not_even_opened(dev, tmp_path):
     _, model = dev
-    assert not plan_ours(model, [(tmp_path / "absent.safetensors", 0.0)]).stack.plan
+    assert not steps(plan_ours(model, [(tmp_path / "absent.safetensors", 0.0)]))
 
 
 def test_a_bad_config_beside_a_good_file_is_no_crash(dev, tmp_path):
@@ -231,4 +236,4 @@ def test_a_bad_config_beside_a_good_file_is_no_crash(dev, tmp_path):
         folder = tmp_path / str(number)
         path = file.write(folder)
         (folder / "adapter_config.json").write_text(text)
-        assert plan_ours(model, [(path, 1.0)]).stack.plan
+        assert steps(plan_ours(model, [(path, 1.0)]))

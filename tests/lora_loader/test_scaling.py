@@ -69,12 +69,12 @@ def test_nothing_to_be_had(text):
     assert config_settings(text) is None
 
 
-def test_raw_peft_configs_name_the_kind():
+def test_raw_peft_configs_name_the_type():
     lora = config_settings(json.dumps({"peft_type": "LORA", "lora_alpha": 4, "r": 8}))
     loha = config_settings(json.dumps({"peft_type": "LOHA", "alpha": 4, "r": 8}))
     lokr = config_settings(
         json.dumps({"peft_type": "LOKR", "alpha": 4, "r": 8, "rank_pattern": {"to_q": 2}})
     )
-    assert (lora.kind, loha.kind, lokr.kind) == ("LoRA", "LoHa", "LoKr")
+    assert (lora.peft_type, loha.peft_type, lokr.peft_type) == ("LORA", "LOHA", "LOKR")
     assert loha.scale(STEM, 8) == 0.5
     assert lokr.scale(STEM, None) == 2.0 and lokr.scale("x.to_k", None) == 0.5

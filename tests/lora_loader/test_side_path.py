@@ -18,8 +18,7 @@ from tiny_stacks import (
     stack_of,
 )
 
-from flux2_lora_edit.lora_loader.adapters import Dense, Kronecker, LowRank
-from flux2_lora_edit.lora_loader.adapters.transforms import Dora
+from flux2_lora_edit.lora_loader.adapters import Dense, Dora, Kronecker, LowRank
 from flux2_lora_edit.lora_loader.fuse import StackedLora, Step
 from host import tiny_loras
 

@@ -96,14 +96,14 @@ def comfy_forward(patcher, noise, text, timestep, guidance, references):
 
 def with_our_loader(patcher, path, scale):
     from flux2_lora_edit.lora_loader.patch import apply_stack, weight_shapes
-    from flux2_lora_edit.lora_loader.pipeline import plan_stack
+    from flux2_lora_edit.lora_loader.read_stack import read_stack
     from flux2_lora_edit.lora_loader.reading.files import LoraFiles
     from flux2_lora_edit.lora_loader.sources.source import InstalledSource
     from flux2_lora_edit.lora_loader.stack import LoraEntry
 
     entry = LoraEntry(path.name, scale, scale, InstalledSource(path.name))
-    stack = plan_stack([entry], weight_shapes(patcher), locate=lambda _: path, files=LoraFiles())
-    return apply_stack(patcher, stack.parts, "auto").model
+    stack = read_stack([entry], weight_shapes(patcher), locate=lambda _: path, files=LoraFiles())
+    return apply_stack(patcher, stack.loras, "auto").model
 
 
 def relative_error(ours, theirs):

@@ -86,14 +86,14 @@ class Ours(NamedTuple):
     @property
     def words(self) -> str:
         """Everything that a user is told: every field of each LoRA's report, and the warnings."""
-        return "\n".join([repr(self.stack.loras), *self.stack.warnings])
+        return "\n".join([repr(self.stack.reports), *self.stack.warnings])
 
 
 def plan_ours(model: Any, files: Iterable[tuple[Path, float]], **how: str) -> Ours:
     """The pack's reading and checking of a stack against a MODEL's shapes; ``how`` is
-    ``plan_stack``'s own."""
+    ``read_stack``'s own."""
     from flux2_lora_edit.lora_loader.patch import weight_shapes
-    from flux2_lora_edit.lora_loader.pipeline import plan_stack
+    from flux2_lora_edit.lora_loader.read_stack import read_stack
     from flux2_lora_edit.lora_loader.reading.files import LoraFiles
     from flux2_lora_edit.lora_loader.sources.source import InstalledSource
     from flux2_lora_edit.lora_loader.stack import LoraEntry
@@ -104,7 +104,7 @@ def plan_ours(model: Any, files: Iterable[tuple[Path, float]], **how: str) -> Ou
         entry = LoraEntry(path.name, scale, scale, source, f"LoRA slot {slot}")
         entries.append(entry)
         paths[entry.slot] = path
-    stack = plan_stack(
+    stack = read_stack(
         entries,
         weight_shapes(model),
         locate=lambda entry: paths[entry.slot],
@@ -125,7 +125,7 @@ def applied(model: Any, stack: Any, mode: str = "merge") -> Ours:
     """A stack that was planned, onto a clone of the MODEL."""
     from flux2_lora_edit.lora_loader.patch import apply_stack
 
-    return Ours(apply_stack(model, stack.parts, mode).model, stack)
+    return Ours(apply_stack(model, stack.loras, mode).model, stack)
 
 
 def errors(changed: dict[str, Tensor], truth: Truth) -> dict[str, float]:

@@ -1,4 +1,5 @@
-"""Which model a file was trained for, from its names, shapes and metadata; whether that is ours.
+"""Which model a file was trained for, from its names, shapes and metadata; whether that is ours;
+and by which program, for the report, never for the maths.
 
 FLUX.1 and klein 4B share the width 3072, so a FLUX.1 file partly fits klein 4B: its block counts,
 per-block modulation, MLP shapes and metadata tell it apart.
@@ -10,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...flux2.variants import RELEASED, Flux2Model
-from ..adapters.geometry import Geometry, Unfit, geometry
+from ..adapters import Unfit
+from .facts import Facts
 from .header import Header
-from .naming import split_key, words
+from .layout import words
 
 FLUX1_WIDTH = 3072
 
@@ -40,10 +42,7 @@ _FLUX1_RATIOS: Mapping[str, tuple[int, int]] = {
     "linear1": (7, 1), "img_mlp_0": (4, 1), "txt_mlp_0": (4, 1), "linear2": (1, 5),
     "img_mlp_2": (1, 4), "txt_mlp_2": (1, 4),
 }  # fmt: skip
-_METADATA_KEYS = (
-    "ss_base_model_version", "modelspec.architecture", "base_model", "ss_sd_model_name",
-    "modelspec.title", "ss_network_module",
-)  # fmt: skip
+_METADATA_KEYS = ("ss_base_model_version", "modelspec.architecture", "base_model")
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,8 @@ class Training:
     """What a file tells of the model that it was trained for; None where it does not tell.
 
     ``family`` is "FLUX.1" or "FLUX.2"; ``variant`` a released FLUX.2's name; block counts are what
-    its highest block numbers ask for at least; ``sign`` says how it was found out.
+    its highest block numbers ask for at least; ``sign`` says how it was found out; ``trainer`` is
+    the program that wrote the file, or "".
     """
 
     family: str | None
@@ -62,6 +62,7 @@ class Training:
     base_model: str | None
     distilled: bool | None
     sign: str
+    trainer: str
 
     def describe(self) -> str:
         """For a sentence: "FLUX.2 klein 9B (width 4096)"."""
@@ -76,67 +77,48 @@ class Training:
         return self.base_model or "an unknown model"
 
 
-def trained_for(header: Header) -> Training:
-    """Everything the header tells about the base model, without a tensor read."""
-    hint = " ".join(header.metadata.get(key, "") for key in _METADATA_KEYS[:3]).lower()
+def trained_for(facts: Facts) -> Training:
+    """Everything a file tells about the base model, without a tensor read."""
+    metadata = facts.header.metadata
     widths: Counter[int] = Counter()
     blocks = {"double": 0, "single": 0}
-    sign = ""
-    for stem, shapes in _modules(header).items():
+    flux1 = []
+    for stem, _, made in facts.modules:
         found = words(stem)
         kind, number, module = _in_block(found)
         if kind is None:
             if {"vector", "in"} <= set(found) or "time_text_embed" in "_".join(found):
-                sign = sign or f"it has {stem}"
+                flux1.append(f"it has {stem}")
             continue
         blocks[kind] = max(blocks[kind], number + 1)
         if _FLUX1_NAMES.match(module) or (kind == "single" and module in _FLUX1_SINGLE_NAMES):
-            sign = sign or f"it has {stem}"
-        form = _form(shapes)
-        if form is None or not form.rows or not form.columns:
+            flux1.append(f"it has {stem}")
+        rows, columns, _ = (None, None, None) if isinstance(made, Unfit) else made[1]
+        if not rows or not columns:
             continue
         if module in _WIDTH_IN:
-            widths[form.columns] += 1
-        rows, columns = _FLUX1_RATIOS.get(module, (0, 0))
-        if rows and form.rows * columns == form.columns * rows:
-            sign = sign or f"its {stem} is {form.rows} x {form.columns}"
+            widths[columns] += 1
+        high, wide = _FLUX1_RATIOS.get(module, (0, 0))
+        if high and rows * wide == columns * high:
+            flux1.append(f"its {stem} is {rows} x {columns}")
     width = widths.most_common(1)[0][0] if widths else None
-    family, variant = _from_hint(hint)
-    if sign:
-        family = "FLUX.1"
-    elif family == "FLUX.1":
-        sign = "its metadata says so"
-    elif width == FLUX1_WIDTH and (blocks["double"] > 5 or blocks["single"] > 20):
-        family = "FLUX.1"
-        sign = f"it has {blocks['double']} double and {blocks['single']} single blocks"
-    named = next((header.metadata[key] for key in _METADATA_KEYS[:3] if key in header.metadata), "")
+    named = [metadata[key] for key in _METADATA_KEYS if key in metadata]
+    family, variant = _from_hint(" ".join(named).lower())
+    if family == "FLUX.1":
+        flux1.append("its metadata says so")
+    if width == FLUX1_WIDTH and (blocks["double"] > 5 or blocks["single"] > 20):
+        flux1.append(f"it has {blocks['double']} double and {blocks['single']} single blocks")
     return Training(
-        family,
-        variant if family != "FLUX.1" else None,
+        "FLUX.1" if flux1 else family,
+        None if flux1 else variant,
         width,
         blocks["double"],
         blocks["single"],
-        named[:200] or None,
-        _distilled(header.metadata),
-        sign,
+        next(iter(named), "")[:200] or None,
+        _distilled(metadata),
+        next(iter(flux1), ""),
+        _trainer(facts.header),
     )
-
-
-def _modules(header: Header) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Stem -> the shapes of its parts."""
-    modules: dict[str, dict[str, tuple[int, ...]]] = {}
-    for key, info in header.tensors.items():
-        readings = split_key(key)
-        if readings:
-            modules.setdefault(readings[0].stem, {})[readings[0].part] = info.shape
-    return modules
-
-
-def _form(shapes: Mapping[str, tuple[int, ...]]) -> Geometry | None:
-    try:
-        return geometry(shapes, ())
-    except Unfit:
-        return None
 
 
 def _in_block(found: tuple[str, ...]) -> tuple[str | None, int, str]:
@@ -179,22 +161,29 @@ def wrong_base(training: Training, model: Flux2Model) -> str | None:
 
     None where nothing speaks against it.
     """
+    made_for = training.describe()
+    ours = f"FLUX.2 {model.name}" if model.name else f"width {model.width}"
     if training.family == "FLUX.1":
         why = f" ({training.sign})" if training.sign else ""
         return (
-            f"was trained for {training.describe()}{why}; the model is {model.describe()}. A "
+            f"was trained for {made_for}{why}; the model is {model.describe()}. A "
             f"FLUX.1 LoRA does not work on FLUX.2, even where shapes fit: use one made for "
-            f"{_short(model)}."
+            f"{ours}."
         )
-    if training.width is not None and training.width != model.width:
-        return _another(training, model, "")
-    if training.double_blocks > model.double_blocks or training.single_blocks > model.single_blocks:
+    depth = ""
+    if training.width in (None, model.width):
+        double, single = training.double_blocks, training.single_blocks
+        if double <= model.double_blocks and single <= model.single_blocks:
+            return None
         depth = (
-            f" with at least {training.double_blocks} double and {training.single_blocks} single "
+            f" with at least {double} double and {single} single "
             f"blocks (the model has {model.double_blocks} and {model.single_blocks})"
         )
-        return _another(training, model, depth)
-    return None
+    load = f" or load {made_for.split(' (')[0]}" if made_for.startswith("FLUX.2") else ""
+    return (
+        f"was trained for {made_for}{depth}; the model is {model.describe()}. Use a LoRA made for "
+        f"{ours}{load}."
+    )
 
 
 def other_distillation(training: Training, model: Flux2Model, model_file: str) -> str | None:
@@ -215,14 +204,31 @@ def other_distillation(training: Training, model: Flux2Model, model_file: str) -
     )
 
 
-def _another(training: Training, model: Flux2Model, depth: str) -> str:
-    made_for = training.describe()
-    load = f" or load {made_for.split(' (')[0]}" if made_for.startswith("FLUX.2") else ""
-    return (
-        f"was trained for {made_for}{depth}; the model is {model.describe()}. Use a LoRA made for "
-        f"{_short(model)}{load}."
-    )
-
-
-def _short(model: Flux2Model) -> str:
-    return f"FLUX.2 {model.name}" if model.name else f"width {model.width}"
+def _trainer(header: Header) -> str:
+    """The trainer's or exporter's name, or "" where nothing tells."""
+    metadata = header.metadata
+    keys = list(header.tensors)[:50]
+    software = metadata.get("software", "")
+    if "ai-toolkit" in software or "training_info" in metadata:
+        return "ai-toolkit"
+    if "ot_revision" in metadata or "ot_branch" in metadata:
+        return "OneTrainer"
+    module = metadata.get("ss_network_module", "")
+    if "flux_2" in module or metadata.get("modelspec.architecture", "").startswith("Flux.2-"):
+        return "musubi-tuner"
+    if module:
+        return "kohya"
+    if "lycoris_config" in metadata or "global_step" in metadata:
+        return "SimpleTuner"
+    if "lora_adapter_metadata" in metadata:
+        return "diffusers"
+    first = keys[0] if keys else ""
+    if any(".default.weight" in key for key in keys):
+        return "DiffSynth-Studio"
+    if first.startswith("base_model.model."):
+        return "PEFT"
+    if first.startswith("lycoris_"):
+        return "LyCORIS"
+    if first.startswith("lora_unet_"):
+        return "kohya naming"
+    return ""

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flux2_lora_edit.lora_loader.reading.layout import Layout
-from flux2_lora_edit.lora_loader.reading.naming import KeyParts, split_key, words
+from flux2_lora_edit.lora_loader.adapters import ALGORITHMS
+from flux2_lora_edit.lora_loader.reading import facts
+from flux2_lora_edit.lora_loader.reading.facts import SplitKey, spellings
+from flux2_lora_edit.lora_loader.reading.layout import Layout, words
 from host.tiny import transformer_shapes
 
 SHAPES = {
@@ -13,11 +15,16 @@ SHAPES = {
     for name, shape in transformer_shapes("dev").items()
 }
 LAYOUT = Layout(SHAPES)
+SPELLINGS = spellings(ALGORITHMS)
 STEM = "diffusion_model.double_blocks.0.img_attn.qkv"
 
 
+def split_key(key):
+    return facts.split_key(key, SPELLINGS)
+
+
 @pytest.mark.parametrize(
-    ("ending", "part", "adapter"),
+    ("ending", "role", "adapter"),
     [
         (".lora_A.weight", "down", ""),
         (".lora_B.weight", "up", ""),
@@ -55,27 +62,33 @@ STEM = "diffusion_model.double_blocks.0.img_attn.qkv"
         (".w_norm", "diff", ""),
     ],
 )
-def test_parts(ending, part, adapter):
-    reading = split_key(STEM + ending)[0]
-    assert reading == KeyParts(STEM, part, adapter)
+def test_roles(ending, role, adapter):
+    assert split_key(STEM + ending) == SplitKey(STEM, role, adapter)
 
 
-def test_the_last_part_counts_not_one_in_the_prefix():
-    assert split_key(f"my_lora_a.net.{STEM}.lora_B.weight")[0] == KeyParts(
+def test_the_last_role_counts_not_one_in_the_prefix():
+    assert split_key(f"my_lora_a.net.{STEM}.lora_B.weight") == SplitKey(
         f"my_lora_a.net.{STEM}", "up", ""
     )
 
 
-def test_a_part_behind_a_prefix_that_reads_as_one():
-    """Two readings; the one whose stem is a module of the model counts."""
-    readings = split_key(f"my_lora_a.net.{STEM}.lokr_w1")
-    assert KeyParts(f"my_lora_a.net.{STEM}", "lokr_w1", "") in readings
-    assert [LAYOUT.resolve(reading.stem) is not None for reading in readings] == [False, True]
+@pytest.mark.parametrize("ending", ["lokr_w1", "alpha", "oft_R.weight", "a1.weight"])
+@pytest.mark.parametrize("stem", [f"my_lora_a.net.{STEM}", f"my_lora_a/{STEM}"])
+def test_a_role_behind_a_prefix_that_reads_as_one(stem, ending):
+    """PEFT's adapter names hold no dot, so the prefix is no adapter."""
+    split = split_key(f"{stem}.{ending}")
+    assert (split.stem, split.adapter) == (stem, "")
+    assert LAYOUT.resolve(split.stem) is not None
+
+
+def test_a_flattened_key_behind_a_prefix_that_reads_as_a_role():
+    split = split_key("my_lora_a_net_double_blocks_0_img_attn_qkv_lokr_w1")
+    assert split == SplitKey("my_lora_a_net_double_blocks_0_img_attn_qkv", "lokr_w1", "")
 
 
 @pytest.mark.parametrize("key", ["", "x", "lora_A", "....", "diffusion_model", "a" * 2000])
-def test_no_part(key):
-    assert split_key(key) == []
+def test_no_role(key):
+    assert split_key(key) is None
 
 
 def test_words_ignore_separators_and_case():
@@ -87,9 +100,10 @@ def test_words_ignore_separators_and_case():
 @settings(max_examples=2500, deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_is_split_or_not(key):
-    for reading in split_key(key):
-        assert key.startswith(reading.stem) and reading.stem
-        LAYOUT.resolve(reading.stem)
+    split = split_key(key)
+    if split is not None:
+        assert key.startswith(split.stem) and split.stem
+        LAYOUT.resolve(split.stem)
 
 
 PIECE = st.sampled_from(
@@ -101,9 +115,9 @@ PIECE = st.sampled_from(
 @settings(max_examples=2500, deadline=None)
 @given(st.lists(PIECE, max_size=14), st.sampled_from([".", "_", "/", "-", "", "__"]))
 def test_any_words_resolve_into_the_model_or_not_at_all(pieces, separator):
-    for reading in split_key(separator.join(pieces)):
-        found = LAYOUT.resolve(reading.stem)
-        if found is not None:
-            target = found.target
-            assert target.start + target.rows <= SHAPES[target.key][0]
-            assert words(reading.stem)[: len(found.prefix)] == found.prefix
+    split = split_key(separator.join(pieces))
+    found = LAYOUT.resolve(split.stem) if split is not None else None
+    if found is not None:
+        target = found.target
+        assert target.start + target.rows <= SHAPES[target.key][0]
+        assert words(split.stem)[: len(found.prefix)] == found.prefix

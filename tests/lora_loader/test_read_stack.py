@@ -1,4 +1,4 @@
-"""A stack against a model's shapes: what is planned, what is refused, and the words for it."""
+"""A stack against a model's shapes: what is read, what is refused, and the words for it."""
 
 import json
 
@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from flux2_lora_edit.flux2.variants import NotFlux2Error, identify
-from flux2_lora_edit.lora_loader.pipeline import LoraStackError, plan_stack
+from flux2_lora_edit.lora_loader.fuse import fuse
+from flux2_lora_edit.lora_loader.read_stack import LoraStackError, read_stack
 from flux2_lora_edit.lora_loader.reading.files import LoraFiles
 from flux2_lora_edit.lora_loader.reading.report import Report
 from flux2_lora_edit.lora_loader.stack import LoraEntry
@@ -25,8 +26,8 @@ def shapes(variant="dev", **sizes):
 MODEL = shapes()
 
 
-class Shelf:
-    """LoRA files in a folder, and stacks of them planned against a model."""
+class Library:
+    """LoRA files in a folder, and stacks of them read against a model."""
 
     def __init__(self, folder):
         self.folder, self.files, self.located = folder, LoraFiles(), []
@@ -37,13 +38,13 @@ class Shelf:
         save_file({k: v.contiguous() for k, v in weights.items()}, path, metadata)
         return name
 
-    def plan(self, *stack, model=MODEL, **how):
+    def read(self, *stack, model=MODEL, **how):
         pairs = (item if isinstance(item, tuple) else (item, 1.0) for item in stack)
         entries = [
             LoraEntry(name, scale, scale, None, f"LoRA slot {slot}")
             for slot, (name, scale) in enumerate(pairs, 1)
         ]
-        return plan_stack(entries, model, locate=self.locate, files=self.files, **how)
+        return read_stack(entries, model, locate=self.locate, files=self.files, **how)
 
     def locate(self, entry):
         self.located.append(entry.name)
@@ -51,8 +52,8 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(tmp_path):
-    return Shelf(tmp_path)
+def library(tmp_path):
+    return Library(tmp_path)
 
 
 def pair(rows=H, columns=H, rank=4, value=0.01):
@@ -67,90 +68,90 @@ def lora(stem="diffusion_model.double_blocks.0.img_attn.proj", **parts):
 QKV_IN = "diffusion_model.double_blocks.0.img_attn.qkv"
 
 
-def test_one_weight_one_plan_whatever_the_trainers(shelf):
+def test_one_weight_one_plan_whatever_the_trainers(library):
     for name, made in (("a", tiny_loras.ai_toolkit()), ("b", tiny_loras.diffusers())):
-        shelf.put(f"{name}.safetensors", made.weights, made.metadata)
-    planned = shelf.plan("a.safetensors", ("b.safetensors", 0.5))
-    assert len(planned.plan) == 22
-    assert [(s.start, s.rows) for s in planned.plan[f"{QKV_IN}.weight"]] == [
+        library.put(f"{name}.safetensors", made.weights, made.metadata)
+    stack = library.read("a.safetensors", ("b.safetensors", 0.5))
+    assert len(fuse(stack.loras)) == 22
+    assert [(s.start, s.rows) for s in fuse(stack.loras)[f"{QKV_IN}.weight"]] == [
         (0, H), (H, H), (2 * H, H),
     ]  # fmt: skip
-    assert len(planned.plan["diffusion_model.single_blocks.2.linear1.weight"]) == 1
-    assert [(r.matched, r.total) for r in planned.loras] == [(22, 22), (30, 30)]
-    assert planned.loras[1].file_scales == (0.5,)
+    assert len(fuse(stack.loras)["diffusion_model.single_blocks.2.linear1.weight"]) == 1
+    assert [(r.matched, r.total) for r in stack.reports] == [(22, 22), (30, 30)]
+    assert stack.reports[1].file_scales == (0.5,)
 
 
-def test_scale_zero_is_not_even_located(shelf):
-    planned = shelf.plan(("missing.safetensors", 0.0))
-    assert planned.plan == {} and shelf.located == []
+def test_scale_zero_is_not_even_located(library):
+    stack = library.read(("missing.safetensors", 0.0))
+    assert fuse(stack.loras) == {} and library.located == []
 
 
-def test_one_file_in_two_slots_is_one_at_the_sum(shelf):
-    shelf.put("a.safetensors", lora())
-    planned = shelf.plan(("a.safetensors", 0.25), ("a.safetensors", 0.5))
-    (steps,) = planned.plan.values()
+def test_one_file_in_two_slots_is_one_at_the_sum(library):
+    library.put("a.safetensors", lora())
+    stack = library.read(("a.safetensors", 0.25), ("a.safetensors", 0.5))
+    (steps,) = fuse(stack.loras).values()
     assert len(steps) == 1 and steps[0].effect.scale * steps[0].scale == 0.75
-    assert len(planned.loras) == 1 and "twice" in planned.warnings[0]
-    assert shelf.plan(("a.safetensors", 0.5), ("a.safetensors", -0.5)).plan == {}
+    assert len(stack.reports) == 1 and "twice" in stack.warnings[0]
+    assert fuse(library.read(("a.safetensors", 0.5), ("a.safetensors", -0.5)).loras) == {}
 
 
-def test_two_namings_of_one_module_add(shelf):
+def test_two_namings_of_one_module_add(library):
     both = lora() | lora("lora_unet_double_blocks_0_img_attn_proj", **pair(value=0.02))
-    planned = shelf.plan(shelf.put("a.safetensors", both))
-    (steps,) = planned.plan.values()
+    stack = library.read(library.put("a.safetensors", both))
+    (steps,) = fuse(stack.loras).values()
     assert steps[0].effect.up.shape[1] == 8
-    assert "two names" in planned.loras[0].notes[0]
+    assert "two names" in stack.reports[0].notes[0]
 
 
-def test_the_same_part_twice_is_refused(shelf):
+def test_the_same_part_twice_is_refused(library):
     twice = lora() | {f"{QKV_IN[:-3]}proj.lora_down.weight": torch.ones(4, H)}
     with pytest.raises(LoraStackError, match="same part twice"):
-        shelf.plan(shelf.put("a.safetensors", twice))
+        library.read(library.put("a.safetensors", twice))
 
 
-def test_alpha_without_an_adapter_name_belongs_to_the_named_adapter(shelf):
+def test_alpha_without_an_adapter_name_belongs_to_the_named_adapter(library):
     named = {"lora_A.ink.weight": torch.ones(4, H), "lora_B.ink.weight": torch.ones(H, 4)}
-    planned = shelf.plan(shelf.put("a.safetensors", lora(**named, alpha=torch.tensor(1.0))))
-    assert planned.loras[0].file_scales == (0.25,)
+    stack = library.read(library.put("a.safetensors", lora(**named, alpha=torch.tensor(1.0))))
+    assert stack.reports[0].file_scales == (0.25,)
 
 
-def test_settings_beside_a_file_count_where_they_are_surely_its_own(shelf):
+def test_settings_beside_a_file_count_where_they_are_surely_its_own(library):
     config = json.dumps({"peft_type": "LORA", "lora_alpha": 1, "r": 4})
     weights = lora("base_model.model.double_blocks.0.img_attn.proj")
     for name in ("one/x.safetensors", "two/adapter_model.safetensors", "two/x.safetensors"):
-        shelf.put(name, weights)
+        library.put(name, weights)
     for folder in ("one", "two"):
-        (shelf.folder / folder / "adapter_config.json").write_text(config)
-    assert shelf.plan("one/x.safetensors").loras[0].file_scales == (0.25,)
-    assert shelf.plan("two/adapter_model.safetensors").loras[0].file_scales == (0.25,)
-    other = shelf.plan("two/x.safetensors")
-    assert other.loras[0].file_scales == (1.0,) and "is not used" in other.warnings[0]
+        (library.folder / folder / "adapter_config.json").write_text(config)
+    assert library.read("one/x.safetensors").reports[0].file_scales == (0.25,)
+    assert library.read("two/adapter_model.safetensors").reports[0].file_scales == (0.25,)
+    other = library.read("two/x.safetensors")
+    assert other.reports[0].file_scales == (1.0,) and "is not used" in other.warnings[0]
 
 
-def refusal(shelf, weights, metadata=None, **how):
-    name = shelf.put("styles/ink.safetensors", weights, metadata)
+def refusal(library, weights, metadata=None, **how):
+    name = library.put("styles/ink.safetensors", weights, metadata)
     with pytest.raises(LoraStackError) as caught:
-        shelf.plan(name, **how)
+        library.read(name, **how)
     text = str(caught.value)
     assert text.startswith("LoRA slot 1") and text.endswith("\nstyles/ink.safetensors"), text
     return text
 
 
-def test_another_width(shelf):
+def test_another_width(library):
     made = tiny_loras.ai_toolkit(hidden=384)
-    text = refusal(shelf, made.weights)
+    text = refusal(library, made.weights)
     assert text.startswith("LoRA slot 1 was trained for a FLUX.2 of width 384; the model is a FLUX")
 
 
 @pytest.mark.parametrize(("width", "name"), [(6144, "dev"), (4096, "klein 9B"), (3072, "klein 4B")])
-def test_a_released_size_is_named(shelf, width, name):
-    text = refusal(shelf, lora(QKV_IN, **pair(3 * width, width, rank=1)))
+def test_a_released_size_is_named(library, width, name):
+    text = refusal(library, lora(QKV_IN, **pair(3 * width, width, rank=1)))
     assert f"trained for FLUX.2 {name} (width {width})" in text
 
 
-def test_deeper_than_the_model(shelf):
+def test_deeper_than_the_model(library):
     made = tiny_loras.ai_toolkit(double=5, single=3)
-    assert "at least 5 double and 3 single blocks" in refusal(shelf, made.weights)
+    assert "at least 5 double and 3 single blocks" in refusal(library, made.weights)
 
 
 KLEIN_4B = shapes("klein-4b", hidden=3072, context=7680, double=5, single=20)
@@ -172,10 +173,10 @@ KLEIN_4B = shapes("klein-4b", hidden=3072, context=7680, double=5, single=20)
         ("diffusion_model.vector_in.in_layer", 3072, 768),
     ],
 )
-def test_flux1_is_told_from_klein_4b(shelf, stem, rows, columns):
+def test_flux1_is_told_from_klein_4b(library, stem, rows, columns):
     """The file's attention fits klein 4B's shapes; one more module gives it away."""
     fits = lora("diffusion_model.double_blocks.0.img_attn.proj", **pair(3072, 3072, 1))
-    text = refusal(shelf, fits | lora(stem, **pair(rows, columns, 1)), model=KLEIN_4B)
+    text = refusal(library, fits | lora(stem, **pair(rows, columns, 1)), model=KLEIN_4B)
     assert "trained for FLUX.1" in text and "the model is FLUX.2 klein 4B" in text
 
 
@@ -187,26 +188,26 @@ def test_flux1_is_told_from_klein_4b(shelf, stem, rows, columns):
         {"modelspec.architecture": "Flux.1-dev"},
     ],
 )
-def test_flux1_is_told_by_its_metadata(shelf, metadata):
+def test_flux1_is_told_by_its_metadata(library, metadata):
     fits = lora(**pair(3072, 3072, 1))
-    assert "FLUX.1" in refusal(shelf, fits, metadata, model=KLEIN_4B)
+    assert "FLUX.1" in refusal(library, fits, metadata, model=KLEIN_4B)
 
 
-def test_a_klein_4b_lora_is_not_taken_for_flux1(shelf):
+def test_a_klein_4b_lora_is_not_taken_for_flux1(library):
     made = lora(**pair(3072, 3072, 1)) | lora(
         "diffusion_model.single_blocks.19.linear1", **pair(9 * 3072, 3072, 1)
     )
-    name = shelf.put("a.safetensors", made, {"ss_base_model_version": "flux2_klein_4b"})
-    planned = shelf.plan(name, model=KLEIN_4B)
-    assert planned.loras[0].trained_for == "FLUX.2 klein 4B (width 3072)"
+    name = library.put("a.safetensors", made, {"ss_base_model_version": "flux2_klein_4b"})
+    stack = library.read(name, model=KLEIN_4B)
+    assert stack.reports[0].trained_for == "FLUX.2 klein 4B (width 3072)"
 
 
-def test_warn_names_flux1_and_applies_what_fits(shelf):
+def test_warn_names_flux1_and_applies_what_fits(library):
     mixed = lora(**pair(3072, 3072, 1)) | lora(
         "diffusion_model.double_blocks.0.img_mod.lin", **pair(6 * 3072, 3072, 1)
     )
-    planned = shelf.plan(shelf.put("a.safetensors", mixed), model=KLEIN_4B, on_mismatch="warn")
-    assert len(planned.plan) == 1 and "FLUX.1" in planned.warnings[0]
+    stack = library.read(library.put("a.safetensors", mixed), model=KLEIN_4B, on_mismatch="warn")
+    assert len(fuse(stack.loras)) == 1 and "FLUX.1" in stack.warnings[0]
 
 
 PROJ = "diffusion_model.double_blocks.0.img_attn.proj"
@@ -224,45 +225,45 @@ MLP = "diffusion_model.double_blocks.0.img_mlp.2"
         ({f"{MLP}.alpha": torch.tensor(1.0)}, f"{MLP} has only alpha"),
     ],
 )  # fmt: skip
-def test_misfits(shelf, change, words):
+def test_misfits(library, change, words):
     import re
 
-    assert re.search(words, refusal(shelf, lora() | change))
-    name = shelf.put("a.safetensors", lora() | change)
-    planned = shelf.plan(name, on_mismatch="warn")
-    assert list(planned.plan) == [f"{PROJ}.weight"] and MLP in planned.warnings[0]
+    assert re.search(words, refusal(library, lora() | change))
+    name = library.put("a.safetensors", lora() | change)
+    stack = library.read(name, on_mismatch="warn")
+    assert list(fuse(stack.loras)) == [f"{PROJ}.weight"] and MLP in stack.warnings[0]
 
 
-def test_nothing_matches(shelf):
-    text = refusal(shelf, lora("unet.down_blocks.0.attn1.to_q", **pair(64, 64)))
+def test_nothing_matches(library):
+    text = refusal(library, lora("unet.down_blocks.0.attn1.to_q", **pair(64, 64)))
     assert "matches none of the model's modules: its names are like unet.down_blocks" in text
 
 
-def test_no_tensors(shelf):
-    assert "no tensors" in refusal(shelf, {})
+def test_no_tensors(library):
+    assert "no tensors" in refusal(library, {})
 
 
-def test_a_whole_model(shelf):
+def test_a_whole_model(library):
     weights = {name: torch.zeros(shape) for name, shape in transformer_shapes("dev").items()}
-    assert "is a whole model" in refusal(shelf, weights)
+    assert "is a whole model" in refusal(library, weights)
 
 
-def test_a_damaged_file(shelf):
-    (shelf.folder / "a.safetensors").write_bytes(b"<!DOCTYPE html>" * 9)
+def test_a_damaged_file(library):
+    (library.folder / "a.safetensors").write_bytes(b"<!DOCTYPE html>" * 9)
     with pytest.raises(LoraStackError, match=r"LoRA slot 1: The file is a web page.*\na\.saf"):
-        shelf.plan("a.safetensors", on_mismatch="warn")
+        library.read("a.safetensors", on_mismatch="warn")
 
 
-def test_unsupported_parts_are_named(shelf):
+def test_unsupported_parts_are_named(library):
     extra = {f"{PROJ}.lora_B.bias": torch.ones(H), "strange.module.lora_A.weight": torch.ones(1, 1)}
-    planned = shelf.plan(shelf.put("a.safetensors", lora() | extra))
-    (report,) = planned.loras
+    stack = library.read(library.put("a.safetensors", lora() | extra))
+    (report,) = stack.reports
     assert PROJ in report.unsupported[0] and report.unmatched == ("strange.module",)
-    assert len(planned.warnings) == 2
+    assert len(stack.warnings) == 2
 
 
-def test_an_interrupt_goes_through(shelf):
-    shelf.put("a.safetensors", lora())
+def test_an_interrupt_goes_through(library):
+    library.put("a.safetensors", lora())
 
     class Interrupted(Exception):
         pass
@@ -271,7 +272,7 @@ def test_an_interrupt_goes_through(shelf):
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        shelf.plan("a.safetensors", before_each=stop)
+        library.read("a.safetensors", before_each=stop)
 
 
 def test_another_model_is_refused():
@@ -279,10 +280,10 @@ def test_another_model_is_refused():
         identify({"double_blocks.0.img_mod.lin.weight": (1, 1), "img_in.weight": (1, 1)})
 
 
-def test_the_reports_json_has_a_fixed_shape(shelf):
+def test_the_reports_json_has_a_fixed_shape(library):
     made = tiny_loras.ai_toolkit()
-    planned = shelf.plan(shelf.put("a.safetensors", made.weights, made.metadata))
-    report = Report(planned.model, "auto", "merge", "why", planned.loras, planned.warnings)
+    stack = library.read(library.put("a.safetensors", made.weights, made.metadata))
+    report = Report(stack.model, "auto", "merge", "why", stack.reports, stack.warnings)
     table = json.loads(report.to_json())
     assert set(table) == {"schema", "model", "mode", "loras", "warnings"} and table["schema"] == 1
     assert set(table["loras"][0]) == {
@@ -293,10 +294,10 @@ def test_the_reports_json_has_a_fixed_shape(shelf):
     assert "a.safetensors: matched 22/22, rank 8" in report.to_text()
 
 
-def test_a_transform_says_that_its_order_matters(shelf):
+def test_a_transform_says_that_its_order_matters(library):
     dora = lora(**pair(), dora_scale=torch.ones(H, 1))
-    planned = shelf.plan(shelf.put("a.safetensors", dora))
-    assert planned.loras[0].order_matters and planned.loras[0].kinds == {"DoRA": 1}
+    stack = library.read(library.put("a.safetensors", dora))
+    assert stack.reports[0].order_matters and stack.reports[0].kinds == {"DoRA": 1}
 
 
 @pytest.mark.parametrize(
@@ -310,41 +311,41 @@ def test_a_transform_says_that_its_order_matters(shelf):
         ("klein 9b distilled", "flux-2-klein-base-9b.safetensors", True),
     ],
 )
-def test_base_and_distilled_klein_are_told_by_words(shelf, hint, model_file, warns):
-    name = shelf.put("a.safetensors", lora(), {"ss_base_model_version": hint})
-    planned = shelf.plan(name, model=shapes("klein-9b"), model_file=model_file)
-    assert len(planned.plan) == 1
-    assert any("was trained on" in warning for warning in planned.warnings) == warns
+def test_base_and_distilled_klein_are_told_by_words(library, hint, model_file, warns):
+    name = library.put("a.safetensors", lora(), {"ss_base_model_version": hint})
+    stack = library.read(name, model=shapes("klein-9b"), model_file=model_file)
+    assert len(fuse(stack.loras)) == 1
+    assert any("was trained on" in warning for warning in stack.warnings) == warns
 
 
-def test_a_moved_slider_makes_nothing_again(shelf, monkeypatch):
+def test_a_moved_slider_makes_nothing_again(library, monkeypatch):
     """One changed slot costs that slot, a changed scale nothing; a changed config counts."""
-    from flux2_lora_edit.lora_loader import pipeline
+    from flux2_lora_edit.lora_loader import read_stack as module
 
-    real, made = pipeline.prepare, []
+    real, made = module.read_lora, []
 
     def counted(entry, *args):
         made.append(entry.name)
         return real(entry, *args)
 
-    monkeypatch.setattr(pipeline, "prepare", counted)
+    monkeypatch.setattr(module, "read_lora", counted)
     for name in "abc":
-        shelf.put(f"{name}/lora.safetensors", lora())
+        library.put(f"{name}/lora.safetensors", lora())
     stack = [(f"{name}/lora.safetensors", 1.0) for name in "abc"]
-    first = shelf.plan(*stack[:2])
+    first = library.read(*stack[:2])
     assert made == [name for name, _ in stack[:2]]
-    moved = shelf.plan(stack[0], (stack[1][0], 0.25))
+    moved = library.read(stack[0], (stack[1][0], 0.25))
     assert len(made) == 2
-    assert [report.scale for report in moved.loras] == [1.0, 0.25]
-    assert [report.scale for report in first.loras] == [1.0, 1.0]
-    assert moved.parts[1].identity == first.parts[1].identity
-    assert moved.parts[1].steps is first.parts[1].steps
-    shelf.plan(stack[0], stack[2])
+    assert [report.scale for report in moved.reports] == [1.0, 0.25]
+    assert [report.scale for report in first.reports] == [1.0, 1.0]
+    assert moved.loras[1].identity == first.loras[1].identity
+    assert moved.loras[1].steps is first.loras[1].steps
+    library.read(stack[0], stack[2])
     assert made[2:] == ["c/lora.safetensors"]
-    (shelf.folder / "a" / "adapter_config.json").write_text(
+    (library.folder / "a" / "adapter_config.json").write_text(
         json.dumps({"peft_type": "LORA", "lora_alpha": 2, "r": 4})
     )
-    assert shelf.plan(stack[0], stack[2]).loras[0].file_scales == (0.5,)
+    assert library.read(stack[0], stack[2]).reports[0].file_scales == (0.5,)
     assert made[3:] == ["a/lora.safetensors"]
-    shelf.plan(stack[0], model=shapes("klein-9b"), on_mismatch="warn")
+    library.read(stack[0], model=shapes("klein-9b"), on_mismatch="warn")
     assert made[4:] == ["a/lora.safetensors"], "another model is another question"

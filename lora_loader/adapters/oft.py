@@ -1,0 +1,175 @@
+"""The OFT family: blocks of the weight's rows or inputs turned (Qiu et al. 2023, 2025)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...flux2.variants import PREFIX
+from .base import Algorithm, Geometry, Given, NotFinite, Shape, Transform, Unfit, matrix
+
+
+@dataclass(frozen=True, eq=False)
+class _RowRotation(Transform):
+    """``blocks`` turn the rows; ``rescale`` (out, 1) or None scales them afterwards.
+
+    ``limit`` bounds the norm of the blocks' skew part (0: none).
+    """
+
+    blocks: Tensor
+    rescale: Tensor | None
+    limit: float
+
+    def trained(self, weight: Tensor) -> Tensor:
+        """The weight with its rows turned and scaled."""
+        turned = self._turned(weight)
+        return turned if self.rescale is None else turned * self.rescale.float().reshape(-1, 1)
+
+    def _turned(self, weight: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class BlockRotation(_RowRotation):
+    """Diag-OFT: each block of rows turned by its own rotation (LyCORIS ``diag-oft``).
+
+    ``blocks`` (n, s, s) with out = n * s.
+    """
+
+    def _turned(self, weight: Tensor) -> Tensor:
+        turn = cayley(self.blocks.float(), self.limit)
+        count, size, _ = turn.shape
+        turned = torch.einsum("knm,kni->kmi", turn, weight.reshape(count, size, -1))
+        return turned.reshape(weight.shape)
+
+
+class Butterfly(_RowRotation):
+    """BOFT: stages of block rotations over butterfly-permuted rows (Liu et al. 2023, LyCORIS).
+
+    ``blocks`` (m, n, s, s) with out = n * s.
+    """
+
+    def _turned(self, weight: Tensor) -> Tensor:
+        result = weight
+        turns = cayley(self.blocks.float(), self.limit)
+        half = turns.shape[-1] // 2
+        columns = weight.shape[1]
+        for stage, turn in enumerate(turns):
+            stride = 2**stage * half
+            paired = result.reshape(-1, 2, stride, columns).transpose(1, 2)
+            turned = turn @ paired.reshape(turn.shape[0], turn.shape[1], columns)
+            result = turned.reshape(-1, stride, 2, columns).transpose(1, 2).reshape(weight.shape)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class InputRotation(Transform):
+    """OFTv2: the input turned block by block, ``W @ R^T`` (Qiu et al. 2025, OneTrainer ``OFT_2``).
+
+    ``vectors`` (n, s(s-1)/2) hold the upper triangles, n = in / s or 1 where all blocks share one;
+    ``divisor`` is 1, or what "scaled OFT" divides them by.
+    """
+
+    vectors: Tensor
+    divisor: float
+
+    def trained(self, weight: Tensor) -> Tensor:
+        """``W @ R^T``."""
+        size = block_size(self.vectors.shape[1])
+        upper = torch.triu_indices(size, size, 1, device=weight.device)
+        skew = weight.new_zeros(self.vectors.shape[0], size, size)
+        skew[:, upper[0], upper[1]] = self.vectors.float() / self.divisor
+        skew = skew - skew.transpose(1, 2)
+        # The Cayley transform's Neumann series as the trainer cuts it: 1 + 2Q + 2Q^2 + 2Q^3 + Q^4.
+        square = skew @ skew
+        turn = torch.eye(size, device=weight.device) + 2 * (skew + square + square @ skew)
+        turn = turn + square @ square
+        blocks = weight.reshape(weight.shape[0], -1, size)
+        turn = turn.expand(blocks.shape[1], size, size)
+        return torch.einsum("okc,krc->okr", blocks, turn).reshape(weight.shape)
+
+
+def cayley(blocks: Tensor, limit: float) -> Tensor:
+    """Rotations ``(I + Q)(I - Q)^-1``, ``Q = B - B^T`` (..., s, s) of norm at most ``limit``."""
+    skew = blocks - blocks.transpose(-1, -2)
+    if limit > 0:
+        norm = skew.norm() + 1e-8
+        skew = skew * (limit / norm).clamp_max(1.0)
+    eye = torch.eye(skew.shape[-1], device=skew.device, dtype=skew.dtype)
+    return (eye + skew) @ torch.linalg.inv(eye - skew)
+
+
+def block_size(elements: int) -> int:
+    """s for the s(s-1)/2 elements of a triangle; 0 where there is no such s."""
+    size = (1 + math.isqrt(1 + 8 * elements)) // 2
+    return size if size * (size - 1) // 2 == elements else 0
+
+
+class Oft(Algorithm):
+    """LyCORIS' diag-OFT. ``alpha`` is its constraint, the bound of the skew part's norm."""
+
+    name = "OFT"
+    endings = {"oft blocks": "oft_blocks", "rescale": "rescale"}
+    required = ("oft_blocks",)
+    companions = ("rescale",)
+
+    def _read(self, given: Given) -> _RowRotation:
+        limit = given.number("alpha") if "alpha" in given.tensors else 0.0
+        # LyCORIS bounds the rotation by alpha x the output width, ComfyUI's trainer by alpha.
+        limit *= 1 if given.stem.startswith(PREFIX) else given.rows
+        if not math.isfinite(limit):
+            raise NotFinite("has an alpha that is NaN or infinite")
+        rescale = given.tensors.get("rescale")
+        if rescale is not None and rescale.numel() != given.rows:
+            raise Unfit(f"rescales {rescale.numel()} rows of {given.rows}")
+        return BlockRotation(given.tensors["oft_blocks"], rescale, limit)
+
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
+        shape = shapes["oft_blocks"]
+        if len(shape) not in (3, 4) or shape[-1] != shape[-2] or shape[-1] < 2:
+            raise Unfit(f"has OFT blocks of shape {list(shape)}")
+        return Geometry(shape[-3] * shape[-1], None, shape[-1])
+
+
+class Boft(Oft):
+    """LyCORIS' BOFT, which is told by its blocks' fourth dimension, the stages."""
+
+    name = "BOFT"
+
+    def _read(self, given: Given) -> _RowRotation:
+        rows = super()._read(given)
+        stages, _, size, _ = rows.blocks.shape
+        if size % 2 or given.rows % (2**stages * (size // 2)):
+            raise Unfit(f"has {stages} butterfly stages, too many for {given.rows} rows")
+        return Butterfly(rows.blocks, rows.rescale, rows.limit)
+
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
+        return super()._geometry(shapes) if len(shapes["oft_blocks"]) == 4 else None
+
+
+class OftV2(Algorithm):
+    """OneTrainer's OFT_2 and PEFT's OFT: triangles of skew matrices that turn the input."""
+
+    name = "OFTv2"
+    endings = {
+        "oft r weight": "oft_r", "oft r scaled oft": "scaled_oft", "scaled oft": "scaled_oft",
+    }  # fmt: skip
+    required = ("oft_r",)
+    companions = numbers = ("scaled_oft",)
+
+    def _read(self, given: Given) -> InputRotation:
+        vectors, columns = given.tensors["oft_r"], given.columns
+        count, size = vectors.shape[0], block_size(vectors.shape[1])
+        if columns is None or columns % size or count not in (1, columns // size):
+            raise Unfit(f"has OFT blocks of {size} for a width of {columns}")
+        # OneTrainer PR #1315: 2 sqrt(s - 1).
+        divisor = 2 * math.sqrt(size - 1) if "scaled_oft" in given.tensors else 1.0
+        return InputRotation(vectors, divisor)
+
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
+        count, elements = matrix(shapes["oft_r"])
+        size = block_size(elements)
+        if size < 2:
+            raise Unfit(f"has OFT vectors of {elements} elements, which is no triangle of a matrix")
+        return Geometry(None, count * size if count > 1 else None)

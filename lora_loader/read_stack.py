@@ -1,0 +1,130 @@
+"""A stack of LoRAs against a model: each located, read and checked. ``patch`` applies it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ..flux2.variants import Flux2Model, identify
+from .fuse import StackedLora
+from .reading.files import LoraFile, LoraFiles, settings_beside
+from .reading.fit import ReadLora, read_lora
+from .reading.header import LoraFileError
+from .reading.layout import Layout
+from .reading.report import LoraReport, shortlist
+from .stack import LoraEntry
+
+Locate = Callable[[LoraEntry], Path]
+
+
+class LoraStackError(ValueError):
+    """A LoRA of the stack that must not be applied; names slot, file, cause and way out."""
+
+
+@dataclass(frozen=True)
+class TextEncoderLora:
+    """The keys of a file that train a text encoder, for the host's own loader."""
+
+    name: str
+    scale: float
+    file: LoraFile
+    keys: tuple[str, ...]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by key, read now; raises LoraFileError."""
+        return self.file.read(self.keys)
+
+
+@dataclass(frozen=True)
+class ReadStack:
+    """What to do to the model's weights, and what to say about it."""
+
+    loras: tuple[StackedLora, ...]
+    model: Flux2Model
+    reports: tuple[LoraReport, ...]
+    warnings: tuple[str, ...]
+    text_encoder_loras: tuple[TextEncoderLora, ...] = ()
+
+
+def read_stack(
+    entries: Sequence[LoraEntry],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    locate: Locate,
+    files: LoraFiles,
+    on_mismatch: str = "error",
+    model_file: str = "",
+    before_each: Callable[[], None] = lambda: None,
+) -> ReadStack:
+    """Read and check every LoRA of a stack against the model's weight ``shapes``.
+
+    ``locate`` finds (or fetches) an entry's file; ``before_each`` may stop the work by raising;
+    ``model_file`` is the name of the model's file where it is known.
+    Raises NotFlux2Error, LoraStackError, and what ``locate`` raises.
+    """
+    model = identify(shapes)
+    layout = Layout(shapes)
+    loras, reports, text_encoder_loras = [], [], []
+    warnings: list[str] = []
+    for entry, path in _same_file_once(entries, locate, before_each, warnings):
+        before_each()
+        try:
+            config, ignored = settings_beside(path)
+            file = files.open(path)
+            # What the file's last use made, where only its scale has changed since.
+            for_what = (entry.name, entry.slot, entry.source, layout.shapes, config, model_file)
+            if file.made is None or file.made[0] != for_what:
+                file.made = for_what, read_lora(entry, file, layout, model, config, model_file)
+            read: ReadLora = file.made[1]
+        except LoraFileError as error:
+            raise LoraStackError(f"{entry.slot}: {error}\n{entry.source.describe()}") from None
+        if read.refusal and on_mismatch != "warn":
+            raise LoraStackError(f"{entry.slot} {read.refusal}\n{entry.source.describe()}")
+        warnings += _warnings(entry.name, read, ignored)
+        scale = entry.strength_model
+        loras.append(StackedLora((*file.identity, repr(config)), scale, read.steps))
+        reports.append(replace(read.report, scale=scale))
+        if read.text_keys:
+            text = TextEncoderLora(entry.name, entry.strength_clip, file, read.text_keys)
+            text_encoder_loras.append(text)
+    files.trim()
+    return ReadStack(
+        tuple(loras), model, tuple(reports), tuple(warnings), tuple(text_encoder_loras)
+    )
+
+
+def _same_file_once(
+    entries: Sequence[LoraEntry],
+    locate: Locate,
+    before_each: Callable[[], None],
+    warnings: list[str],
+) -> list[tuple[LoraEntry, Path]]:
+    """The entries with their files; one file in two slots is one entry with the scales' sum."""
+    found: dict[Path, LoraEntry] = {}
+    for entry in entries:
+        if entry.strength_model == 0:
+            continue
+        before_each()
+        path = Path(locate(entry))
+        earlier = found.get(path)
+        if earlier is None:
+            found[path] = entry
+            continue
+        warnings.append(f"{entry.name} is in the stack twice; its scales are added")
+        total = earlier.strength_model + entry.strength_model
+        clip = earlier.strength_clip + entry.strength_clip
+        found[path] = LoraEntry(earlier.name, total, clip, earlier.source, earlier.slot)
+    return [(entry, path) for path, entry in found.items() if entry.strength_model != 0]
+
+
+def _warnings(name: str, read: ReadLora, ignored: str) -> list[str]:
+    warnings = [f"{name}: {ignored}"] if ignored else []
+    warnings += [f"{name} {sentence}" for sentence in (read.refusal, read.caution) if sentence]
+    for what, modules in (
+        ("not in this model", read.report.unmatched),
+        ("not applied", read.report.unsupported),
+    ):
+        if modules:
+            warnings.append(f"{name}: {len(modules)} modules {what}: {shortlist(modules)}")
+    return warnings
