@@ -7,7 +7,7 @@ from anywhere, so a link must not become a way into the user's own network (SSRF
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -50,14 +50,17 @@ class Target(NamedTuple):
     port: int
     request_path: str  # path and query, percent-encoded
     local: bool  # one of the policy's loopback origins
+    named: bool = False  # the policy's named origin
 
     @property
     def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        """The host as credentials are keyed by it and as the Host header names it."""
+        host = bracketed(self.host)
         return host if self.port == 443 and self.scheme == "https" else f"{host}:{self.port}"
 
     @property
     def url(self) -> str:
+        """The whole link, with its query: not for messages."""
         return f"{self.scheme}://{self.authority}{self.request_path}"
 
 
@@ -67,6 +70,7 @@ class AddressPolicy:
 
     loopback_origins: origins such as ``http://127.0.0.1:8188`` that are allowed besides, exactly
         as written (scheme, host and port): the RunComfy stand-in and the tests use them.
+    named_origin: an https origin, with its port, that the operator named: any address and port.
     ports: the ports open to public hosts.
     proxy: ``http://[user:password@]host:port`` of a proxy that all public traffic goes through.
 
@@ -80,6 +84,7 @@ class AddressPolicy:
     loopback_origins: frozenset[str] = frozenset()
     ports: frozenset[int] = frozenset({443})
     proxy: str | None = field(default=None, repr=False)  # it may hold a password
+    named_origin: str | None = None
 
     def __post_init__(self) -> None:
         for origin in self.loopback_origins:
@@ -96,6 +101,8 @@ class AddressPolicy:
             parts = urlsplit(self.proxy)
             if parts.scheme != "http" or not parts.hostname or parts.port is None:
                 raise ValueError(f"{PROXY_VARIABLE} must look like http://host:port")
+        if self.named_origin is not None and not self.named_origin.startswith("https://"):
+            raise ValueError(f"not an https origin: {shown(self.named_origin)}")
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> "AddressPolicy":
@@ -104,16 +111,20 @@ class AddressPolicy:
 
     def allowing(self, *origins: str) -> "AddressPolicy":
         """This policy with these loopback origins allowed too."""
-        more = self.loopback_origins | {origin.rstrip("/").lower() for origin in origins}
-        return AddressPolicy(frozenset(more), self.ports, self.proxy)
+        more = self.loopback_origins | {_with_port(origin) for origin in origins}
+        return replace(self, loopback_origins=frozenset(more))
+
+    def naming(self, origin: str) -> "AddressPolicy":
+        """This policy with one https origin that the operator vouches for."""
+        return replace(self, named_origin=_with_port(origin))
 
     def check(self, url: str) -> Target:
         """``url`` taken apart and found allowed as far as can be told without resolving it.
 
         Raises :class:`AddressRefused`.
         """
-        target = _parse(url, self.loopback_origins)
-        if target.local:
+        target = _parse(url, self)
+        if target.local or target.named:
             return target
         if target.scheme != "https":
             raise AddressRefused(f"Only https links are opened.\n{shown(url)}")
@@ -128,6 +139,8 @@ class AddressPolicy:
 
     def check_addresses(self, target: Target, addresses: list[str]) -> None:
         """Refuses ``target`` unless EVERY address its name resolved to is allowed."""
+        if target.named:
+            return
         parsed = [_literal(address) for address in addresses]
         if target.local:
             allowed = all(address is not None and address.is_loopback for address in parsed)
@@ -145,6 +158,11 @@ class AddressPolicy:
 PUBLIC_ONLY = AddressPolicy()
 
 
+def bracketed(host: str) -> str:
+    """``host`` as a link writes it: an IPv6 address in brackets, anything else as it is."""
+    return f"[{host}]" if ":" in host else host
+
+
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether ``address`` is ordinary global unicast.
 
@@ -158,7 +176,13 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address in _GLOBAL_V6 and not any(address in network for network in _CLOSED_V6)
 
 
-def _parse(url: str, loopback_origins: frozenset[str]) -> Target:
+def _with_port(origin: str) -> str:
+    origin = origin.rstrip("/").lower()
+    parts = urlsplit(origin)
+    return origin if parts.port else f"{origin}:{443 if parts.scheme == 'https' else 80}"
+
+
+def _parse(url: str, policy: AddressPolicy) -> Target:
     if not url.isprintable() or " " in url or "\\" in url:
         raise AddressRefused("The link holds spaces, backslashes or control characters.")
     try:
@@ -175,11 +199,11 @@ def _parse(url: str, loopback_origins: frozenset[str]) -> Target:
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
     query = quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     request_path = f"{path}?{query}" if query else path
-    bracketed = f"[{host}]" if ":" in host else host
     if port is None:
         port = 443 if scheme == "https" else 80
-    local = f"{scheme}://{bracketed}:{port}" in loopback_origins
-    return Target(scheme, host, port, request_path, local)
+    origin = f"{scheme}://{bracketed(host)}:{port}"
+    local, named = origin in policy.loopback_origins, origin == policy.named_origin
+    return Target(scheme, host, port, request_path, local, named)
 
 
 def _host(raw: str, url: str) -> str:

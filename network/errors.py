@@ -4,8 +4,17 @@ A message never holds a query string, a fragment or a credential: links are show
 :func:`shown`, because the query of a download link is often its signature.
 """
 
-import math
 from urllib.parse import urlsplit
+
+_STATUS = {
+    401: "The server asks for a login",
+    403: "The server refuses access",
+    404: "The server has no such file",
+    410: "The file is gone from the server",
+    416: "The server cannot continue the download",
+    429: "The server asks to slow down",
+    451: "The file is withheld for legal reasons",
+}
 
 
 def shown(url: str) -> str:
@@ -72,13 +81,15 @@ class HttpStatusError(NetworkError):
     """An HTTP status that is not the wanted one.
 
     ``status`` and ``url`` are those of the last hop, ``error_code`` is the Hugging Face header
-    X-Error-Code (else empty), ``retry_after`` is Retry-After in seconds where it was a number.
+    X-Error-Code (else empty), ``retry_after`` is the server's Retry-After in seconds.
     """
 
     def __init__(
         self, status: int, url: str, error_code: str = "", retry_after: float | None = None
     ) -> None:
-        super().__init__(f"{_status_text(status)} (HTTP {status}).\n{shown(url)}")
+        fault = "The server has a fault of its own; try again later"
+        other = fault if status >= 500 else "The server gave an unexpected answer"
+        super().__init__(f"{_STATUS.get(status, other)} (HTTP {status}).\n{shown(url)}")
         self.status = status
         self.url = url
         self.error_code = error_code
@@ -100,27 +111,3 @@ class WebPage(NetworkError):
 
 class IntegrityError(NetworkError):
     """All bytes arrived, but they are not the promised file (length, sha256, or its header)."""
-
-
-def _status_text(status: int) -> str:
-    known = {
-        401: "The server asks for a login",
-        403: "The server refuses access",
-        404: "The server has no such file",
-        410: "The file is gone from the server",
-        416: "The server cannot continue the download",
-        429: "The server asks to slow down",
-        451: "The file is withheld for legal reasons",
-    }
-    if status >= 500:
-        return "The server has a fault of its own; try again later"
-    return known.get(status, "The server gave an unexpected answer")
-
-
-def retry_after_seconds(value: str | None) -> float | None:
-    """A numeric Retry-After header in seconds; None for a date, nonsense, or nothing."""
-    try:
-        seconds = float(value or "")
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None

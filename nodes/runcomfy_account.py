@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import ssl
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +11,10 @@ from pathlib import Path
 import folder_paths
 
 from ..network.address import AddressPolicy
-from ..remote.client import ModelApi, new_session
+from ..network.client import HttpClient
+from ..remote.client import ModelApi
 from ..remote.credentials import (
+    DEFAULT_API,
     ApiOrigin,
     Credential,
     account_fingerprint,
@@ -54,14 +55,14 @@ class Account:
     policy: AddressPolicy
 
     @cached_property
-    def tls(self) -> ssl.SSLContext | None:
-        """The system's certificate authorities, read once a run; None without https."""
-        return ssl.create_default_context() if self.origin.url.startswith("https:") else None
+    def http(self) -> HttpClient:
+        """One for the whole run, so that the certificate authorities are read once."""
+        named = not self.origin.loopback and self.origin.url != DEFAULT_API
+        return HttpClient(self.policy.naming(self.origin.url) if named else self.policy)
 
     def api(self) -> ModelApi:
-        """The API over a connection of its own, so that a job's first byte goes on a fresh one."""
-        session = new_session(self.policy.proxy, self.tls)
-        return ModelApi(session, self.origin.url, self.credential.token)
+        """The API as this account asks it."""
+        return ModelApi(self.http, self.origin.url, self.credential.token)
 
 
 def open_account() -> Account:

@@ -155,11 +155,7 @@ class Run:
 
 
 def _ask_price(account: Account, model: str) -> Price | None:
-    api = account.api()
-    try:
-        return read_price(api, model, folder() / "prices.json")
-    finally:
-        api.close()
+    return read_price(account.api(), model, folder() / "prices.json")
 
 
 def _ids(account: Account, text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the API's answers mean: JSON bodies, error codes, Retry-After, and one sentence for each.
+"""What the API's answers mean: JSON bodies, error codes, and one sentence for each.
 
 Documented codes: 400001 identifier, 400002 balance, 400004 token or account, 403001 permission,
 404001 not found, 422001 validation with ``detail``, 500001. Some RunComfy APIs answer HTTP 200
@@ -6,16 +6,10 @@ with such a code in the body, so a 2xx body is looked through for one too.
 """
 
 import json
-import math
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from .errors import clean
-
-MAX_RETRY_AFTER = 60.0
-"""Seconds; a server that asks for more is asked again anyway, at that pace, to the deadline."""
 
 
 class Answer(NamedTuple):
@@ -57,25 +51,6 @@ def parse_body(data: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
-
-
-def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """A Retry-After header as seconds (it may be a number or an HTTP date), capped; else None."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            when = parsedate_to_datetime(value)
-        except (TypeError, ValueError, OverflowError):
-            return None
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=timezone.utc)
-        seconds = (when - (now or datetime.now(timezone.utc))).total_seconds()
-    if math.isnan(seconds):
-        return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 def explain(answer: Answer, *secrets: str) -> str:

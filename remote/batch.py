@@ -73,7 +73,6 @@ async def run_all(
                 request.phase = Phase.FAILED
             finally:
                 request.seconds = round(desk.clock() - began, 3)
-                own.api.close()
 
     ended = await asyncio.gather(*(one(r) for r in requests), return_exceptions=True)
     for error in ended:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..network.address import bracketed
 from .errors import CredentialError
 from .private_files import read_private, write_private
 
@@ -110,8 +111,8 @@ def api_origin(environ: Mapping[str, str]) -> ApiOrigin:
     loopback = _is_loopback(host)
     if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
         raise wrong
-    name = f"[{host}]" if ":" in host else host
-    return ApiOrigin(f"{parts.scheme}://{name}" + (f":{port}" if port else ""), loopback)
+    name = bracketed(host) + (f":{port}" if port else "")
+    return ApiOrigin(f"{parts.scheme}://{name}", loopback)
 
 
 def account_fingerprint(salt: bytes, origin: str, token: str) -> str:

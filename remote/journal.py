@@ -21,8 +21,9 @@ from typing import Any
 
 import filelock
 
+from ..network.files import sync_folder
 from .errors import JournalError
-from .private_files import OWNER_FILE, private_folder, sync_folder, write_private
+from .private_files import OWNER_FILE, private_folder, write_private
 
 logger = logging.getLogger(__name__)
 

@@ -58,9 +58,6 @@ def cancel(desk: Desk, entry: Entry) -> Left:
     except RemoteError as error:
         logger.info("RunComfy: cancelling %s was not confirmed (%s)", entry.request_id, error)
         return Left(entry, "unconfirmed")
-    finally:
-        # The job's last call; it may come after everybody else has gone home.
-        desk.api.close()
     if phase_of(outcome) is Phase.CANCELLED:
         return Left(desk.mark(entry, "cancelled"), "cancelled")
     return Left(entry, "running" if outcome == "not_cancellable" else "unconfirmed")

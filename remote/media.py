@@ -11,6 +11,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from ..network.address import AddressPolicy
+from ..network.client import HttpClient, Limits
 from ..network.errors import (
     AddressRefused,
     BadResponse,
@@ -19,7 +20,6 @@ from ..network.errors import (
     NetworkError,
     TooLarge,
 )
-from ..network.public_http import fetch_bytes
 from . import journal as record
 from .credentials import ApiOrigin
 from .decode import MAX_BYTES, Picture, UnreadablePicture, decode
@@ -40,10 +40,7 @@ def storage_policy(origin: ApiOrigin, policy: AddressPolicy) -> AddressPolicy:
     """``policy``, with a stand-in's loopback origin allowed when that is where the API is."""
     if not origin.loopback:
         return policy
-    parts = urlsplit(origin.url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return policy.allowing(f"{parts.scheme}://{host}:{port}")
+    return policy.allowing(origin.url)
 
 
 def is_storage(host: str, policy: AddressPolicy) -> bool:
@@ -132,18 +129,12 @@ def _download(
             raise Interrupted
 
     def work() -> Picture:
-        data = fetch_bytes(
-            url,
-            max_bytes=max_bytes,
-            allowed_hosts=lambda host: is_storage(host, policy),
-            policy=policy,
-            max_redirects=3,
-            connect_timeout=desk.pace.idle_s,
-            idle_timeout=desk.pace.idle_s,
-            deadline=deadline,
-            should_stop=should_stop,
+        idle_s = desk.pace.idle_s
+        limits = Limits(max_bytes, idle_s, idle_s, deadline, redirects=3, attempts=1)
+        client = HttpClient(
+            policy, limits, should_stop, allowed_hosts=lambda host: is_storage(host, policy)
         )
-        return decode(data)
+        return decode(client.get_bytes(url))
 
     return work
 

@@ -1,9 +1,9 @@
 """Small files that only their owner may read: the token, the salt, the journal."""
 
-import contextlib
 import os
-import tempfile
 from pathlib import Path
+
+from ..network.files import write_atomically
 
 OWNER_FILE = 0o600
 OWNER_FOLDER = 0o700
@@ -34,41 +34,6 @@ def write_private(path: Path, text: str, replace: bool = True) -> None:
 
     With ``replace`` false an existing file stays as it is.
     """
-    private_folder(path.parent)
-    # mkstemp makes the file 0600; a chmod afterwards would leave a moment in between.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            os.replace(name, path)
-        else:
-            _link_new(name, path)
-        sync_folder(path.parent)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-
-
-def _link_new(name: str, path: Path) -> None:
-    """Give a finished file its name unless that name is taken."""
-    try:
-        os.link(name, path)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without hard links
-        if not path.exists():
-            os.replace(name, path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a new or renamed file's name durable, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    write_atomically(
+        private_folder(path.parent) / path.name, text.encode(), private=True, replace=replace
+    )

@@ -30,13 +30,6 @@ async def submit(desk: Desk, model_id: str, payload: dict[str, Any]) -> Entry:
     stopped, given_up = threading.Event(), threading.Event()
     written: list[Entry] = []
 
-    def work() -> Entry | Left:
-        try:
-            return send()
-        finally:
-            if stopped.is_set() or given_up.is_set():  # nobody is left to close it
-                desk.api.close()
-
     def send() -> Entry | Left:
         entry = desk.journal.intend(model_id, payload)
         written.append(entry)
@@ -57,7 +50,7 @@ async def submit(desk: Desk, model_id: str, payload: dict[str, Any]) -> Entry:
         logger.info("RunComfy: submitted %s as %s", model_id, request_id)
         return cancel(desk, entry) if stopped.is_set() else entry
 
-    sending = start(work)
+    sending = start(send)
     try:
         sent = await finish(sending, desk.interrupted, min(desk.pace.submit_s, desk.left_s))
     except Interrupted:

@@ -1,15 +1,13 @@
 """What a fetch needs from its surroundings: the network's terms and the operator's environment."""
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from ...network.client import HttpClient
 from ...network.errors import NetworkError
-from ...network.order import Terms
-from ...network.public_http import fetch_bytes
 
 _TRUE = ("1", "ON", "YES", "TRUE")
 _MAX_JSON = 16 << 20
@@ -32,12 +30,12 @@ def stored_login() -> str | None:
 
 @dataclass(frozen=True)
 class Access:
-    """The terms of all requests, and the environment that tokens and switches come from.
+    """The client of all requests, and the environment that tokens and switches come from.
 
     login: the hub's token where the environment names none.
     """
 
-    terms: Terms
+    client: HttpClient
     env: Mapping[str, str] = field(repr=False)  # it holds tokens
     endpoint: str = DEFAULT_ENDPOINT
     login: Callable[[], str | None] = stored_login
@@ -60,25 +58,8 @@ class Access:
 
     def get_bytes(self, url: str, max_bytes: int, credentials: Credentials) -> bytes:
         """The body of ``url``; passing faults are tried again. Raises NetworkError."""
-        terms = self.terms
-        attempt = 1
-        while True:
-            try:
-                return fetch_bytes(
-                    url,
-                    max_bytes=max_bytes,
-                    policy=terms.policy,
-                    credentials=credentials,
-                    connect_timeout=terms.connect_timeout,
-                    idle_timeout=terms.idle_timeout,
-                    should_stop=terms.should_stop,
-                    transport=terms.transport,
-                )
-            except NetworkError as error:
-                if not error.retryable or attempt == _ATTEMPTS:
-                    raise
-            self._pause(terms.backoff * 2 ** (attempt - 1))
-            attempt += 1
+        small = self.client.within(max_bytes=max_bytes, attempts=_ATTEMPTS)
+        return small.get_bytes(url, credentials)
 
     def get_json(self, url: str, credentials: Credentials) -> Any:
         """The JSON at ``url``. Raises NetworkError."""
@@ -90,12 +71,6 @@ class Access:
             raise FetchError(
                 f"{host} gave an answer that cannot be read. Try again later."
             ) from None
-
-    def _pause(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self.terms.should_stop()
-            time.sleep(min(left, 0.1))
 
 
 def bearer(url: str, token: str | None) -> dict[str, dict[str, str]]:

@@ -3,15 +3,14 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ...network.address import AddressPolicy
-from ...network.connection import SYSTEM, Transport
-from ...network.download import download
+from ...network.client import HttpClient, Limits
+from ...network.connection import Transport
+from ...network.download import Downloaded, Wanted, download
 from ...network.errors import NetworkError, Occupied
-from ...network.order import DEFAULT_CAP, Downloaded, Terms, Wanted
-from ...network.record import write_bytes
+from ...network.files import write_atomically
 from ..reading.header import LoraFileError, read_header
 from ..reading.scaling import CONFIG_NAME
 from . import civitai, hub, link
@@ -35,9 +34,8 @@ def fetch(
     policy: AddressPolicy | None = None,
     env: Mapping[str, str] = os.environ,
     endpoint: str | None = None,
-    refresh: bool = False,
-    max_bytes: int = DEFAULT_CAP,
-    transport: Transport = SYSTEM,
+    max_bytes: int = Limits.max_bytes,
+    transport: Transport | None = None,
     login: Callable[[], str | None] = stored_login,
     civitai_origins: Mapping[str, str] = civitai.ORIGINS,
     idle_timeout: float = 30.0,
@@ -45,8 +43,7 @@ def fetch(
 ) -> Fetched:
     """The file that ``source`` (of the hub or a link) means, under the first writable root.
 
-    A file that is here is used without a request, pinned to a revision or not; ``refresh`` asks
-    the server again and fetches what has changed.
+    A file that is here is used without a request, pinned to a revision or not.
 
     roots: the host's loras folders. progress: bytes done and in all, while bytes come.
     should_stop: raises to stop, at least every 0.1 s. policy: by default https to public
@@ -60,31 +57,22 @@ def fetch(
         policy = AddressPolicy.from_environment(env) if policy is None else policy
     except ValueError as error:
         raise FetchError(f"The environment is set up wrongly: {error}.") from None
-    terms = Terms(
-        policy=policy,
-        max_bytes=max_bytes,
-        idle_timeout=idle_timeout,
-        backoff=backoff,
-        progress=progress,
-        should_stop=should_stop,
-        transport=transport,
-    )
+    limits = Limits(max_bytes, idle_s=idle_timeout, backoff_s=backoff)
+    client = HttpClient(policy, limits, should_stop, transport or Transport())
     named = (endpoint or env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
-    access = Access(terms, env, named, login)
+    access = Access(client, env, named, login)
     shelf = Shelf(roots)
     question = _question(source, named, civitai_origins)
     here = _find(question, shelf)
-    if here is not None and not refresh:
+    if here is not None:
         return here
     if isinstance(question, HubSource) and access.offline:
-        if here is not None:
-            return here
         raise FetchError(
             "HF_HUB_OFFLINE is set and this LoRA is not on disk. Unset it, or put the file into "
             f"{FOLDER}/{hub.folder_of(question)} in a loras folder.\n{source.describe()}"
         )
     offer = _resolve(question, access)
-    got = _obtain(offer, shelf, access, here)
+    got = _obtain(offer, shelf, access, progress)
     add_asks(got.path, offer.asks, offer.revision)
     if got.fetched:
         logger.info(
@@ -137,11 +125,12 @@ def _resolve(question: _Question, access: Access) -> Offer:
     return hub.resolve(question, access)
 
 
-def _obtain(offer: Offer, shelf: Shelf, access: Access, here: Fetched | None) -> Downloaded:
-    """The offered file on disk: in the place of ``here`` (a refresh), else in a free one."""
-    terms = replace(access.terms, credentials=offer.credentials)
+def _obtain(
+    offer: Offer, shelf: Shelf, access: Access, progress: Callable[[int, int | None], None]
+) -> Downloaded:
+    """The offered file on disk, in a free place."""
     for _ in range(_PLACES):
-        target = shelf.place(offer) if here is None else here.path
+        target = shelf.place(offer)
         wanted = Wanted(
             url=offer.url,
             target=target,
@@ -155,13 +144,11 @@ def _obtain(offer: Offer, shelf: Shelf, access: Access, here: Fetched | None) ->
                 "trigger_words": offer.trigger_words,
             },
             verify=_look,
-            # A plain link has no version: asked again means fetched again.
-            again=here is not None and offer.sha256 is None and offer.revision is None,
-            replace=here is not None,
+            credentials=offer.credentials,
         )
         try:
             _fetch_config(offer, target, access)
-            return download(wanted, terms)
+            return download(wanted, access.client, progress)
         except Occupied:
             continue
         except NetworkError as error:
@@ -179,7 +166,7 @@ def _fetch_config(offer: Offer, target: Path, access: Access) -> None:
         return
     body = access.get_bytes(offer.config_url, _MAX_CONFIG, offer.credentials)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(target.with_name(CONFIG_NAME), body)
+    write_atomically(target.with_name(CONFIG_NAME), body)
 
 
 def _look(path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...network.record import read_record, record_of, write_record
+from ...network.files import read_record, record_of, write_record
 from .access import FetchError
 from .file_names import EXTENSION, digest, safe_name
 from .offer import Offer

@@ -3,7 +3,6 @@
 from urllib.parse import urlsplit
 
 from ...network.errors import HttpStatusError, NetworkError
-from ...network.public_http import open_stream
 from .access import Access, FetchError
 from .file_names import EXTENSION, digest, name_of_header, name_of_link, safe_name
 from .offer import Offer
@@ -58,19 +57,10 @@ def resolve(source: UrlSource, access: Access) -> Offer:
 
 def _name_from_server(source: UrlSource, access: Access) -> str | None:
     """The name in Content-Disposition. A GET that ends after its headers: HEAD is often refused."""
-    terms = access.terms
-    with open_stream(
-        source.url,
-        max_bytes=_PEEK,
-        policy=terms.policy,
-        connect_timeout=terms.connect_timeout,
-        idle_timeout=terms.idle_timeout,
-        should_stop=terms.should_stop,
-        transport=terms.transport,
-    ) as stream:
-        if stream.status != 200:
-            raise _refused(stream.status_error(), source)
-        return name_of_header(stream.headers.get("Content-Disposition"))
+    with access.client.within(max_bytes=_PEEK).stream(source.url) as answer:
+        if answer.status != 200:
+            raise _refused(answer.status_error(), source)
+        return name_of_header(answer.headers.get("Content-Disposition"))
 
 
 def _refused(error: NetworkError, source: UrlSource) -> NetworkError:

@@ -291,21 +291,6 @@ def test_a_revision_gets_a_folder_of_its_own(desk: Desk, hub: Hub) -> None:
     assert hub.asked() == []
 
 
-def test_a_refresh_asks_and_fetches_only_what_changed(desk: Desk, hub: Hub) -> None:
-    hub.add("ann/ink", {"ink.safetensors": INK})
-    first = desk(HubSource("ann/ink"))
-    commit = hub.push("ann/ink", {"ink.safetensors": INK, "README.md": b"new"})
-    hub.forget()
-    again = desk(HubSource("ann/ink"), refresh=True)
-    assert (again.path, again.fetched, again.revision) == (first.path, False, commit)
-    assert not hub.cdn.requests
-    hub.push("ann/ink", {"ink.safetensors": NEW})
-    assert desk(HubSource("ann/ink")).path.read_bytes() == INK  # not asked, not changed
-    newest = desk(HubSource("ann/ink"), refresh=True)
-    assert (newest.path, newest.fetched) == (first.path, True)
-    assert newest.path.read_bytes() == NEW
-
-
 def test_the_config_of_a_peft_file_comes_along(desk: Desk, hub: Hub) -> None:
     config = b'{"lora_alpha": 8, "r": 4}'
     hub.add("ann/peft", {"adapter_model.safetensors": INK, "adapter_config.json": config})
@@ -471,15 +456,6 @@ def test_two_links_with_one_name_do_not_collide(desk: Desk, server: Server) -> N
     assert first.path.read_bytes() == INK
     assert second.path.read_bytes() == OIL
     assert desk(UrlSource(f"{server.origin}/b/x.safetensors")).path == second.path
-
-
-def test_a_link_is_fetched_again_on_demand(desk: Desk, server: Server) -> None:
-    server.routes["/x.safetensors"] = ranged(INK)
-    source = UrlSource(f"{server.origin}/x.safetensors")
-    first = desk(source)
-    server.routes["/x.safetensors"] = ranged(OIL)
-    again = desk(source, refresh=True)
-    assert (again.path, again.fetched, again.sha256) == (first.path, True, sha256(OIL))
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -74,8 +74,6 @@ async def run_fault(standin: Standin, fault: Fault, folder: Path) -> Row:
         actual, message = "delivered", ""
     except tuple(_NAMES) as error:
         actual, message = _NAMES[type(error)], str(error)
-    finally:
-        desk.api.close()
     seconds = time.monotonic() - began
     if stops:
         await asyncio.sleep(0.6)  # the cancel's own thread writes its outcome
@@ -91,8 +89,6 @@ async def run_fault(standin: Standin, fault: Fault, folder: Path) -> Row:
             resumed = "yes"
         except tuple(_NAMES) as error:
             resumed = _NAMES[type(error)]
-        finally:
-            later.api.close()
     return Row(
         fault,
         actual,

@@ -1,6 +1,7 @@
 """A stand-in, a desk at it and one whole job, as the tests of this room use them."""
 
 import secrets
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,9 @@ from pathlib import Path
 from standin_server import Standin
 
 from flux2_lora_edit.network.address import PUBLIC_ONLY
-from flux2_lora_edit.remote.client import ModelApi, new_session
+from flux2_lora_edit.network.client import HttpClient
+from flux2_lora_edit.network.connection import Transport
+from flux2_lora_edit.remote.client import ModelApi
 from flux2_lora_edit.remote.credentials import ApiOrigin, account_fingerprint
 from flux2_lora_edit.remote.decode import Picture
 from flux2_lora_edit.remote.desk import Desk, Pace
@@ -65,11 +68,19 @@ def desk_at(
     pace: Pace = QUICK,
     session: str = "test",
 ) -> Desk:
-    api = ModelApi(
-        new_session(), standin.origin, token, connect_s=0.5, read_s=0.5, answer_s=0.5, total_s=1.0
-    )
+    api = api_at(standin.origin, token, connect_s=0.5, read_s=0.5, answer_s=0.5, total_s=1.0)
     journal = journal_of(folder, token, session, standin.origin)
     return Desk(api, journal, interrupted, time.monotonic() + seconds, pace=pace)
+
+
+def api_at(
+    origin: str, token: str, tls: Callable[[], ssl.SSLContext] | None = None, **limits: float
+) -> ModelApi:
+    """The API at a loopback origin."""
+    transport = Transport() if tls is None else Transport(tls=tls)
+    return ModelApi(
+        HttpClient(PUBLIC_ONLY.allowing(origin), transport=transport), origin, token, **limits
+    )
 
 
 def policy_of(standin: Standin):
@@ -88,4 +99,4 @@ async def whole_job(
 
 
 def renewed(desk: Desk) -> Desk:
-    return replace(desk, api=replace(desk.api, session=new_session()))
+    return replace(desk, api=replace(desk.api))

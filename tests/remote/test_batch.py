@@ -27,7 +27,7 @@ from flux2_lora_edit.remote.states import Phase
 
 def batch(standin: Standin, desk: Desk, requests: list[Request], parallel: int = 4) -> None:
     async def serve(own: Desk, entry: Entry) -> list:
-        assert own.api.session is not desk.api.session, "a connection of its own"
+        assert own.api is not desk.api, "a connection of its own"
         result = await follow(own, entry)
         return await fetch_pictures(own, entry, result, policy_of(standin))
 

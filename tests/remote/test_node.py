@@ -313,7 +313,7 @@ def test_a_proxy_never_stands_before_this_machines_stand_in(
     monkeypatch.setenv("RUNCOMFY_TOKEN", new_token())
     monkeypatch.setenv("FLUX2_LORA_EDIT_PROXY", "http://127.0.0.1:9")
     live = room.runcomfy_account.open_account()
-    assert live.api().session.proxies == {"https": "http://127.0.0.1:9"}
+    assert live.api().http.policy.proxy == "http://127.0.0.1:9"
     monkeypatch.setenv("RUNCOMFY_API_BASE", standin.origin)
     local = room.runcomfy_account.open_account()
     assert local.policy.proxy is None and local.policy.loopback_origins == {standin.origin}
