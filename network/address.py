@@ -36,9 +36,11 @@ _CLOSED_V6 = tuple(
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 _LOCAL_SUFFIXES = (
-    ".localhost .local .localdomain .internal .intranet .private .corp .home .lan .home.arpa"
-).split()
+    *(".localhost", ".local", ".localdomain", ".internal", ".intranet", ".private", ".corp"),
+    *(".home", ".lan", ".home.arpa"),
+)
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_SAFE = "/%:@!$&'()*+,;=~-._"
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -50,7 +52,6 @@ class Target(NamedTuple):
     port: int
     request_path: str  # path and query, percent-encoded
     local: bool  # one of the policy's loopback origins
-    named: bool = False  # the policy's named origin
 
     @property
     def authority(self) -> str:
@@ -70,7 +71,6 @@ class AddressPolicy:
 
     loopback_origins: origins such as ``http://127.0.0.1:8188`` that are allowed besides, exactly
         as written (scheme, host and port): the RunComfy stand-in and the tests use them.
-    named_origin: an https origin, with its port, that the operator named: any address and port.
     ports: the ports open to public hosts.
     proxy: ``http://[user:password@]host:port`` of a proxy that all public traffic goes through.
 
@@ -84,7 +84,6 @@ class AddressPolicy:
     loopback_origins: frozenset[str] = frozenset()
     ports: frozenset[int] = frozenset({443})
     proxy: str | None = field(default=None, repr=False)  # it may hold a password
-    named_origin: str | None = None
 
     def __post_init__(self) -> None:
         for origin in self.loopback_origins:
@@ -101,8 +100,6 @@ class AddressPolicy:
             parts = urlsplit(self.proxy)
             if parts.scheme != "http" or not parts.hostname or parts.port is None:
                 raise ValueError(f"{PROXY_VARIABLE} must look like http://host:port")
-        if self.named_origin is not None and not self.named_origin.startswith("https://"):
-            raise ValueError(f"not an https origin: {shown(self.named_origin)}")
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> "AddressPolicy":
@@ -114,39 +111,47 @@ class AddressPolicy:
         more = self.loopback_origins | {_with_port(origin) for origin in origins}
         return replace(self, loopback_origins=frozenset(more))
 
-    def naming(self, origin: str) -> "AddressPolicy":
-        """This policy with one https origin that the operator vouches for."""
-        return replace(self, named_origin=_with_port(origin))
-
     def check(self, url: str) -> Target:
         """``url`` taken apart and found allowed as far as can be told without resolving it.
 
         Raises :class:`AddressRefused`.
         """
-        target = _parse(url, self)
-        if target.local or target.named:
-            return target
-        if target.scheme != "https":
+        if not url.isprintable() or " " in url or "\\" in url:
+            raise AddressRefused("The link holds spaces, backslashes or control characters.")
+        try:
+            parts = urlsplit(url)
+            raw_host, port = parts.hostname or "", parts.port
+        except ValueError:
+            raise AddressRefused(f"The link cannot be read.\n{shown(url)}") from None
+        if parts.scheme not in ("https", "http"):
             raise AddressRefused(f"Only https links are opened.\n{shown(url)}")
-        if target.port not in self.ports:
-            raise AddressRefused(f"Port {target.port} is not open to links.\n{shown(url)}")
-        address = _literal(target.host)
-        if address is None and _is_local_name(target.host):
+        if "@" in parts.netloc:
+            raise AddressRefused(f"The link holds a user name or password.\n{shown(url)}")
+        host = _host(raw_host, url)
+        path = quote(parts.path or "/", safe=_SAFE)
+        request_path = f"{path}?{quote(parts.query, safe=_SAFE + '?')}" if parts.query else path
+        if port is None:
+            port = 443 if parts.scheme == "https" else 80
+        if f"{parts.scheme}://{bracketed(host)}:{port}" in self.loopback_origins:
+            return Target(parts.scheme, host, port, request_path, local=True)
+        if parts.scheme != "https":
+            raise AddressRefused(f"Only https links are opened.\n{shown(url)}")
+        if port not in self.ports:
+            raise AddressRefused(f"Port {port} is not open to links.\n{shown(url)}")
+        address = _literal(host)
+        if address is None and ("." not in host or host.endswith(_LOCAL_SUFFIXES)):
             raise AddressRefused(f"The link points into the local network.\n{shown(url)}")
         if address is not None and not is_public(address):
             raise AddressRefused(f"The link points to a non-public address.\n{shown(url)}")
-        return target
+        return Target(parts.scheme, host, port, request_path, local=False)
 
     def check_addresses(self, target: Target, addresses: list[str]) -> None:
         """Refuses ``target`` unless EVERY address its name resolved to is allowed."""
-        if target.named:
-            return
-        parsed = [_literal(address) for address in addresses]
-        if target.local:
-            allowed = all(address is not None and address.is_loopback for address in parsed)
-        else:
-            allowed = all(address is not None and is_public(address) for address in parsed)
-        if not allowed:
+        for address in map(_literal, addresses):
+            if address is not None and (
+                address.is_loopback if target.local else is_public(address)
+            ):
+                continue
             # The address itself stays unsaid: it would map the user's network for a stranger.
             raise AddressRefused(
                 f"{target.host} resolves to a non-public address, which links may not reach. "
@@ -182,30 +187,6 @@ def _with_port(origin: str) -> str:
     return origin if parts.port else f"{origin}:{443 if parts.scheme == 'https' else 80}"
 
 
-def _parse(url: str, policy: AddressPolicy) -> Target:
-    if not url.isprintable() or " " in url or "\\" in url:
-        raise AddressRefused("The link holds spaces, backslashes or control characters.")
-    try:
-        parts = urlsplit(url)
-        raw_host, port = parts.hostname or "", parts.port
-    except ValueError:
-        raise AddressRefused(f"The link cannot be read.\n{shown(url)}") from None
-    scheme = parts.scheme.lower()
-    if scheme not in ("https", "http"):
-        raise AddressRefused(f"Only https links are opened.\n{shown(url)}")
-    if "@" in parts.netloc:
-        raise AddressRefused(f"The link holds a user name or password.\n{shown(url)}")
-    host = _host(raw_host, url)
-    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-    query = quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
-    request_path = f"{path}?{query}" if query else path
-    if port is None:
-        port = 443 if scheme == "https" else 80
-    origin = f"{scheme}://{bracketed(host)}:{port}"
-    local, named = origin in policy.loopback_origins, origin == policy.named_origin
-    return Target(scheme, host, port, request_path, local, named)
-
-
 def _host(raw: str, url: str) -> str:
     """The host of ``url`` as ASCII, every doubtful spelling refused."""
     refused = AddressRefused(f"The link has no usable host name.\n{shown(url)}")
@@ -239,7 +220,3 @@ def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def _is_loopback_name(host: str) -> bool:
     address = _literal(host)
     return host == "localhost" if address is None else address.is_loopback
-
-
-def _is_local_name(host: str) -> bool:
-    return "." not in host or host.endswith(tuple(_LOCAL_SUFFIXES))

@@ -4,24 +4,17 @@ Redirects are followed by hand, hop by hop, each held to the policy. No cookies,
 but the policy's, no compression asked for; only ``get_bytes`` repeats, and only a GET.
 """
 
-import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-from http.client import HTTPMessage
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 from .address import PUBLIC_ONLY, AddressPolicy
 from .connection import Transport
-from .errors import BadResponse, HttpStatusError, NetworkError
-from .exchange import Head, Reader, Upload
-
-LONGEST_WAIT_S = 60.0
-"""Who asks for more in Retry-After is asked again anyway, at that pace."""
+from .errors import LONGEST_WAIT_S, BadResponse, HttpStatusError, NetworkError
+from .exchange import Answer, Reader, Upload
 
 _OWN_HEADERS = {"authorization", "cookie", "host", "proxy-authorization", "accept-encoding"}
 
@@ -38,7 +31,8 @@ class Limits:
     """How much and how long.
 
     max_bytes: most bytes of a body, as declared and as streamed, before and after decoding.
-    connect_s: seconds to connect and for TLS. idle_s: to wait for headers or for the next byte.
+    connect_s: seconds to connect, for TLS, and for each block of an upload to leave.
+    idle_s: to wait for headers or for the next byte.
     total_s: for everything; where something is uploaded, from its last block on.
     redirects: how many are followed; none makes a redirect an answer like any other.
     attempts: tries without real progress before giving up; backoff_s: seconds before the second.
@@ -51,28 +45,6 @@ class Limits:
     redirects: int = 5
     attempts: int = 5
     backoff_s: float = 1.0
-
-
-class Answer(NamedTuple):
-    """An answer whose body is still to be read, once.
-
-    status: HTTP status of the last hop. headers: its headers, case-insensitive. url: its address,
-    possibly with a signed query: not for messages. length: declared bytes of the body or None.
-    pieces: the body, up to 256 KiB each and at most 0.2 s after their arrival; iterating raises
-    :class:`NetworkError`, and the pieces before it are good.
-    """
-
-    status: int
-    headers: HTTPMessage
-    url: str
-    length: int | None
-    pieces: Iterator[bytes]
-
-    def status_error(self) -> HttpStatusError:
-        """This answer's status as an error to raise."""
-        asked = retry_after(self.headers.get("Retry-After"))
-        code = self.headers.get("X-Error-Code") or ""
-        return HttpStatusError(self.status, self.url, code, asked)
 
 
 @dataclass(frozen=True)
@@ -97,7 +69,6 @@ class HttpClient:
     def stream(
         self,
         url: str,
-        *,
         headers: Mapping[str, str] | None = None,
         credentials: Credentials | None = None,
         upload: Upload | None = None,
@@ -116,10 +87,10 @@ class HttpClient:
         reader = Reader(self, self.policy.check(url), headers or {}, keyed, upload)
         reader.start()
         try:
-            head = reader.next()
-            if not isinstance(head, Head):
+            answer = reader.next()
+            if not isinstance(answer, Answer):
                 raise BadResponse("The server gave no answer.")
-            yield Answer(*head, cast(Iterator[bytes], iter(reader.next, None)))
+            yield answer
         finally:
             reader.abandon()
 
@@ -159,20 +130,3 @@ def backoff(failures: int, first: float, longest: float, asked: float | None) ->
     ``asked`` is the server's Retry-After; the longer of the two holds.
     """
     return max(min(first * 2.0 ** min(failures - 1, 10), longest), asked or 0.0)
-
-
-def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """A Retry-After header in seconds, at most LONGEST_WAIT_S; it is a number or an HTTP date."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            when = parsedate_to_datetime(value)
-        except (TypeError, ValueError, OverflowError):
-            return None
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=timezone.utc)
-        seconds = (when - (now or datetime.now(timezone.utc))).total_seconds()
-    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT_S)

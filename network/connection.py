@@ -11,27 +11,32 @@ import http.client
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPMessage
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import certifi
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util.ssl_match_hostname import CertificateError
 
 from .address import AddressPolicy, Target
-from .errors import BadResponse, ConnectionFailed, NetworkError, Stalled, TlsFailed
+from .errors import BadResponse, ConnectionFailed, TooLarge, Truncated, shown
 
 _MAX_ADDRESSES = 4
+_STEP = 256 << 10  # bytes read or decoded at a time; TLS hands over 16 KiB at most
 
 
 def resolve_host(host: str, port: int) -> list[str]:
     """The addresses of ``host`` in the system's order of preference."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    found = []
+    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        if address[0] not in found:
+            found.append(str(address[0]))
+    return found
 
 
 def dial_address(address: str, port: int, timeout: float) -> socket.socket:
@@ -154,32 +159,61 @@ def connection_to(
     return made
 
 
-def translated(error: Exception, host: str) -> NetworkError:
-    """What urllib3's connections, ssl and sockets raise, as this room's errors."""
-    if isinstance(error, NetworkError):
-        return error
-    if isinstance(error, ssl.SSLCertVerificationError | CertificateError):
-        reason = getattr(error, "verify_message", error)
-        return TlsFailed(
-            f"The certificate of {host} is not valid for it ({reason}). "
-            "A company network that inspects TLS must have its authority in the system's store."
+def body_of(
+    response: http.client.HTTPResponse, target: Target, length: int | None, cap: int
+) -> Iterator[bytes]:
+    """The decoded body in pieces of at most 256 KiB; a bomb meets the cap first."""
+    host, raw, decoded = target.host, 0, 0
+    if length is not None and length > cap:
+        raise _too_large(target, cap)
+    # We ask for no encoding; some servers do not listen.
+    encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
+        raise BadResponse(
+            f"{host} sends data in an encoding that was not asked for ({encoding[:20]})."
         )
-    if isinstance(error, TimeoutError):
-        return Stalled(f"{host} does not answer.")
-    broken = (
-        ssl.SSLEOFError,
-        ssl.SSLZeroReturnError,
-        http.client.IncompleteRead,
-        http.client.RemoteDisconnected,
-    )
-    if isinstance(error, broken):
-        return ConnectionFailed(f"{host} broke the connection off.")
-    if isinstance(error, ssl.SSLError):
-        return TlsFailed(f"No secure connection to {host} ({error.reason or 'TLS error'}).")
-    if isinstance(error, http.client.HTTPException | ValueError):
-        return BadResponse(f"{host} gave an answer that is not HTTP ({type(error).__name__}).")
-    if isinstance(error, ConnectionError):
-        return ConnectionFailed(f"{host} refused or broke off the connection.")
-    if str(error).startswith("Tunnel connection failed"):
-        return ConnectionFailed(f"The proxy refuses to connect to {host}.")
-    return ConnectionFailed(f"{host} cannot be reached ({error.__class__.__name__}).")
+    inflater = None if encoding == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 32)
+    while piece := response.read1(_STEP):
+        raw += len(piece)
+        if raw > cap:
+            raise _too_large(target, cap)
+        for part in (piece,) if inflater is None else _inflated(piece, inflater, host):
+            decoded += len(part)
+            if decoded > cap:
+                raise _too_large(target, cap)
+            yield part
+    # Headers that were cut off leave an answer with neither a length nor a body.
+    unframed = length is None and not response.chunked
+    if (length is not None and raw != length) or (unframed and not raw):
+        raise Truncated(f"{host} broke off after {raw:,} bytes.")
+    if inflater is not None and not inflater.eof:
+        raise Truncated(f"{host} broke off inside compressed data.")
+
+
+def _too_large(target: Target, cap: int) -> TooLarge:
+    most = f"{target.host} sends more than the {cap:,} bytes that are taken here."
+    return TooLarge(f"{most}\n{shown(target.url)}")
+
+
+def _inflated(piece: bytes, inflater: "zlib._Decompress", host: str) -> Iterator[bytes]:
+    """gzip and zlib in small steps. urllib3's decoders take a stream that was cut for whole."""
+    full = False
+    # A full step may leave output inside zlib even when all input is taken.
+    while (piece or full) and not inflater.eof:
+        try:
+            step = inflater.decompress(piece, _STEP)
+        except zlib.error as error:
+            raise BadResponse(f"{host} sends damaged compressed data.") from error
+        piece, full = inflater.unconsumed_tail, len(step) == _STEP
+        if step:
+            yield step
+
+
+def declared_length(headers: HTTPMessage) -> int | None:
+    """The body's length in bytes as sent; None where only its end tells."""
+    value = headers.get("Content-Length")
+    if value is None or "chunked" in (headers.get("Transfer-Encoding") or "").lower():
+        return None
+    if not (value.isascii() and value.isdigit()):
+        raise BadResponse("The server declares a length that is not a number.")
+    return int(value)

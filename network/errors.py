@@ -4,7 +4,17 @@ A message never holds a query string, a fragment or a credential: links are show
 :func:`shown`, because the query of a download link is often its signature.
 """
 
+import http.client
+import math
+import ssl
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
+
+from urllib3.util.ssl_match_hostname import CertificateError
+
+LONGEST_WAIT_S = 60.0
+"""Who asks for more in Retry-After is asked again anyway, at that pace."""
 
 _STATUS = {
     401: "The server asks for a login",
@@ -111,3 +121,53 @@ class WebPage(NetworkError):
 
 class IntegrityError(NetworkError):
     """All bytes arrived, but they are not the promised file (length, sha256, or its header)."""
+
+
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """A Retry-After header in seconds, at most LONGEST_WAIT_S; it is a number or an HTTP date."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            when = parsedate_to_datetime(value)
+        except (TypeError, ValueError, OverflowError):
+            return None
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=timezone.utc)
+        seconds = (when - (now or datetime.now(timezone.utc))).total_seconds()
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT_S)
+
+
+_BROKEN_OFF = (
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    http.client.IncompleteRead,
+    http.client.RemoteDisconnected,
+)
+
+
+def translated(error: Exception, host: str) -> NetworkError:
+    """What urllib3's connections, ssl and sockets raise, as this room's errors."""
+    if isinstance(error, NetworkError):
+        return error
+    if isinstance(error, ssl.SSLCertVerificationError | CertificateError):
+        reason = getattr(error, "verify_message", error)
+        return TlsFailed(
+            f"The certificate of {host} is not valid for it ({reason}). "
+            "A company network that inspects TLS must have its authority in the system's store."
+        )
+    if isinstance(error, TimeoutError):
+        return Stalled(f"{host} does not answer.")
+    if isinstance(error, _BROKEN_OFF):
+        return ConnectionFailed(f"{host} broke the connection off.")
+    if isinstance(error, ssl.SSLError):
+        return TlsFailed(f"No secure connection to {host} ({error.reason or 'TLS error'}).")
+    if isinstance(error, http.client.HTTPException | ValueError):
+        return BadResponse(f"{host} gave an answer that is not HTTP ({type(error).__name__}).")
+    if isinstance(error, ConnectionError):
+        return ConnectionFailed(f"{host} refused or broke off the connection.")
+    if str(error).startswith("Tunnel connection failed"):
+        return ConnectionFailed(f"The proxy refuses to connect to {host}.")
+    return ConnectionFailed(f"{host} cannot be reached ({error.__class__.__name__}).")

@@ -9,23 +9,23 @@ import io
 import queue
 import threading
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from http.client import HTTPMessage
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 from urllib.parse import urljoin
 
 from .address import Target
-from .connection import Http, Https, connection_to, translated
+from .connection import Http, Https, body_of, connection_to, declared_length
 from .errors import (
     AddressRefused,
     BadResponse,
     DeadlineExceeded,
+    HttpStatusError,
     Stalled,
-    TooLarge,
     TooManyRedirects,
-    Truncated,
+    retry_after,
     shown,
+    translated,
 )
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 USER_AGENT = "flux2-lora-edit (ComfyUI custom nodes)"
 THREAD_NAME = "flux2-lora-edit network"
 _SLICE = 0.1  # seconds between two looks at whether anybody still reads, or wants to stop
-_CHUNK = 256 << 10
-_FLUSH = 0.2  # seconds after which a chunk is handed on though not full
-_READ_AHEAD = 8  # chunks
+_READ_AHEAD = 32  # pieces
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -54,16 +52,29 @@ class Upload(io.BytesIO):
         return super().read(size)
 
 
-class Head(NamedTuple):
-    """An answer's status, headers, address and declared length as sent (None where unknown)."""
+class Answer(NamedTuple):
+    """An answer whose body is still to be read, once.
+
+    status: HTTP status of the last hop. headers: its headers, case-insensitive. url: its address,
+    possibly with a signed query: not for messages. length: declared bytes of the body or None.
+    pieces: the body as it comes, up to 256 KiB each; iterating raises :class:`NetworkError`, and
+    the pieces before it are good.
+    """
 
     status: int
     headers: HTTPMessage
     url: str
     length: int | None
+    pieces: Iterator[bytes]
+
+    def status_error(self) -> HttpStatusError:
+        """This answer's status as an error to raise."""
+        asked = retry_after(self.headers.get("Retry-After"))
+        code = self.headers.get("X-Error-Code") or ""
+        return HttpStatusError(self.status, self.url, code, asked)
 
 
-Event = Head | bytes | None | Exception  # None: the body is complete
+_Event = Answer | bytes | None | Exception  # None: the body is complete
 
 
 class Reader(threading.Thread):
@@ -80,14 +91,14 @@ class Reader(threading.Thread):
         super().__init__(name=THREAD_NAME, daemon=True)
         self._client, self._target, self._upload = client, target, upload
         self._headers, self._credentials = headers, credentials
-        self._events: queue.Queue[Event] = queue.Queue(_READ_AHEAD)
+        self._events: queue.Queue[_Event] = queue.Queue(_READ_AHEAD)
         self._abandoned = threading.Event()
         self._began = self._hop_began = time.monotonic()
         self._host = target.host
         self._connection: Http | Https | None = None
         self._response: http.client.HTTPResponse | None = None
 
-    def next(self) -> Head | bytes | None:
+    def next(self) -> Answer | bytes | None:
         """The next event, for another thread. Raises what ended the exchange.
 
         The patience here backs the socket's own timeout: it also covers a name look-up without
@@ -120,7 +131,7 @@ class Reader(threading.Thread):
 
     def run(self) -> None:
         """The thread itself."""
-        end: Event = None
+        end: _Event = None
         try:
             for event in self._follow():
                 if not self._put(event):
@@ -133,7 +144,7 @@ class Reader(threading.Thread):
             self._release()
         self._put(end)
 
-    def _put(self, event: Event) -> bool:
+    def _put(self, event: _Event) -> bool:
         while not self._abandoned.is_set():
             try:
                 self._events.put(event, timeout=_SLICE)
@@ -150,7 +161,7 @@ class Reader(threading.Thread):
             self._connection.close()
             self._connection.hang_up()
 
-    def _follow(self) -> Iterator[Event]:
+    def _follow(self) -> Iterator[_Event]:
         """Hop by hop to the answer: its head, then its body."""
         client, target, credentials = self._client, self._target, self._credentials
         for _ in range(client.limits.redirects + 1):
@@ -160,10 +171,11 @@ class Reader(threading.Thread):
                 credentials = {}  # for good: a way back would be the other host's idea
             response = self._ask(target, credentials.get(target.authority, {}))
             if response.status not in _REDIRECTS or not client.limits.redirects:
-                length = _declared_length(response.headers)
-                yield Head(response.status, response.headers, target.url, length)
+                length = declared_length(response.headers)
+                pieces = cast(Iterator[bytes], iter(self.next, None))
+                yield Answer(response.status, response.headers, target.url, length, pieces)
                 if response.status not in (204, 304):
-                    yield from _body(response, target, length, client.limits.max_bytes)
+                    yield from body_of(response, target, length, client.limits.max_bytes)
                 return
             location = response.headers.get("Location")
             if not location:
@@ -194,87 +206,11 @@ class Reader(threading.Thread):
         if upload is not None:
             headers["Content-Length"] = str(upload.size)
         connection.connect()
-        connection.timeout = client.limits.idle_s
-        connection.sock.settimeout(client.limits.idle_s)
         method = "GET" if upload is None else "POST"
         try:
             connection.request(method, target.request_path, upload, headers)
         except (BrokenPipeError, ConnectionResetError):
             pass  # an answer may have come before everything was taken: a refusal, for instance
+        connection.sock.settimeout(client.limits.idle_s)
         self._response = connection.getresponse()
         return self._response
-
-
-def _body(
-    response: http.client.HTTPResponse, target: Target, length: int | None, cap: int
-) -> Iterator[bytes]:
-    """The decoded body in pieces of at most 256 KiB; a bomb meets the cap first."""
-    host, raw, decoded = target.host, 0, 0
-    too_large = TooLarge(
-        f"{host} sends more than the {cap:,} bytes that are taken here.\n{shown(target.url)}"
-    )
-    if length is not None and length > cap:
-        raise too_large
-    # We ask for no encoding; some servers do not listen.
-    encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
-    if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-        raise BadResponse(
-            f"{host} sends data in an encoding that was not asked for ({encoding[:20]})."
-        )
-    inflater = None if encoding == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 32)
-    for piece in _pieces(response):
-        raw += len(piece)
-        if raw > cap:
-            raise too_large
-        for part in (piece,) if inflater is None else _inflated(piece, inflater, host):
-            decoded += len(part)
-            if decoded > cap:
-                raise too_large
-            yield part
-    # Headers that were cut off leave an answer with neither a length nor a body.
-    unframed = length is None and not response.chunked
-    if (length is not None and raw != length) or (unframed and not raw):
-        raise Truncated(f"{host} broke off after {raw:,} bytes.")
-    if inflater is not None and not inflater.eof:
-        raise Truncated(f"{host} broke off inside compressed data.")
-
-
-def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The raw body, joined to at most 256 KiB or 0.2 s; what came before a fault is kept."""
-    ended = False
-    while not ended:
-        started, joined = time.monotonic(), bytearray()
-        try:
-            while len(joined) < _CHUNK and time.monotonic() - started < _FLUSH and not ended:
-                piece = response.read1(_CHUNK - len(joined))
-                joined += piece
-                ended = not piece
-        except (OSError, http.client.HTTPException, ValueError):
-            if joined:
-                yield bytes(joined)
-            raise
-        if joined:
-            yield bytes(joined)
-
-
-def _inflated(piece: bytes, inflater: "zlib._Decompress", host: str) -> Iterator[bytes]:
-    """gzip and zlib in small steps. urllib3's decoders take a stream that was cut for whole."""
-    full = False
-    # A full step may leave output inside zlib even when all input is taken.
-    while (piece or full) and not inflater.eof:
-        try:
-            step = inflater.decompress(piece, _CHUNK)
-        except zlib.error as error:
-            raise BadResponse(f"{host} sends damaged compressed data.") from error
-        piece, full = inflater.unconsumed_tail, len(step) == _CHUNK
-        if step:
-            yield step
-
-
-def _declared_length(headers: HTTPMessage) -> int | None:
-    value = headers.get("Content-Length")
-    if value is None or "chunked" in (headers.get("Transfer-Encoding") or "").lower():
-        return None
-    if not (value.isascii() and value.isdigit()):
-        raise BadResponse("The server declares a length that is not a number.")
-    return int(value)

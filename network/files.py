@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,6 +43,26 @@ def write_record(path: Path, value: Mapping[str, object]) -> None:
     write_atomically(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
+@dataclass(frozen=True)
+class Downloaded:
+    """A complete file. ``fetched``: False when it was already here."""
+
+    path: Path
+    size: int
+    sha256: str
+    fetched: bool
+
+
+def finished(target: Path, key: str) -> Downloaded | None:
+    """The file at ``target`` if its note says that it came from ``key`` and its size agrees."""
+    record = read_record(record_of(target)) or {}
+    size, sha256 = record.get("size"), record.get("sha256")
+    if record.get("key") != key or not isinstance(sha256, str) or not isinstance(size, int):
+        return None
+    whole = target.is_file() and target.stat().st_size == size
+    return Downloaded(target, size, sha256, False) if whole else None
+
+
 def write_atomically(
     path: Path, data: bytes, *, private: bool = False, replace: bool = True
 ) -> None:
@@ -51,10 +71,10 @@ def write_atomically(
     private: only its owner may read it, from its first byte on. With ``replace`` false an existing
     file stays as it is.
     """
-    mode = 0o600 if private else 0o666
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(scratch, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        with open(os.open(scratch, flags, 0o600 if private else 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -99,13 +119,11 @@ def locked(target: Path, should_stop: Callable[[], None]) -> Iterator[None]:
     killed process and block the file for good.
     """
     lock = FileLock(target.with_name(f".{target.name}.lock"), thread_local=False)
-    held = False
     try:
-        while not held:
+        while not lock.is_locked:
             should_stop()
             try:
                 lock.acquire(timeout=0)
-                held = True
             except Timeout:
                 time.sleep(_PAUSE)
             except (NotImplementedError, OSError) as error:
@@ -115,31 +133,14 @@ def locked(target: Path, should_stop: Callable[[], None]) -> Iterator[None]:
                 break
         yield
     finally:
-        if held:
-            lock.release()
-
-
-@dataclass(frozen=True)
-class Version:
-    """What names one version of a file at its server. ``total`` is its size in bytes."""
-
-    etag: str | None
-    last_modified: str | None
-    total: int | None
-
-    @property
-    def condition(self) -> str | None:
-        """What If-Range may hold (RFC 9110, 13.1.5): a strong ETag, else the date."""
-        if self.etag and not self.etag.startswith("W/"):
-            return self.etag
-        return self.last_modified
+        lock.release()  # nothing, where it is not held
 
 
 class PartFile:
     """A file on its way: ``<target>.part`` and ``<target>.part.json``, which says what it is of.
 
-    What is here from earlier is hashed at once. version: of the bytes here; None where there are
-    none that can be continued. size: bytes here. sha256: of them.
+    size: bytes that are here and can be continued; those from earlier are hashed at once.
+    sha256: of them. etag, last_modified, total (bytes): which version of the file they are of.
 
     The order of the writes keeps a resume honest after a crash at any point: the old bytes go
     first, then the note changes, then new bytes come.
@@ -149,30 +150,35 @@ class PartFile:
         self.path = target.with_name(target.name + ".part")
         self._note = target.with_name(target.name + ".part.json")
         self._key = key
-        self.version: Version | None = None
         self.size, self.sha256 = 0, hashlib.sha256()
-        note = read_record(self._note)
-        if note is None or note.get("key") != key or not self.path.exists():
-            return
-        with open(self.path, "rb") as file:
-            while piece := file.read(_CHUNK):
-                should_stop()
-                self.sha256.update(piece)
-                self.size += len(piece)
+        note = read_record(self._note) or {}
+        if note.get("key") != key or not self.path.exists():
+            note = {}
         etag, date, total = note.get("etag"), note.get("last_modified"), note.get("total")
-        self.version = Version(
-            etag if isinstance(etag, str) else None,
-            date if isinstance(date, str) else None,
-            total if isinstance(total, int) else None,
-        )
+        self.etag: str | None = etag if isinstance(etag, str) else None
+        self.last_modified: str | None = date if isinstance(date, str) else None
+        self.total: int | None = total if isinstance(total, int) else None
+        if note:
+            with open(self.path, "rb") as file:
+                while piece := file.read(_CHUNK):
+                    should_stop()
+                    self.sha256.update(piece)
+                    self.size += len(piece)
 
-    def begin(self, version: Version) -> None:
+    @property
+    def condition(self) -> str | None:
+        """What If-Range may hold (RFC 9110, 13.1.5): a strong ETag, else the date."""
+        weak = self.etag is None or self.etag.startswith("W/")
+        return self.last_modified if weak else self.etag
+
+    def begin(self, etag: str | None, last_modified: str | None, total: int | None) -> None:
         """An empty part of this version."""
-        self._forget()
+        self.size, self.sha256 = 0, hashlib.sha256()
+        self.etag, self.last_modified, self.total = etag, last_modified, total
         with open(self.path, "wb"):
             pass
-        write_record(self._note, {"key": self._key, **asdict(version)})
-        self.version = version
+        version = {"etag": etag, "last_modified": last_modified, "total": total}
+        write_record(self._note, {"key": self._key, **version})
 
     def open(self) -> BinaryIO:
         """The part, to be appended to; unbuffered, so that its size tells what was written."""
@@ -189,7 +195,7 @@ class PartFile:
 
     def discard(self) -> None:
         """Removes the part and its note."""
-        self._forget()
+        self.size, self.sha256, self.total = 0, hashlib.sha256(), None
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
 
@@ -198,6 +204,3 @@ class PartFile:
         os.replace(self.path, target)
         self._note.unlink(missing_ok=True)
         sync_folder(target.parent)
-
-    def _forget(self) -> None:
-        self.version, self.size, self.sha256 = None, 0, hashlib.sha256()

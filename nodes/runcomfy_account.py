@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import folder_paths
 
@@ -14,7 +15,6 @@ from ..network.address import AddressPolicy
 from ..network.client import HttpClient
 from ..remote.client import ModelApi
 from ..remote.credentials import (
-    DEFAULT_API,
     ApiOrigin,
     Credential,
     account_fingerprint,
@@ -57,8 +57,8 @@ class Account:
     @cached_property
     def http(self) -> HttpClient:
         """One for the whole run, so that the certificate authorities are read once."""
-        named = not self.origin.loopback and self.origin.url != DEFAULT_API
-        return HttpClient(self.policy.naming(self.origin.url) if named else self.policy)
+        port = urlsplit(self.origin.url).port or 443
+        return HttpClient(replace(self.policy, ports=self.policy.ports | {port}))
 
     def api(self) -> ModelApi:
         """The API as this account asks it."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from ..network.client import HttpClient, Upload, retry_after
+from ..network.client import HttpClient
 from ..network.errors import (
     AddressRefused,
     ConnectionFailed,
@@ -21,7 +21,9 @@ from ..network.errors import (
     TlsFailed,
     TooLarge,
     Truncated,
+    retry_after,
 )
+from ..network.exchange import Upload
 from .answers import Answer, explain, parse_body
 from .errors import OutcomeUnknown, Refused, RequestRejected, Transient
 

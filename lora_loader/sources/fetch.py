@@ -8,9 +8,9 @@ from pathlib import Path
 from ...network.address import AddressPolicy
 from ...network.client import HttpClient, Limits
 from ...network.connection import Transport
-from ...network.download import Downloaded, Wanted, download
+from ...network.download import Wanted, download
 from ...network.errors import NetworkError, Occupied
-from ...network.files import write_atomically
+from ...network.files import Downloaded, write_atomically
 from ..reading.header import LoraFileError, read_header
 from ..reading.scaling import CONFIG_NAME
 from . import civitai, hub, link

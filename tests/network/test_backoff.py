@@ -4,7 +4,8 @@ from datetime import datetime, timezone
 
 import pytest
 
-from flux2_lora_edit.network.client import backoff, retry_after
+from flux2_lora_edit.network.client import backoff
+from flux2_lora_edit.network.errors import retry_after
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=timezone.utc)
 

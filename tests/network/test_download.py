@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,8 +21,8 @@ from loopback import Exchange, Route, Server, Stop, ranged, stop_after
 from flux2_lora_edit.network import download as transfer
 from flux2_lora_edit.network import errors
 from flux2_lora_edit.network.client import HttpClient, never_stop
-from flux2_lora_edit.network.download import Downloaded, Wanted, download, finished
-from flux2_lora_edit.network.files import PartFile, locked
+from flux2_lora_edit.network.download import Wanted, download
+from flux2_lora_edit.network.files import Downloaded, PartFile, finished, locked
 
 BODY = random.Random(7).randbytes(700_001)
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -52,7 +53,8 @@ class Room:
         **limits: float,
     ) -> Downloaded:
         client = replace(self.client, should_stop=should_stop).within(**limits)
-        return download(wanted or self.wanted(), client, progress, free_space)
+        usage = lambda folder: SimpleNamespace(free=free_space(folder))  # noqa: E731
+        return download(wanted or self.wanted(), client, progress, usage)
 
     def files(self) -> list[str]:
         """What lies in the folder, without the lock."""

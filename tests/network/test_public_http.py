@@ -1,12 +1,14 @@
 """GET through real sockets: a loopback HTTPS server that misbehaves in many ways."""
 
 import gzip
+import logging
 import socket
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,13 @@ from loopback import Authority, Exchange, Route, Server, Stop, serving, stop_aft
 from flux2_lora_edit.network import errors
 from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
 from flux2_lora_edit.network.client import (
-    Answer,
     Credentials,
     HttpClient,
     Limits,
     never_stop,
 )
 from flux2_lora_edit.network.connection import Transport
+from flux2_lora_edit.network.exchange import Answer, Upload
 
 MIB = 1 << 20
 
@@ -707,3 +709,87 @@ def test_a_proxy_that_refuses(authority: Authority, server: Server) -> None:
     policy = AddressPolicy(proxy=f"http://127.0.0.1:{proxy.getsockname()[1]}")
     with pytest.raises(errors.ConnectionFailed, match="proxy refuses"):
         fetch_bytes("https://example.com/", max_bytes=9, policy=policy)
+
+
+# ---- what is repeated, and what never is
+
+
+def test_a_small_fetch_waits_as_long_as_the_server_asks(server: Server, client: HttpClient) -> None:
+    script: list[Route] = [
+        lambda e: e.answer(503, b"", Retry_After="0.5"),
+        lambda e: e.answer(200, b"fine"),
+    ]
+    server.routes["/a"] = lambda exchange: script.pop(0)(exchange)
+    started = time.monotonic()
+    patient = client.within(attempts=2, backoff_s=0.01)
+    assert patient.get_bytes(server.origin + "/a") == b"fine"
+    assert time.monotonic() - started > 0.5
+
+
+def test_a_stop_ends_the_wait_between_two_tries(server: Server, client: HttpClient) -> None:
+    server.routes["/a"] = lambda e: e.answer(429, b"", Retry_After="30")
+    stopped = replace(client.within(attempts=2), should_stop=stop_after(0.4))
+    with within(0.4 + 1.0), pytest.raises(Stop):
+        stopped.get_bytes(server.origin + "/a")
+
+
+@pytest.mark.parametrize(
+    "route", [Exchange.break_off, raw(b""), lambda e: e.answer(503)], ids=["reset", "closed", "503"]
+)
+def test_a_post_is_sent_once(server: Server, client: HttpClient, route: Route) -> None:
+    def taken(exchange: Exchange) -> None:
+        assert exchange.seen.headers["content-length"] == "4"
+        route(exchange)
+
+    server.routes["/a"] = taken
+    upload = Upload(b"paid")
+    stream = client.within(attempts=5).stream(server.origin + "/a", upload=upload)
+    try:
+        with stream as answer:
+            assert answer.status == 503
+    except errors.NetworkError:
+        pass
+    assert [seen.method for seen in server.requests] == ["POST"]
+    assert server.connections == 1
+    assert upload.read_at is not None
+    settle()
+
+
+def test_a_redirect_is_an_answer_where_none_is_followed(server: Server, client: HttpClient) -> None:
+    server.routes["/a"] = redirect("/b", 307)
+    with client.within(redirects=0).stream(server.origin + "/a", upload=Upload(b"")) as answer:
+        assert (answer.status, answer.headers["Location"]) == (307, "/b")
+    assert [seen.path for seen in server.requests] == ["/a"]
+
+
+def test_nothing_of_an_upload_is_read_where_nobody_answers(client: HttpClient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        origin = f"https://127.0.0.1:{unused.getsockname()[1]}"
+    upload = Upload(b"paid")
+    alone = replace(client, policy=PUBLIC_ONLY.allowing(origin))
+    with pytest.raises(errors.ConnectionFailed), alone.stream(origin, upload=upload):
+        pass
+    assert upload.read_at is None
+
+
+def test_a_redirects_body_is_not_read(server: Server, client: HttpClient) -> None:
+    def talkative(exchange: Exchange) -> None:
+        exchange.head(302, {"Location": "/b"})
+        while not exchange._closing.is_set():
+            exchange.send(bytes(65536))
+
+    server.routes |= {"/a": talkative, "/b": lambda e: e.answer(200, b"there")}
+    with within(3.0):
+        assert client.within(max_bytes=9).get_bytes(server.origin + "/a") == b"there"
+    settle()
+
+
+def test_no_link_is_logged_with_its_query(
+    server: Server, client: HttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.routes["/a"] = redirect("/b?signature=SECRET")
+    server.routes["/b"] = lambda e: e.answer(404)
+    with pytest.raises(errors.HttpStatusError):
+        client.get_bytes(server.origin + "/a?signature=SECRET")
+    assert "SECRET" not in caplog.text
