@@ -34,7 +34,7 @@ class Limits:
     connect_s: seconds to connect, for TLS, and for each block of an upload to leave.
     idle_s: to wait for headers or for the next byte.
     total_s: for everything; where something is uploaded, from its last block on.
-    redirects: how many are followed; none makes a redirect an answer like any other.
+    redirects: how many a GET follows; none makes a redirect an answer like any other.
     attempts: tries without real progress before giving up; backoff_s: seconds before the second.
     """
 
@@ -78,7 +78,8 @@ class HttpClient:
         headers: additional ones; never credentials. credentials: they are dropped for good as soon
         as a redirect leaves the first host.
 
-        Any HTTP status other than a redirect is returned, not raised. Raises NetworkError.
+        Any HTTP status is returned, not raised, but a redirect that a GET follows. Raises
+        NetworkError.
         """
         for name in headers or {}:
             if name.lower() in _OWN_HEADERS:

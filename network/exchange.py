@@ -170,7 +170,8 @@ class Reader(threading.Thread):
             if target.authority != self._target.authority:
                 credentials = {}  # for good: a way back would be the other host's idea
             response = self._ask(target, credentials.get(target.authority, {}))
-            if response.status not in _REDIRECTS or not client.limits.redirects:
+            follow = client.limits.redirects > 0 and self._upload is None  # nothing is sent twice
+            if response.status not in _REDIRECTS or not follow:
                 length = declared_length(response.headers)
                 pieces = cast(Iterator[bytes], iter(self.next, None))
                 yield Answer(response.status, response.headers, target.url, length, pieces)

@@ -757,9 +757,11 @@ def test_a_post_is_sent_once(server: Server, client: HttpClient, route: Route) -
 
 def test_a_redirect_is_an_answer_where_none_is_followed(server: Server, client: HttpClient) -> None:
     server.routes["/a"] = redirect("/b", 307)
-    with client.within(redirects=0).stream(server.origin + "/a", upload=Upload(b"")) as answer:
-        assert (answer.status, answer.headers["Location"]) == (307, "/b")
-    assert [seen.path for seen in server.requests] == ["/a"]
+    url = server.origin + "/a"
+    for stream in (client.within(redirects=0).stream(url), client.stream(url, upload=Upload(b"x"))):
+        with stream as answer:
+            assert (answer.status, answer.headers["Location"]) == (307, "/b")
+    assert [seen.path for seen in server.requests] == ["/a", "/a"]
 
 
 def test_nothing_of_an_upload_is_read_where_nobody_answers(client: HttpClient) -> None:
