@@ -122,11 +122,11 @@ class AddressPolicy:
             parts = urlsplit(url)
             raw_host, port = parts.hostname or "", parts.port
         except ValueError:
-            raise AddressRefused(f"The link cannot be read.\n{shown(url)}") from None
+            raise AddressRefused("The link cannot be read.", url) from None
         if parts.scheme not in ("https", "http"):
-            raise AddressRefused(f"Only https links are opened.\n{shown(url)}")
+            raise AddressRefused("Only https links are opened.", url)
         if "@" in parts.netloc:
-            raise AddressRefused(f"The link holds a user name or password.\n{shown(url)}")
+            raise AddressRefused("The link holds a user name or password.", url)
         host = _host(raw_host, url)
         path = quote(parts.path or "/", safe=_SAFE)
         request_path = f"{path}?{quote(parts.query, safe=_SAFE + '?')}" if parts.query else path
@@ -135,14 +135,14 @@ class AddressPolicy:
         if f"{parts.scheme}://{bracketed(host)}:{port}" in self.loopback_origins:
             return Target(parts.scheme, host, port, request_path, local=True)
         if parts.scheme != "https":
-            raise AddressRefused(f"Only https links are opened.\n{shown(url)}")
+            raise AddressRefused("Only https links are opened.", url)
         if port not in self.ports:
-            raise AddressRefused(f"Port {port} is not open to links.\n{shown(url)}")
+            raise AddressRefused(f"Port {port} is not open to links.", url)
         address = _literal(host)
         if address is None and ("." not in host or host.endswith(_LOCAL_SUFFIXES)):
-            raise AddressRefused(f"The link points into the local network.\n{shown(url)}")
+            raise AddressRefused("The link points into the local network.", url)
         if address is not None and not is_public(address):
-            raise AddressRefused(f"The link points to a non-public address.\n{shown(url)}")
+            raise AddressRefused("The link points to a non-public address.", url)
         return Target(parts.scheme, host, port, request_path, local=False)
 
     def check_addresses(self, target: Target, addresses: list[str]) -> None:
@@ -189,7 +189,7 @@ def _with_port(origin: str) -> str:
 
 def _host(raw: str, url: str) -> str:
     """The host of ``url`` as ASCII, every doubtful spelling refused."""
-    refused = AddressRefused(f"The link has no usable host name.\n{shown(url)}")
+    refused = AddressRefused("The link has no usable host name.", url)
     if ":" in raw:  # an IPv6 literal; a zone ("%eth0") only makes sense inside a local network
         if "%" in raw or _literal(raw) is None:
             raise refused

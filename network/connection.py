@@ -24,7 +24,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from .address import AddressPolicy, Target
-from .errors import BadResponse, ConnectionFailed, TooLarge, Truncated, shown
+from .errors import BadResponse, ConnectionFailed, TooLarge, Truncated
 
 _MAX_ADDRESSES = 4
 _STEP = 256 << 10  # bytes read or decoded at a time; TLS hands over 16 KiB at most
@@ -191,8 +191,9 @@ def body_of(
 
 
 def _too_large(target: Target, cap: int) -> TooLarge:
-    most = f"{target.host} sends more than the {cap:,} bytes that are taken here."
-    return TooLarge(f"{most}\n{shown(target.url)}")
+    return TooLarge(
+        f"{target.host} sends more than the {cap:,} bytes that are taken here.", target.url
+    )
 
 
 def _inflated(piece: bytes, inflater: "zlib._Decompress", host: str) -> Iterator[bytes]:

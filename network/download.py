@@ -27,7 +27,6 @@ from .errors import (
     Occupied,
     TooLarge,
     WebPage,
-    shown,
 )
 from .files import Downloaded, PartFile, finished, locked, read_record, record_of, write_record
 
@@ -159,8 +158,8 @@ class _Transfer:
         named = wanted.sha256 or self.named_sha256
         if named is not None and sha256 != named.lower():
             raise IntegrityError(
-                "The file that arrived is not the one the server announced (its sha256 differs)."
-                f"\n{shown(wanted.url)}"
+                "The file that arrived is not the one the server announced (its sha256 differs).",
+                wanted.url,
             )
         if wanted.verify is not None:
             wanted.verify(part.path)
@@ -196,16 +195,15 @@ class _Transfer:
         wanted, headers = self.wanted, answer.headers
         if (headers.get("Content-Type") or "").lower().startswith("text/html"):
             raise WebPage(
-                "The link leads to a web page (perhaps a login), not to a file.\n"
-                + shown(wanted.url)
+                "The link leads to a web page (perhaps a login), not to a file.", wanted.url
             )
         length, etag, date = answer.length, headers.get("ETag"), headers.get("Last-Modified")
         if headers.get("Content-Encoding"):  # then all three are those of the encoded bytes
             length = etag = date = None
         if wanted.size is not None and length is not None and length != wanted.size:
             raise IntegrityError(
-                f"The server sends {length:,} bytes where {wanted.size:,} were announced.\n"
-                + shown(wanted.url)
+                f"The server sends {length:,} bytes where {wanted.size:,} were announced.",
+                wanted.url,
             )
         self.total = length if length is not None else wanted.size
         self._hold(self.total)
@@ -257,8 +255,8 @@ class _Transfer:
         if size is not None and size > cap:
             self.part.discard()
             raise TooLarge(
-                f"The file has {size / 1e9:.1f} GB or more; {cap / 1e9:.1f} GB are allowed."
-                f"\n{shown(self.wanted.url)}"
+                f"The file has {size / 1e9:.1f} GB or more; {cap / 1e9:.1f} GB are allowed.",
+                self.wanted.url,
             )
         if look and self.disk_usage(folder).free < max((size or 0) - self.part.size, 0) + _SPARE:
             raise self._no_space()

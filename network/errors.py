@@ -40,9 +40,15 @@ def shown(url: str) -> str:
 
 
 class NetworkError(Exception):
-    """Base of this room's errors. ``retryable``: the same request may well succeed later."""
+    """Base of this room's errors. ``retryable``: the same request may well succeed later.
+
+    ``url``, if any, follows the message as it may be shown.
+    """
 
     retryable = False
+
+    def __init__(self, message: str, url: str = "") -> None:
+        super().__init__(f"{message}\n{shown(url)}" if url else message)
 
 
 class AddressRefused(NetworkError):
@@ -99,7 +105,7 @@ class HttpStatusError(NetworkError):
     ) -> None:
         fault = "The server has a fault of its own; try again later"
         other = fault if status >= 500 else "The server gave an unexpected answer"
-        super().__init__(f"{_STATUS.get(status, other)} (HTTP {status}).\n{shown(url)}")
+        super().__init__(f"{_STATUS.get(status, other)} (HTTP {status}).", url)
         self.status = status
         self.url = url
         self.error_code = error_code

@@ -24,7 +24,6 @@ from .errors import (
     Stalled,
     TooManyRedirects,
     retry_after,
-    shown,
     translated,
 )
 
@@ -184,7 +183,7 @@ class Reader(threading.Thread):
             # http.client reads headers as Latin-1; links are UTF-8 where they are not ASCII.
             location = location.encode("latin-1", "replace").decode("utf-8", "replace")
             target = client.policy.check(urljoin(target.url, location))
-        raise TooManyRedirects(f"The link redirects in circles.\n{shown(self._target.url)}")
+        raise TooManyRedirects("The link redirects in circles.", self._target.url)
 
     def _ask(self, target: Target, credentials: Mapping[str, str]) -> http.client.HTTPResponse:
         """One request on a connection of its own; the answer's body is unread."""
