@@ -1,4 +1,4 @@
-"""GET through real sockets: a loopback HTTPS server that misbehaves in many ways."""
+"""HTTP through real sockets: a loopback HTTPS server that misbehaves in many ways."""
 
 import gzip
 import logging
