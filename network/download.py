@@ -168,7 +168,10 @@ class _Transfer:
     def _request(self) -> None:
         """One request: the rest of the file, or all of it."""
         wanted, part = self.wanted, self.part
-        headers, condition = {}, part.condition
+        headers = {}
+        # What If-Range may hold (RFC 9110, 13.1.5): a strong ETag, else the date.
+        weak = part.etag is None or part.etag.startswith("W/")
+        condition = part.last_modified if weak else part.etag
         if part.size and (condition or wanted.sha256):
             headers["Range"] = f"bytes={part.size}-"
             if condition:

@@ -40,10 +40,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 class Upload(io.BytesIO):
     """The body of a POST. Whether any of it may have left is known by whether it was read."""
 
-    def __init__(self, content: bytes) -> None:
-        super().__init__(content)
-        self.size = len(content)
-        self.read_at: float | None = None  # time.monotonic() of the latest read
+    read_at: float | None = None  # time.monotonic() of the latest read
 
     def read(self, size: int | None = -1) -> bytes:
         """The next block; asked for when all headers have been sent."""
@@ -204,7 +201,7 @@ class Reader(threading.Thread):
             **credentials,
         }
         if upload is not None:
-            headers["Content-Length"] = str(upload.size)
+            headers["Content-Length"] = str(upload.getbuffer().nbytes)
         connection.connect()
         method = "GET" if upload is None else "POST"
         try:

@@ -165,12 +165,6 @@ class PartFile:
                     self.sha256.update(piece)
                     self.size += len(piece)
 
-    @property
-    def condition(self) -> str | None:
-        """What If-Range may hold (RFC 9110, 13.1.5): a strong ETag, else the date."""
-        weak = self.etag is None or self.etag.startswith("W/")
-        return self.last_modified if weak else self.etag
-
     def begin(self, etag: str | None, last_modified: str | None, total: int | None) -> None:
         """An empty part of this version."""
         self.size, self.sha256 = 0, hashlib.sha256()

@@ -138,7 +138,7 @@ class ModelApi:
             redirects=0,
         )
         headers = {"Accept": "application/json"}
-        if upload is not None and upload.size:
+        if upload is not None and upload.getbuffer().nbytes:
             headers["Content-Type"] = "application/json"
         try:
             url = http.policy.check(self.origin + path)
