@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 USER_AGENT = "flux2-lora-edit (ComfyUI custom nodes)"
 THREAD_NAME = "flux2-lora-edit network"
 _SLICE = 0.1  # seconds between two looks at whether anybody still reads, or wants to stop
-_READ_AHEAD = 32  # pieces
+_READ_AHEAD = 8  # pieces
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -53,8 +53,8 @@ class Answer(NamedTuple):
 
     status: HTTP status of the last hop. headers: its headers, case-insensitive. url: its address,
     possibly with a signed query: not for messages. length: declared bytes of the body or None.
-    pieces: the body as it comes, up to 256 KiB each; iterating raises :class:`NetworkError`, and
-    the pieces before it are good.
+    pieces: the body, up to 256 KiB each and at most 0.2 s after their arrival; iterating raises
+    :class:`NetworkError`, and the pieces before it are good.
     """
 
     status: int
