@@ -7,7 +7,7 @@ from anywhere, so a link must not become a way into the user's own network (SSRF
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -36,9 +36,11 @@ _CLOSED_V6 = tuple(
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 _LOCAL_SUFFIXES = (
-    ".localhost .local .localdomain .internal .intranet .private .corp .home .lan .home.arpa"
-).split()
+    *(".localhost", ".local", ".localdomain", ".internal", ".intranet", ".private", ".corp"),
+    *(".home", ".lan", ".home.arpa"),
+)
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_SAFE = "/%:@!$&'()*+,;=~-._"
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -53,11 +55,13 @@ class Target(NamedTuple):
 
     @property
     def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        """The host as credentials are keyed by it and as the Host header names it."""
+        host = bracketed(self.host)
         return host if self.port == 443 and self.scheme == "https" else f"{host}:{self.port}"
 
     @property
     def url(self) -> str:
+        """The whole link, with its query: not for messages."""
         return f"{self.scheme}://{self.authority}{self.request_path}"
 
 
@@ -104,36 +108,50 @@ class AddressPolicy:
 
     def allowing(self, *origins: str) -> "AddressPolicy":
         """This policy with these loopback origins allowed too."""
-        more = self.loopback_origins | {origin.rstrip("/").lower() for origin in origins}
-        return AddressPolicy(frozenset(more), self.ports, self.proxy)
+        more = self.loopback_origins | {_with_port(origin) for origin in origins}
+        return replace(self, loopback_origins=frozenset(more))
 
     def check(self, url: str) -> Target:
         """``url`` taken apart and found allowed as far as can be told without resolving it.
 
         Raises :class:`AddressRefused`.
         """
-        target = _parse(url, self.loopback_origins)
-        if target.local:
-            return target
-        if target.scheme != "https":
-            raise AddressRefused(f"Only https links are opened.\n{shown(url)}")
-        if target.port not in self.ports:
-            raise AddressRefused(f"Port {target.port} is not open to links.\n{shown(url)}")
-        address = _literal(target.host)
-        if address is None and _is_local_name(target.host):
-            raise AddressRefused(f"The link points into the local network.\n{shown(url)}")
+        if not url.isprintable() or " " in url or "\\" in url:
+            raise AddressRefused("The link holds spaces, backslashes or control characters.")
+        try:
+            parts = urlsplit(url)
+            raw_host, port = parts.hostname or "", parts.port
+        except ValueError:
+            raise AddressRefused("The link cannot be read.", url) from None
+        if parts.scheme not in ("https", "http"):
+            raise AddressRefused("Only https links are opened.", url)
+        if "@" in parts.netloc:
+            raise AddressRefused("The link holds a user name or password.", url)
+        host = _host(raw_host, url)
+        path = quote(parts.path or "/", safe=_SAFE)
+        request_path = f"{path}?{quote(parts.query, safe=_SAFE + '?')}" if parts.query else path
+        if port is None:
+            port = 443 if parts.scheme == "https" else 80
+        if f"{parts.scheme}://{bracketed(host)}:{port}" in self.loopback_origins:
+            return Target(parts.scheme, host, port, request_path, local=True)
+        if parts.scheme != "https":
+            raise AddressRefused("Only https links are opened.", url)
+        if port not in self.ports:
+            raise AddressRefused(f"Port {port} is not open to links.", url)
+        address = _literal(host)
+        if address is None and ("." not in host or host.endswith(_LOCAL_SUFFIXES)):
+            raise AddressRefused("The link points into the local network.", url)
         if address is not None and not is_public(address):
-            raise AddressRefused(f"The link points to a non-public address.\n{shown(url)}")
-        return target
+            raise AddressRefused("The link points to a non-public address.", url)
+        return Target(parts.scheme, host, port, request_path, local=False)
 
     def check_addresses(self, target: Target, addresses: list[str]) -> None:
         """Refuses ``target`` unless EVERY address its name resolved to is allowed."""
-        parsed = [_literal(address) for address in addresses]
-        if target.local:
-            allowed = all(address is not None and address.is_loopback for address in parsed)
-        else:
-            allowed = all(address is not None and is_public(address) for address in parsed)
-        if not allowed:
+        for address in map(_literal, addresses):
+            if address is not None and (
+                address.is_loopback if target.local else is_public(address)
+            ):
+                continue
             # The address itself stays unsaid: it would map the user's network for a stranger.
             raise AddressRefused(
                 f"{target.host} resolves to a non-public address, which links may not reach. "
@@ -143,6 +161,11 @@ class AddressPolicy:
 
 
 PUBLIC_ONLY = AddressPolicy()
+
+
+def bracketed(host: str) -> str:
+    """``host`` as a link writes it: an IPv6 address in brackets, anything else as it is."""
+    return f"[{host}]" if ":" in host else host
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -158,33 +181,15 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address in _GLOBAL_V6 and not any(address in network for network in _CLOSED_V6)
 
 
-def _parse(url: str, loopback_origins: frozenset[str]) -> Target:
-    if not url.isprintable() or " " in url or "\\" in url:
-        raise AddressRefused("The link holds spaces, backslashes or control characters.")
-    try:
-        parts = urlsplit(url)
-        raw_host, port = parts.hostname or "", parts.port
-    except ValueError:
-        raise AddressRefused(f"The link cannot be read.\n{shown(url)}") from None
-    scheme = parts.scheme.lower()
-    if scheme not in ("https", "http"):
-        raise AddressRefused(f"Only https links are opened.\n{shown(url)}")
-    if "@" in parts.netloc:
-        raise AddressRefused(f"The link holds a user name or password.\n{shown(url)}")
-    host = _host(raw_host, url)
-    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-    query = quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
-    request_path = f"{path}?{query}" if query else path
-    bracketed = f"[{host}]" if ":" in host else host
-    if port is None:
-        port = 443 if scheme == "https" else 80
-    local = f"{scheme}://{bracketed}:{port}" in loopback_origins
-    return Target(scheme, host, port, request_path, local)
+def _with_port(origin: str) -> str:
+    origin = origin.rstrip("/").lower()
+    parts = urlsplit(origin)
+    return origin if parts.port else f"{origin}:{443 if parts.scheme == 'https' else 80}"
 
 
 def _host(raw: str, url: str) -> str:
     """The host of ``url`` as ASCII, every doubtful spelling refused."""
-    refused = AddressRefused(f"The link has no usable host name.\n{shown(url)}")
+    refused = AddressRefused("The link has no usable host name.", url)
     if ":" in raw:  # an IPv6 literal; a zone ("%eth0") only makes sense inside a local network
         if "%" in raw or _literal(raw) is None:
             raise refused
@@ -215,7 +220,3 @@ def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def _is_loopback_name(host: str) -> bool:
     address = _literal(host)
     return host == "localhost" if address is None else address.is_loopback
-
-
-def _is_local_name(host: str) -> bool:
-    return "." not in host or host.endswith(tuple(_LOCAL_SUFFIXES))

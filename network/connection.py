@@ -1,9 +1,9 @@
-"""One HTTP connection to the very address that was checked.
+"""urllib3's connections, except for whom they dial: the very address that was checked.
 
-Built on the standard library's http.client rather than on a session of requests: that one has no
-netrc, no proxy variables, no cookies, no redirects and no transparent decompression to switch off,
-its ``connect`` is the documented place to supply a socket, and its ``read1`` hands bytes over as
-they arrive.
+Looking up, checking and dialling are ours. The CONNECT of a proxy, TLS with its host name, requests
+and framing are urllib3's and the standard library's beneath it. urllib3's pools and sessions are
+not used: they log every link with its query, which is often a signature, and would hand a
+submission a connection that the server may just have closed.
 """
 
 import base64
@@ -11,36 +11,40 @@ import http.client
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+import time
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from http.client import HTTPMessage
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import certifi
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from .address import AddressPolicy, Target
-from .errors import BadResponse, ConnectionFailed, NetworkError, Stalled, TlsFailed
+from .errors import BadResponse, ConnectionFailed, TooLarge, Truncated
 
 _MAX_ADDRESSES = 4
-_MAX_PROXY_ANSWER = 16 << 10
+_STEP = 256 << 10  # bytes handed on or decoded at a time
+_FLUSH = 0.2  # seconds after which a piece is handed on though not full
 
 
 def resolve_host(host: str, port: int) -> list[str]:
     """The addresses of ``host`` in the system's order of preference."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    found = []
+    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        if address[0] not in found:
+            found.append(str(address[0]))
+    return found
 
 
 def dial_address(address: str, port: int, timeout: float) -> socket.socket:
     """A TCP connection to the literal ``address``; names are never looked up here."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(timeout)
-        sock.connect((address, port))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
-        sock.close()
-        raise
+    sock = socket.create_connection((address, port), timeout)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
@@ -59,188 +63,178 @@ class Transport:
     dial: Callable[[str, int, float], socket.socket] = dial_address
     tls: Callable[[], ssl.SSLContext] = trusted_authorities
 
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        """``tls()``, once: reading the authorities takes longer than a handshake."""
+        context = self.tls()
+        if urllib3.__version__.startswith("1."):
+            # It matches the name by itself, and would not hand an address over to be matched.
+            context.check_hostname = False
+        return context
 
-SYSTEM = Transport()
 
+class _Checked:
+    """What both of urllib3's connections become. Another thread may end one with ``hang_up``."""
 
-class Connection:
-    """A request on its own socket, which another thread may end with :meth:`abort`.
-
-    ``tls`` is None for plain http, which only a policy's loopback origin may have.
-    """
+    auto_open = 0  # one request on one connection, and never a second that nobody asked for
+    # urllib3's own waits for a whole block where these bytes are to be seen as they come.
+    getresponse: Any = http.client.HTTPConnection.getresponse
 
     def __init__(
-        self,
-        target: Target,
-        policy: AddressPolicy,
-        transport: Transport,
-        tls: ssl.SSLContext | None,
-        *,
-        connect_timeout: float,
-        idle_timeout: float,
+        self, target: Target, policy: AddressPolicy, transport: Transport, *address: Any, **tls: Any
     ) -> None:
-        self._target = target
-        self._policy = policy
-        self._transport = transport
-        self._tls = tls
-        self._connect_timeout = connect_timeout
-        self._idle_timeout = idle_timeout
+        super().__init__(*address, **tls)
+        self._target, self._policy, self._transport = target, policy, transport
         self._guard = threading.Lock()
-        self._aborted = False
-        self._socket: socket.socket | None = None
-        self._http: _Http | None = None
-        self._response: http.client.HTTPResponse | None = None
+        self._handle: socket.socket | None = None
+        self._over = False
 
-    def get(self, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-        """Connects, sends a GET and returns the answer with its body unread.
-
-        Raises a :class:`NetworkError`; the reading that follows raises those of ``translated``.
-        """
-        target = self._target
-        sock = self._open()
-        self._http = _Http(target.host, target.port, sock)
+    def _new_conn(self) -> socket.socket:
+        """urllib3's hook for a connected socket: to the target, or to the operator's proxy."""
+        host, port = self.host, self.port  # type: ignore[attr-defined]
         try:
-            sock.settimeout(self._idle_timeout)
-            self._http.putrequest(
-                "GET", target.request_path, skip_host=True, skip_accept_encoding=True
-            )
-            self._http.putheader("Host", target.authority)
-            for name, value in headers.items():
-                self._http.putheader(name, value)
-            self._http.endheaders()
-            self._response = self._http.getresponse()
-            return self._response
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise translated(error, target.host) from error
-
-    def abort(self) -> None:
-        """Wakes a thread that is blocked on the socket. It may be called from any thread."""
-        with self._guard:
-            self._aborted = True
-            if self._socket is not None:
-                try:
-                    # Only shut down: closing would free the descriptor under the other thread.
-                    # And past SSLSocket.shutdown, which would turn later reads into plain ones.
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-                except OSError:
-                    pass
-
-    def close(self) -> None:
-        """Frees the socket; only for the thread that reads."""
-        with self._guard:
-            if self._response is not None:
-                self._response.close()
-            if self._http is not None:
-                self._http.close()
-            if self._socket is not None:
-                self._socket.close()
-
-    def _open(self) -> socket.socket:
-        target = self._target
-        try:
-            if self._policy.proxy is not None and not target.local:
-                sock = self._through_proxy(self._policy.proxy)
-            else:
-                sock = self._direct()
-            if self._tls is None:
-                return sock
-            wrapped = self._tls.wrap_socket(
-                sock, server_hostname=target.host, do_handshake_on_connect=False
-            )
-            self._own(wrapped)
-            wrapped.do_handshake()
-            return wrapped
-        except (OSError, ValueError) as error:
-            raise translated(error, target.host) from error
-
-    def _direct(self) -> socket.socket:
-        target = self._target
-        try:
-            addresses = self._transport.resolve(target.host, target.port)
+            addresses = self._transport.resolve(host, port)
         except (OSError, UnicodeError) as error:
-            raise ConnectionFailed(f"{target.host} cannot be found; are you online?") from error
+            raise ConnectionFailed(f"{host} cannot be found; are you online?") from error
         if not addresses:
-            raise ConnectionFailed(f"{target.host} has no address.")
-        self._policy.check_addresses(target, addresses)
-        return self._dial(addresses[:_MAX_ADDRESSES], target.port)
-
-    def _dial(self, addresses: list[str], port: int) -> socket.socket:
+            raise ConnectionFailed(f"{host} has no address.")
+        if self._tunnel_host is None:  # type: ignore[attr-defined]
+            self._policy.check_addresses(self._target, addresses)
         failure: OSError = OSError("stopped")
-        for address in addresses:
-            if self._aborted:
-                break
+        for address in addresses[:_MAX_ADDRESSES]:
             try:
-                return self._own(self._transport.dial(address, port, self._connect_timeout))
+                sock = self._transport.dial(address, port, self.timeout)  # type: ignore[attr-defined]
             except OSError as error:
                 failure = error
+                continue
+            with self._guard:
+                if not self._over:
+                    # TLS takes the socket over before it shakes hands; the copy stays in reach.
+                    self._handle = sock.dup()
+                    return sock
+            sock.close()
+            break
         raise failure
 
-    def _through_proxy(self, proxy: str) -> socket.socket:
-        """A tunnel to the target. The proxy's own address is the operator's word: unchecked."""
-        parts = urlsplit(proxy)
-        port = parts.port or 0
-        addresses = self._transport.resolve(parts.hostname or "", port)
-        sock = self._dial(addresses[:_MAX_ADDRESSES], port)
-        host = f"[{self._target.host}]" if ":" in self._target.host else self._target.host
-        lines = [
-            f"CONNECT {host}:{self._target.port} HTTP/1.1",
-            f"Host: {host}:{self._target.port}",
-        ]
-        if parts.username is not None:
-            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            lines.append("Proxy-Authorization: Basic " + base64.b64encode(login.encode()).decode())
-        sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
-        answer = b""
-        # Byte by byte: what follows the blank line belongs to TLS.
-        while not answer.endswith(b"\r\n\r\n"):
-            byte = sock.recv(1)
-            answer += byte
-            if not byte or len(answer) > _MAX_PROXY_ANSWER:
-                raise ConnectionFailed("The proxy broke off before it answered.")
-        status = answer.split(b" ", 2)[1:2]
-        if status != [b"200"]:
-            raise ConnectionFailed(f"The proxy refuses to connect to {self._target.host}.")
-        return sock
-
-    def _own(self, sock: socket.socket) -> socket.socket:
+    def hang_up(self) -> None:
+        """Wakes a thread that is blocked on the socket; from any thread, any number of times."""
         with self._guard:
-            self._socket = sock
-            if self._aborted:
-                sock.close()
-                raise OSError("stopped")
-        return sock
+            self._over = True
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                with handle:
+                    try:
+                        handle.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass  # it has ended by itself
 
 
-class _Http(http.client.HTTPConnection):
-    """http.client on a socket that is already there."""
-
-    def __init__(self, host: str, port: int, sock: socket.socket) -> None:
-        super().__init__(host, port)
-        self.sock = sock
-
-    def connect(self) -> None:
-        raise ConnectionFailed("The connection was lost.")  # never a second, unchecked one
+class Http(_Checked, HTTPConnection):
+    """Plain http, which only a policy's loopback origin may have."""
 
 
-def translated(error: Exception, host: str) -> NetworkError:
-    """What http.client, ssl and sockets raise, as this room's errors."""
-    if isinstance(error, NetworkError):
-        return error
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return TlsFailed(
-            f"The certificate of {host} is not valid for it ({error.verify_message}). "
-            "A company network that inspects TLS must have its authority in the system's store."
+class Https(_Checked, HTTPSConnection):
+    """TLS to the target, perhaps through a proxy's tunnel."""
+
+    assert_hostname = None  # urllib3 1.26 leaves this to its pools: the name that was asked for
+
+
+def connection_to(
+    target: Target, policy: AddressPolicy, transport: Transport, timeout: float
+) -> Http | Https:
+    """A connection that is still to be made. ``timeout`` in seconds holds until its TLS stands.
+
+    Through the policy's proxy, whose own address is the operator's word, unless it is loopback.
+    """
+    if target.scheme == "http":
+        return Http(target, policy, transport, target.host, target.port, timeout=timeout)
+    tls = {"timeout": timeout, "ssl_context": transport.context}
+    if policy.proxy is None or target.local:
+        return Https(target, policy, transport, target.host, target.port, **tls)
+    proxy = urlsplit(policy.proxy)
+    made = Https(target, policy, transport, proxy.hostname, proxy.port, **tls)
+    headers = {}
+    if proxy.username is not None:
+        login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    made.set_tunnel(target.host, target.port, headers)
+    return made
+
+
+def body_of(
+    response: http.client.HTTPResponse, target: Target, length: int | None, cap: int
+) -> Iterator[bytes]:
+    """The decoded body in pieces of at most 256 KiB; a bomb meets the cap first."""
+    host, raw, decoded = target.host, 0, 0
+    if length is not None and length > cap:
+        raise _too_large(target, cap)
+    # We ask for no encoding; some servers do not listen.
+    encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
+        raise BadResponse(
+            f"{host} sends data in an encoding that was not asked for ({encoding[:20]})."
         )
-    if isinstance(error, TimeoutError):
-        return Stalled(f"{host} does not answer.")
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return ConnectionFailed(f"{host} broke the connection off.")
-    if isinstance(error, ssl.SSLError):
-        return TlsFailed(f"No secure connection to {host} ({error.reason or 'TLS error'}).")
-    if isinstance(error, http.client.IncompleteRead | http.client.RemoteDisconnected):
-        return ConnectionFailed(f"{host} broke the connection off.")
-    if isinstance(error, http.client.HTTPException | ValueError):
-        return BadResponse(f"{host} gave an answer that is not HTTP ({type(error).__name__}).")
-    if isinstance(error, ConnectionError):
-        return ConnectionFailed(f"{host} refused or broke off the connection.")
-    return ConnectionFailed(f"{host} cannot be reached ({error.__class__.__name__}).")
+    inflater = None if encoding == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 32)
+    for piece in _joined(response):
+        raw += len(piece)
+        if raw > cap:
+            raise _too_large(target, cap)
+        for part in (piece,) if inflater is None else _inflated(piece, inflater, host):
+            decoded += len(part)
+            if decoded > cap:
+                raise _too_large(target, cap)
+            yield part
+    # Headers that were cut off leave an answer with neither a length nor a body.
+    unframed = length is None and not response.chunked
+    if (length is not None and raw != length) or (unframed and not raw):
+        raise Truncated(f"{host} broke off after {raw:,} bytes.")
+    if inflater is not None and not inflater.eof:
+        raise Truncated(f"{host} broke off inside compressed data.")
+
+
+def _joined(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The raw body in pieces of 256 KiB or 0.2 s: TLS hands over 16 KiB, each a turn of threads.
+
+    What came before a fault is kept.
+    """
+    ended = False
+    while not ended:
+        end, joined = time.monotonic() + _FLUSH, bytearray()
+        try:
+            while len(joined) < _STEP and time.monotonic() < end and not ended:
+                piece = response.read1(_STEP - len(joined))
+                joined += piece
+                ended = not piece
+        finally:
+            if joined:
+                yield bytes(joined)
+
+
+def _too_large(target: Target, cap: int) -> TooLarge:
+    return TooLarge(
+        f"{target.host} sends more than the {cap:,} bytes that are taken here.", target.url
+    )
+
+
+def _inflated(piece: bytes, inflater: "zlib._Decompress", host: str) -> Iterator[bytes]:
+    """gzip and zlib in small steps. urllib3's decoders take a stream that was cut for whole."""
+    full = False
+    # A full step may leave output inside zlib even when all input is taken.
+    while (piece or full) and not inflater.eof:
+        try:
+            step = inflater.decompress(piece, _STEP)
+        except zlib.error as error:
+            raise BadResponse(f"{host} sends damaged compressed data.") from error
+        piece, full = inflater.unconsumed_tail, len(step) == _STEP
+        if step:
+            yield step
+
+
+def declared_length(headers: HTTPMessage) -> int | None:
+    """The body's length in bytes as sent; None where only its end tells."""
+    value = headers.get("Content-Length")
+    if value is None or "chunked" in (headers.get("Transfer-Encoding") or "").lower():
+        return None
+    if not (value.isascii() and value.isdigit()):
+        raise BadResponse("The server declares a length that is not a number.")
+    return int(value)

@@ -5,90 +5,277 @@ name; never an incomplete file under its name. File names are the caller's alone
 server says becomes a path.
 """
 
+import base64
+import errno
 import logging
 import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-from .errors import Occupied
-from .lock import locked
-from .order import Downloaded, Terms, Wanted
-from .partial import Partial
-from .record import read_record, record_of, sync_folder, write_record
-from .transfer import Transfer
+from .client import Answer, Credentials, HttpClient
+from .errors import (
+    BadResponse,
+    IntegrityError,
+    NetworkError,
+    NotEnoughSpace,
+    Occupied,
+    TooLarge,
+    WebPage,
+)
+from .files import Downloaded, PartFile, finished, locked, read_record, record_of, write_record
 
 logger = logging.getLogger(__name__)
 
-
-def finished(target: Path, key: str) -> Downloaded | None:
-    """The file at ``target`` if its note says that it came from ``key`` and its size agrees."""
-    record = read_record(record_of(target))
-    if record is None or record.get("key") != key:
-        return None
-    size, sha256 = record.get("size"), record.get("sha256")
-    try:
-        if not isinstance(sha256, str) or not isinstance(size, int):
-            return None
-        return Downloaded(target, size, sha256, False) if target.stat().st_size == size else None
-    except OSError:
-        return None
+_SPARE = 64 << 20  # bytes of the disk that are left to others
+_SYNC_EVERY = 32 << 20  # bytes between two flushes and looks at the free space
+_PROGRESS_EVERY = 0.1  # seconds
+_REAL_PROGRESS = 8 << 20  # bytes that earn a fresh set of attempts
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 
 
-def download(wanted: Wanted, terms: Terms) -> Downloaded:
+@dataclass(frozen=True)
+class Wanted:
+    """One file to have.
+
+    url: where from. target: the finished file; its folder is made. key: names the content's
+        origin (repository, revision and file, or the link): a part and a finished file are only
+        used again for the same key. It is stored, so it must hold no secret.
+    size, sha256: where known beforehand, else None. sha256 in hex.
+    origin: what the note beside the file shall say of it; no secrets.
+    verify: looks at the complete file before it gets its name; raises to refuse it.
+    credentials: as for :meth:`HttpClient.stream`.
+    """
+
+    url: str
+    target: Path
+    key: str
+    size: int | None = None
+    sha256: str | None = None
+    origin: Mapping[str, object] = field(default_factory=dict)
+    verify: Callable[[Path], object] | None = None
+    credentials: Credentials = field(default_factory=dict, repr=False)
+
+
+def download(
+    wanted: Wanted,
+    client: HttpClient,
+    progress: Callable[[int, int | None], None],
+    disk_usage: Callable[[Path], Any] = shutil.disk_usage,
+) -> Downloaded:
     """``wanted`` on disk, fetched unless it is already there; only GET, so retries are safe.
 
-    Raises :class:`Occupied` at once where another file is in the way and ``replace`` is off,
-    :class:`NetworkError` (the part stays for the next time unless it is bad), what
-    ``wanted.verify`` raises, what ``terms.should_stop`` raises, and OSError of the disk.
+    progress: bytes done and in all. disk_usage: of a folder's disk, with ``free`` bytes.
+
+    Raises :class:`Occupied` at once where another file is in the way, :class:`NetworkError` (the
+    part stays for the next time unless it is bad), what ``wanted.verify`` raises, what the
+    client's ``should_stop`` raises, and OSError of the disk.
     """
-    wanted.target.parent.mkdir(parents=True, exist_ok=True)
-    with locked(wanted.target, terms.should_stop):
-        there = finished(wanted.target, wanted.key)
-        if there is not None and not wanted.again:
+    target = wanted.target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with locked(target, client.should_stop):
+        part = PartFile(target, wanted.key, client.should_stop)
+        there = finished(target, wanted.key)
+        if there is not None:
             # Perhaps from another process while this one waited, or from one that was killed
             # between giving the name and clearing up.
-            Partial(wanted.target, wanted.key).discard()
+            part.discard()
             return there
-        if not wanted.replace and _holds_another(wanted):
-            raise Occupied(f"Another file is in the place.\n{wanted.target}")
-        return _fetch(wanted, terms)
+        if target.exists() and (read_record(record_of(target)) or {}).get("key") != wanted.key:
+            raise Occupied(f"Another file is in the place.\n{target}")
+        sha256 = _Transfer(wanted, client, progress, disk_usage, part).run()
+        # An older file goes before the note changes: a note never speaks of another file.
+        target.unlink(missing_ok=True)
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        known = {"key": wanted.key, "size": part.size, "sha256": sha256, "date": now}
+        write_record(record_of(target), {**wanted.origin, **known})
+        part.become(target)
+        progress(part.size, part.size)
+        return Downloaded(target, part.size, sha256, True)
 
 
-def _holds_another(wanted: Wanted) -> bool:
-    record = read_record(record_of(wanted.target)) or {}
-    return wanted.target.exists() and record.get("key") != wanted.key
+@dataclass
+class _Transfer:
+    """The bytes of one file into its part, over as many requests as it takes."""
+
+    wanted: Wanted
+    client: HttpClient
+    progress: Callable[[int, int | None], None]
+    disk_usage: Callable[[Path], Any]
+    part: PartFile
+    total: int | None = None
+    named_sha256: str | None = None  # what the server says besides
+    reported: float = 0.0
+
+    def run(self) -> str:
+        """Fills the part and checks it; its sha256. Raises NetworkError; a good part stays."""
+        resumed = self.part.size > 0
+        while True:
+            self._fill()
+            try:
+                return self._check()
+            except Exception:
+                self.part.discard()
+                # A part from earlier may be to blame: once more, from the first byte.
+                if not resumed:
+                    raise
+                resumed = False
+                logger.info("A resumed download did not add up; starting anew.")
+
+    def _fill(self) -> None:
+        wanted, part = self.wanted, self.part
+        self._hold(wanted.size)
+        failures, mark = 0, part.size
+        while True:
+            self.total = part.total if wanted.size is None else wanted.size
+            if part.size and part.size == self.total:  # from earlier, and nothing is missing
+                return
+            try:
+                self._request()
+                return
+            except NetworkError as error:
+                failures += 1
+                if part.size - mark >= _REAL_PROGRESS:
+                    failures, mark = 1, part.size
+                if not error.retryable or failures >= self.client.limits.attempts:
+                    raise
+                if not isinstance(error, _Changed):
+                    logger.info("%s Trying again.", str(error).partition("\n")[0])
+                    self.client.wait(failures, error)
+
+    def _check(self) -> str:
+        """The sha256 of the full part, after length, sha256 and the caller's look were right."""
+        wanted, part = self.wanted, self.part
+        if self.total is not None and part.size != self.total:
+            raise IntegrityError(f"{part.size:,} bytes arrived instead of {self.total:,}.")
+        sha256 = part.sha256.hexdigest()
+        named = wanted.sha256 or self.named_sha256
+        if named is not None and sha256 != named.lower():
+            raise IntegrityError(
+                "The file that arrived is not the one the server announced (its sha256 differs).",
+                wanted.url,
+            )
+        if wanted.verify is not None:
+            wanted.verify(part.path)
+        return sha256
+
+    def _request(self) -> None:
+        """One request: the rest of the file, or all of it."""
+        wanted, part = self.wanted, self.part
+        headers = {}
+        # What If-Range may hold (RFC 9110, 13.1.5): a strong ETag, else the date.
+        weak = part.etag is None or part.etag.startswith("W/")
+        condition = part.last_modified if weak else part.etag
+        if part.size and (condition or wanted.sha256):
+            headers["Range"] = f"bytes={part.size}-"
+            if condition:
+                headers["If-Range"] = condition
+        with self.client.stream(wanted.url, headers, wanted.credentials) as answer:
+            encoded = answer.headers.get("Content-Encoding")
+            if part.size and answer.status == 206:
+                self._continue(answer)
+            elif answer.status == 200:
+                self._begin(answer)
+            elif answer.status == 416 and headers:
+                # The file has become shorter, or the part was too long: it is of no use.
+                raise self._changed()
+            else:
+                raise answer.status_error()
+            # The whole file's sha256, where the answer names it (RFC 9530, 3).
+            digest = _DIGEST.search(answer.headers.get("Repr-Digest") or "")
+            if digest is not None and not encoded:
+                self.named_sha256 = base64.b64decode(digest[1]).hex()
+            self._store(answer)
+
+    def _begin(self, answer: Answer) -> None:
+        """A new part, after the answer's headers have been found plausible."""
+        wanted, headers = self.wanted, answer.headers
+        if (headers.get("Content-Type") or "").lower().startswith("text/html"):
+            raise WebPage(
+                "The link leads to a web page (perhaps a login), not to a file.", wanted.url
+            )
+        length, etag, date = answer.length, headers.get("ETag"), headers.get("Last-Modified")
+        if headers.get("Content-Encoding"):  # then all three are those of the encoded bytes
+            length = etag = date = None
+        if wanted.size is not None and length is not None and length != wanted.size:
+            raise IntegrityError(
+                f"The server sends {length:,} bytes where {wanted.size:,} were announced.",
+                wanted.url,
+            )
+        self.total = length if length is not None else wanted.size
+        self._hold(self.total)
+        self.part.begin(etag, date, self.total)
+
+    def _continue(self, answer: Answer) -> None:
+        """Holds a 206 against the part; one that does not continue it drops it."""
+        part = self.part
+        match = _CONTENT_RANGE.fullmatch((answer.headers.get("Content-Range") or "").strip())
+        total = int(match[3]) if match and match[3] != "*" else part.total
+        etag = answer.headers.get("ETag")
+        if (
+            match is None
+            or int(match[1]) != part.size
+            or (total is not None and int(match[2]) + 1 != total)
+            or (part.total is not None and total != part.total)
+            or (part.etag and etag and part.etag != etag)
+            or answer.headers.get("Content-Encoding")
+        ):
+            raise self._changed()
+        self.total = total
+        self._hold(total)
+
+    def _store(self, answer: Answer) -> None:
+        part, since_look = self.part, 0
+        self.progress(part.size, self.total)
+        with part.open() as file:
+            for piece in answer.pieces:
+                self._hold(part.size + len(piece), look=since_look >= _SYNC_EVERY)
+                if since_look >= _SYNC_EVERY:
+                    since_look = 0
+                    # In small portions, so that no flush holds up a stop for long.
+                    os.fsync(file.fileno())
+                try:
+                    part.append(file, piece)
+                except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        raise self._no_space() from error
+                    raise
+                since_look += len(piece)
+                if time.monotonic() - self.reported >= _PROGRESS_EVERY:
+                    self.reported = time.monotonic()
+                    self.progress(part.size, self.total)
+            os.fsync(file.fileno())
+
+    def _hold(self, size: int | None, look: bool = True) -> None:
+        """Holds a whole ``size`` against the cap and, on a ``look``, against the disk."""
+        cap, folder = self.client.limits.max_bytes, self.wanted.target.parent
+        if size is not None and size > cap:
+            self.part.discard()
+            raise TooLarge(
+                f"The file has {size / 1e9:.1f} GB or more; {cap / 1e9:.1f} GB are allowed.",
+                self.wanted.url,
+            )
+        if look and self.disk_usage(folder).free < max((size or 0) - self.part.size, 0) + _SPARE:
+            raise self._no_space()
+
+    def _no_space(self) -> NotEnoughSpace:
+        return NotEnoughSpace(
+            f"The disk is too full for {self.wanted.target.name}. Free some space and run again: "
+            f"the download goes on where it stopped.\n{self.wanted.target.parent}"
+        )
+
+    def _changed(self) -> "_Changed":
+        self.part.discard()
+        return _Changed("The file changed on the server.")
 
 
-def _fetch(wanted: Wanted, terms: Terms) -> Downloaded:
-    transfer = Transfer(wanted, terms)
-    resumed = transfer.resumes
-    while True:
-        transfer.fill()
-        try:
-            sha256 = transfer.check()
-            break
-        except Exception:
-            transfer.part.discard()
-            # A part from earlier may be to blame: once more, from the first byte.
-            if not resumed:
-                raise
-            resumed = False
-            logger.info("A resumed download did not add up; starting anew.")
-    size = transfer.part.size
-    # An older file goes before the note changes: a note never speaks of another file.
-    wanted.target.unlink(missing_ok=True)
-    write_record(
-        record_of(wanted.target),
-        {
-            **wanted.origin,
-            "key": wanted.key,
-            "size": size,
-            "sha256": sha256,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        },
-    )
-    os.replace(transfer.part.path, wanted.target)
-    transfer.part.discard_note()
-    sync_folder(wanted.target.parent)
-    terms.progress(size, size)
-    return Downloaded(wanted.target, size, sha256, True)
+class _Changed(BadResponse):
+    """The part does not belong to what the server has now; it is gone, start anew."""
+
+    retryable = True

@@ -4,8 +4,27 @@ A message never holds a query string, a fragment or a credential: links are show
 :func:`shown`, because the query of a download link is often its signature.
 """
 
+import http.client
 import math
+import ssl
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
+
+from urllib3.util.ssl_match_hostname import CertificateError
+
+LONGEST_WAIT_S = 60.0
+"""Who asks for more in Retry-After is asked again anyway, at that pace."""
+
+_STATUS = {
+    401: "The server asks for a login",
+    403: "The server refuses access",
+    404: "The server has no such file",
+    410: "The file is gone from the server",
+    416: "The server cannot continue the download",
+    429: "The server asks to slow down",
+    451: "The file is withheld for legal reasons",
+}
 
 
 def shown(url: str) -> str:
@@ -21,9 +40,15 @@ def shown(url: str) -> str:
 
 
 class NetworkError(Exception):
-    """Base of this room's errors. ``retryable``: the same request may well succeed later."""
+    """Base of this room's errors. ``retryable``: the same request may well succeed later.
+
+    ``url``, if any, follows the message as it may be shown.
+    """
 
     retryable = False
+
+    def __init__(self, message: str, url: str = "") -> None:
+        super().__init__(f"{message}\n{shown(url)}" if url else message)
 
 
 class AddressRefused(NetworkError):
@@ -72,13 +97,15 @@ class HttpStatusError(NetworkError):
     """An HTTP status that is not the wanted one.
 
     ``status`` and ``url`` are those of the last hop, ``error_code`` is the Hugging Face header
-    X-Error-Code (else empty), ``retry_after`` is Retry-After in seconds where it was a number.
+    X-Error-Code (else empty), ``retry_after`` is the server's Retry-After in seconds.
     """
 
     def __init__(
         self, status: int, url: str, error_code: str = "", retry_after: float | None = None
     ) -> None:
-        super().__init__(f"{_status_text(status)} (HTTP {status}).\n{shown(url)}")
+        fault = "The server has a fault of its own; try again later"
+        other = fault if status >= 500 else "The server gave an unexpected answer"
+        super().__init__(f"{_STATUS.get(status, other)} (HTTP {status}).", url)
         self.status = status
         self.url = url
         self.error_code = error_code
@@ -102,25 +129,51 @@ class IntegrityError(NetworkError):
     """All bytes arrived, but they are not the promised file (length, sha256, or its header)."""
 
 
-def _status_text(status: int) -> str:
-    known = {
-        401: "The server asks for a login",
-        403: "The server refuses access",
-        404: "The server has no such file",
-        410: "The file is gone from the server",
-        416: "The server cannot continue the download",
-        429: "The server asks to slow down",
-        451: "The file is withheld for legal reasons",
-    }
-    if status >= 500:
-        return "The server has a fault of its own; try again later"
-    return known.get(status, "The server gave an unexpected answer")
-
-
-def retry_after_seconds(value: str | None) -> float | None:
-    """A numeric Retry-After header in seconds; None for a date, nonsense, or nothing."""
-    try:
-        seconds = float(value or "")
-    except ValueError:
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """A Retry-After header in seconds, at most LONGEST_WAIT_S; it is a number or an HTTP date."""
+    if not value:
         return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            when = parsedate_to_datetime(value)
+        except (TypeError, ValueError, OverflowError):
+            return None
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=timezone.utc)
+        seconds = (when - (now or datetime.now(timezone.utc))).total_seconds()
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT_S)
+
+
+_BROKEN_OFF = (
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    http.client.IncompleteRead,
+    http.client.RemoteDisconnected,
+)
+
+
+def translated(error: Exception, host: str) -> NetworkError:
+    """What urllib3's connections, ssl and sockets raise, as this room's errors."""
+    if isinstance(error, NetworkError):
+        return error
+    if isinstance(error, ssl.SSLCertVerificationError | CertificateError):
+        reason = getattr(error, "verify_message", error)
+        return TlsFailed(
+            f"The certificate of {host} is not valid for it ({reason}). "
+            "A company network that inspects TLS must have its authority in the system's store."
+        )
+    if isinstance(error, TimeoutError):
+        return Stalled(f"{host} does not answer.")
+    if isinstance(error, _BROKEN_OFF):
+        return ConnectionFailed(f"{host} broke the connection off.")
+    if isinstance(error, ssl.SSLError):
+        return TlsFailed(f"No secure connection to {host} ({error.reason or 'TLS error'}).")
+    if isinstance(error, http.client.HTTPException | ValueError):
+        return BadResponse(f"{host} gave an answer that is not HTTP ({type(error).__name__}).")
+    if isinstance(error, ConnectionError):
+        return ConnectionFailed(f"{host} refused or broke off the connection.")
+    if str(error).startswith("Tunnel connection failed"):
+        return ConnectionFailed(f"The proxy refuses to connect to {host}.")
+    return ConnectionFailed(f"{host} cannot be reached ({error.__class__.__name__}).")

@@ -11,17 +11,17 @@ import json
 import os
 import re
 import secrets
-import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..network.address import AddressPolicy
-from .api.client import ModelApi, new_session
+from ..network.address import AddressPolicy, bracketed
+from ..network.client import HttpClient
+from ..network.files import write_atomically
+from .api.client import ModelApi
 from .errors import CredentialError
-from .files import write_atomically
 from .journal import Journal, private_folder
 
 DEFAULT_API = "https://model-api.runcomfy.net"
@@ -66,14 +66,11 @@ class Account:
     policy: AddressPolicy
 
     @cached_property
-    def tls(self) -> ssl.SSLContext | None:
-        """The system's certificate authorities, read once a run; None without https."""
-        return ssl.create_default_context() if self.origin.url.startswith("https:") else None
-
     def api(self) -> ModelApi:
-        """The API over a connection of its own, so that a job's first byte goes on a fresh one."""
-        session = new_session(self.policy.proxy, self.tls)
-        return ModelApi(session, self.origin.url, self.credential.token)
+        """The API as this account asks it: one a run, so that authorities are read once."""
+        port = urlsplit(self.origin.url).port or 443
+        http = HttpClient(replace(self.policy, ports=self.policy.ports | {port}))
+        return ModelApi(http, self.origin.url, self.credential.token)
 
 
 def open_account(folder: Path, environ: Mapping[str, str]) -> Account:
@@ -143,8 +140,8 @@ def api_origin(environ: Mapping[str, str]) -> ApiOrigin:
         except ValueError:  # a name
             loopback = False
         if host and not rest and (parts.scheme == "https" or parts.scheme == "http" and loopback):
-            name = f"[{host}]" if ":" in host else host
-            return ApiOrigin(f"{parts.scheme}://{name}" + (f":{port}" if port else ""), loopback)
+            name = bracketed(host) + (f":{port}" if port else "")
+            return ApiOrigin(f"{parts.scheme}://{name}", loopback)
     except ValueError:
         pass
     raise CredentialError(
@@ -160,9 +157,7 @@ def storage_policy(origin: ApiOrigin, policy: AddressPolicy) -> AddressPolicy:
     """
     if not origin.loopback:
         return policy
-    parts = urlsplit(origin.url)
-    port = "" if parts.port else ":443" if parts.scheme == "https" else ":80"
-    return AddressPolicy().allowing(origin.url + port)
+    return AddressPolicy().allowing(origin.url)
 
 
 def account_fingerprint(salt: bytes, origin: str, token: str) -> str:

@@ -74,6 +74,4 @@ def cancel(job: Job) -> str:
             told = _RUNNING
     except RemoteError as error:
         logger.info("RunComfy: cancelling %s was not confirmed (%s)", job.request_id, error)
-    finally:
-        job.context.api.close()  # the job's last call; nobody else may be left to do it
     return f"{told}\n{job.request_id}"

@@ -121,28 +121,24 @@ class Job:
     def _send(self) -> str:
         """The POST, its intent before and its outcome after; what Stop made of it, else empty."""
         context = self.context
+        self.entry = context.journal.intend(self.model_id, self.payload)
+        if self._stopped.is_set():
+            self.write("dismissed")
+            return UNSENT
         try:
-            self.entry = context.journal.intend(self.model_id, self.payload)
-            if self._stopped.is_set():
-                self.write("dismissed")
-                return UNSENT
-            try:
-                request_id = context.api.submit(self.model_id, self.payload)
-            except Refused as error:
-                self.write("refused")
-                if error.status not in (400, 422):
-                    raise
-                hint = may_take_addresses_only(self.payload)
-                raise Refused(f"{error}{hint}", error.status) from None
-            except BaseException:
-                self.write(UNKNOWN)
+            request_id = context.api.submit(self.model_id, self.payload)
+        except Refused as error:
+            self.write("refused")
+            if error.status not in (400, 422):
                 raise
-            self.write(LEFT if self._given_up.is_set() else ACCEPTED, request_id)
-            logger.info("RunComfy: submitted %s as %s", self.model_id, request_id)
-            return cancel(self) if self._stopped.is_set() else ""
-        finally:
-            if self._stopped.is_set() or self._given_up.is_set():
-                context.api.close()  # nobody else is left to do it
+            hint = may_take_addresses_only(self.payload)
+            raise Refused(f"{error}{hint}", error.status) from None
+        except BaseException:
+            self.write(UNKNOWN)
+            raise
+        self.write(LEFT if self._given_up.is_set() else ACCEPTED, request_id)
+        logger.info("RunComfy: submitted %s as %s", self.model_id, request_id)
+        return cancel(self) if self._stopped.is_set() else ""
 
     # Follow.
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import filelock
 
+from ..network.files import sync_folder, write_atomically
 from .errors import JournalError
-from .files import sync_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -75,7 +75,7 @@ class Run:
         self.image_size, self.notices = plan.payloads[0]["image_size"], plan.notices
 
         def ask_price() -> None:  # nothing waits for it
-            self.price = read_price(account.api(), plan.model.model_id)
+            self.price = read_price(account.api, plan.model.model_id)
 
         start(ask_price)
         requests = [{"payload": payload} for payload in plan.payloads]
@@ -125,7 +125,7 @@ class Run:
         self.jobs = [
             Job(
                 JobContext(
-                    account.api(),
+                    account.api,
                     account.journal,
                     account.policy,
                     self.interrupted,
@@ -187,7 +187,6 @@ async def run_all(jobs: Sequence[Job], parallel: int = PARALLEL) -> None:
                 job.error, job.phase = error, Phase.FAILED
             finally:
                 job.seconds = round(job.context.clock() - began, 3)
-                job.context.api.close()
 
     ended = await asyncio.gather(*map(one, jobs), return_exceptions=True)
     for error in ended:

@@ -76,7 +76,7 @@ def test_no_level_is_crowded(room):
 
 def test_only_declared_packages_are_imported():
     declared = {"filelock", "huggingface_hub", "numpy", "PIL", "requests", "safetensors"}
-    # urllib3 and certifi are requests' own foundation, installed with it.
+    # urllib3 and certifi are what requests is made of, installed with it; they are used directly.
     foundation = {"torch", "urllib3", "certifi"}
     allowed = declared | HOST | foundation | set(sys.stdlib_module_names)
     for room in MAY_IMPORT:

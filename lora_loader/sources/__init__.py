@@ -12,10 +12,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...network.address import AddressPolicy
-from ...network.download import download
+from ...network.download import Wanted, download
 from ...network.errors import NetworkError, Occupied
-from ...network.order import Wanted
-from ...network.record import write_bytes
+from ...network.files import write_atomically
 from ..reading.header import LoraFileError, read_header
 from ..reading.scaling import CONFIG_NAME
 from .civitai import ORIGINS, Civitai
@@ -71,12 +70,12 @@ def fetch(
 
     Raises FetchError and NetworkError (both say what to do), and what ``should_stop`` raises.
     """
-    access = _during(progress, should_stop, access or Access())
+    access = _until(should_stop, access or Access())
     site, library = _site_of(source, access), Library(roots)
     here = library.find(site)
     if here is not None:
         return here
-    got = _obtain(site, site.resolve(), library)
+    got = _obtain(site, site.resolve(), library, progress)
     if got.fetched:
         logger.info(
             "Fetched %s (%.1f MB); all fetched LoRAs take %.1f GB.",
@@ -94,15 +93,12 @@ def find_fetched(
     return Library(roots).find(_site_of(source, access or Access()))
 
 
-def _during(
-    progress: Callable[[int, int | None], None], should_stop: Callable[[], None], access: Access
-) -> Access:
+def _until(should_stop: Callable[[], None], access: Access) -> Access:
     try:
         policy = access.policy or AddressPolicy.from_environment(access.env)
     except ValueError as error:
         raise FetchError(f"The environment is set up wrongly: {error}.") from None
-    terms = replace(access.terms, policy=policy, progress=progress, should_stop=should_stop)
-    return replace(access, terms=terms)
+    return replace(access, client=replace(access.client, policy=policy, should_stop=should_stop))
 
 
 def _site_of(source: Source, access: Access) -> Site:
@@ -117,7 +113,9 @@ def _site_of(source: Source, access: Access) -> Site:
     return site or PlainLink.of(source, access)
 
 
-def _obtain(site: Site, file: RemoteFile, library: Library) -> Fetched:
+def _obtain(
+    site: Site, file: RemoteFile, library: Library, progress: Callable[[int, int | None], None]
+) -> Fetched:
     """``file`` on this disk, in a free place."""
     for _ in range(_PLACES):
         target = library.place(site.folder, file)
@@ -134,15 +132,15 @@ def _obtain(site: Site, file: RemoteFile, library: Library) -> Fetched:
                 "trigger_words": file.trigger_words,
             },
             verify=_verify,
-            replace=False,
+            credentials=file.credentials,
         )
         try:
             if file.config_url is not None:
                 # Before the file: alpha may stand only there.
                 config = site.access.get_bytes(file.config_url, _MAX_CONFIG, file.credentials)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                write_bytes(target.with_name(CONFIG_NAME), config)
-            got = download(wanted, replace(site.access.terms, credentials=file.credentials))
+                write_atomically(target.with_name(CONFIG_NAME), config)
+            got = download(wanted, site.access.client, progress)
         except Occupied:
             continue
         except NetworkError as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...network.record import read_record, record_of, write_record
+from ...network.files import read_record, record_of, write_record
 from .site import FetchError, RemoteFile, Site
 from .source import EXTENSION, HubSource, Source, SourceError, parse_url
 

@@ -50,10 +50,10 @@ class PlainLink(Site):
 
     def _name_from_server(self) -> str | None:
         """The name in Content-Disposition. A GET that ends after its headers: HEAD is refused."""
-        with self.access.open(self.source.url) as stream:
-            if stream.status != 200:
-                raise self.explain(stream.status_error(), {})
-            return name_of_header(stream.headers.get("Content-Disposition"))
+        with self.access.client.stream(self.source.url) as answer:
+            if answer.status != 200:
+                raise self.explain(answer.status_error(), {})
+            return name_of_header(answer.headers.get("Content-Disposition"))
 
 
 def name_of_header(disposition: str | None) -> str | None:

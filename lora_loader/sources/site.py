@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,14 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...network.address import AddressPolicy
+from ...network.client import Credentials, HttpClient
 from ...network.errors import NetworkError
-from ...network.order import Terms
-from ...network.public_http import Stream, open_stream
 
 _MAX_JSON = 16 << 20
 _ATTEMPTS = 3
-
-Credentials = Mapping[str, Mapping[str, str]]
 
 
 class FetchError(NetworkError):
@@ -33,7 +29,7 @@ def _stored_login() -> str | None:
 
 @dataclass(frozen=True)
 class Access:
-    """The way out: the network's terms, and what the operator set. Tests put their own world here.
+    """The way out: the HTTP client, and what the operator set. Tests put their own world here.
 
     env: tokens, HF_HUB_OFFLINE, HF_ENDPOINT and the proxy. policy: by default https to public
     addresses, with that proxy. login: the hub's token where ``env`` names none. civitai_origins:
@@ -42,42 +38,14 @@ class Access:
 
     env: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)  # holds tokens
     policy: AddressPolicy | None = None
-    terms: Terms = Terms()
+    client: HttpClient = field(default_factory=HttpClient)
     login: Callable[[], str | None] = _stored_login
     civitai_origins: Mapping[str, str] | None = None
 
-    def open(
-        self, url: str, max_bytes: int | None = None, credentials: Credentials | None = None
-    ) -> Stream:
-        """A GET of ``url``, to be read within ``with``. Raises NetworkError."""
-        return open_stream(
-            url,
-            max_bytes=max_bytes or self.terms.max_bytes,
-            policy=self.terms.policy,
-            credentials=credentials,
-            connect_timeout=self.terms.connect_timeout,
-            idle_timeout=self.terms.idle_timeout,
-            should_stop=self.terms.should_stop,
-            transport=self.terms.transport,
-        )
-
     def get_bytes(self, url: str, max_bytes: int, credentials: Credentials) -> bytes:
         """The body of ``url``; passing faults are tried again. Raises NetworkError."""
-        attempt = 1
-        while True:
-            try:
-                with self.open(url, max_bytes, credentials) as stream:
-                    if stream.status != 200:
-                        raise stream.status_error()
-                    return b"".join(stream.iter_bytes())
-            except NetworkError as error:
-                if not error.retryable or attempt == _ATTEMPTS:
-                    raise
-            end = time.monotonic() + self.terms.backoff * 2 ** (attempt - 1)
-            while (left := end - time.monotonic()) > 0:
-                self.terms.should_stop()
-                time.sleep(min(left, 0.1))
-            attempt += 1
+        client = self.client.within(max_bytes=max_bytes, attempts=_ATTEMPTS)
+        return client.get_bytes(url, credentials)
 
     def get_object(self, url: str, credentials: Credentials) -> dict[str, Any]:
         """The JSON object at ``url``; empty where it is another value. Raises NetworkError."""

@@ -13,13 +13,9 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, NamedTuple
 
-MAX_RETRY_AFTER = 60.0
-"""Seconds; a server that asks for more is asked again anyway, at that pace, to the deadline."""
 MAX_FOREIGN_TEXT = 300
 
 _DATA_URI = re.compile(r"data:[\w.+-]*/[\w.+-]*(?:;[\w.=+-]+)*,[^\s\"'<>]*", re.IGNORECASE)
@@ -67,25 +63,6 @@ def parse_body(data: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
-
-
-def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """A Retry-After header as seconds (it may be a number or an HTTP date), capped; else None."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            when = parsedate_to_datetime(value)
-        except (TypeError, ValueError, OverflowError):
-            return None
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=timezone.utc)
-        seconds = (when - (now or datetime.now(timezone.utc))).total_seconds()
-    if math.isnan(seconds):
-        return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 _BALANCE = "The RunComfy account's balance is too low; top it up."

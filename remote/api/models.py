@@ -143,15 +143,13 @@ class Price(NamedTuple):
 def read_price(api: ModelApi, model_id: str) -> Price | None:
     """The model's live price, None where the catalogue does not say or cannot be had. Blocking.
 
-    Closes ``api``. A help, never a condition.
+    A help, never a condition.
     """
     try:
         return price_of(api.price(model_id))
     except RemoteError as error:
         logger.debug("RunComfy: no price for %s (%s)", model_id, error)
         return None
-    finally:
-        api.close()
 
 
 def price_of(entry: Mapping[str, Any]) -> Price | None:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...network.address import AddressPolicy
+from ...network.client import HttpClient, Limits
 from ...network.errors import (
     AddressRefused,
     BadResponse,
@@ -25,7 +26,6 @@ from ...network.errors import (
     NetworkError,
     TooLarge,
 )
-from ...network.public_http import fetch_bytes
 from ..api.answers import clean
 from ..context import JobContext, finish, start
 
@@ -106,19 +106,12 @@ async def fetch_picture(
 
 
 def _download(context: JobContext, url: str, deadline: float, max_bytes: int) -> Picture:
-    policy = context.policy
-    data = fetch_bytes(
-        url,
-        max_bytes=max_bytes,
-        allowed_hosts=lambda host: is_storage(host, policy),
-        policy=policy,
-        max_redirects=3,
-        connect_timeout=context.pace.idle_s,
-        idle_timeout=context.pace.idle_s,
-        deadline=deadline,
-        should_stop=context.should_stop,
+    policy, idle_s = context.policy, context.pace.idle_s
+    limits = Limits(max_bytes, idle_s, idle_s, deadline, redirects=3, attempts=1)
+    client = HttpClient(
+        policy, limits, context.should_stop, allowed_hosts=lambda host: is_storage(host, policy)
     )
-    return decode(data)
+    return decode(client.get_bytes(url))
 
 
 def _why(error: NetworkError, url: str) -> str:

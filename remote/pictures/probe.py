@@ -6,8 +6,8 @@ from collections.abc import Callable
 from PIL import Image, ImageFile
 
 from ...network.address import AddressPolicy
+from ...network.client import HttpClient, Limits
 from ...network.errors import NetworkError
-from ...network.public_http import open_stream
 
 logger = logging.getLogger(__name__)
 
@@ -22,17 +22,10 @@ def picture_size(
     """(width, height) in pixels, None where it cannot be told. Blocking, at most ``SECONDS``."""
     parser = ImageFile.Parser()
     read = 0
+    client = HttpClient(policy, Limits(WHOLE_BYTES, SECONDS, SECONDS, SECONDS), should_stop)
     try:
-        with open_stream(
-            url,
-            max_bytes=WHOLE_BYTES,
-            policy=policy,
-            connect_timeout=SECONDS,
-            idle_timeout=SECONDS,
-            deadline=SECONDS,
-            should_stop=should_stop,
-        ) as stream:
-            for piece in stream.iter_bytes() if stream.status == 200 else ():
+        with client.stream(url) as answer:
+            for piece in answer.pieces if answer.status == 200 else ():
                 # Small bites: the parser decodes what it is fed once it knows the header.
                 for start in range(0, len(piece), 1024):
                     parser.feed(piece[start : start + 1024])

@@ -17,7 +17,7 @@ from PIL import Image
 from standin_server.server import Standin
 from standin_server.state import Timing
 
-from flux2_lora_edit.network.record import record_of, write_record
+from flux2_lora_edit.network.files import record_of, write_record
 from host import models
 from host import server as servers
 from host.cache import cache_root

@@ -6,6 +6,7 @@ import pytest
 from loopback import Authority, Server, serving
 
 from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
+from flux2_lora_edit.network.client import HttpClient, Limits
 from flux2_lora_edit.network.connection import Transport
 
 
@@ -28,3 +29,9 @@ def policy(server: Server) -> AddressPolicy:
 @pytest.fixture
 def transport(authority: Authority) -> Transport:
     return Transport(tls=authority.tls)
+
+
+@pytest.fixture
+def client(policy: AddressPolicy, transport: Transport) -> HttpClient:
+    """One that asks once, of the loopback server."""
+    return HttpClient(policy, Limits(attempts=1), transport=transport)

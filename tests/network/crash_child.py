@@ -23,19 +23,19 @@ def main() -> None:
     address = importlib.import_module(name + "address")
     connection = importlib.import_module(name + "connection")
     download = importlib.import_module(name + "download")
-    order = importlib.import_module(name + "order")
+    client = importlib.import_module(name + "client")
     context = ssl.create_default_context(cafile=authority)
-    wanted = order.Wanted(url=url, target=Path(target), key="k")
-    terms = order.Terms(
-        policy=address.PUBLIC_ONLY.allowing(origin),
+    wanted = download.Wanted(url=url, target=Path(target), key="k")
+    asker = client.HttpClient(
+        address.PUBLIC_ONLY.allowing(origin),
+        client.Limits(backoff_s=0.05),
         transport=connection.Transport(tls=lambda: context),
-        backoff=0.05,
     )
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
             kill_at(int(line), os.path.dirname(target))
-            download.download(wanted, terms)
+            download.download(wanted, asker, lambda done, total: None)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{status}\n")

@@ -160,7 +160,7 @@ def test_a_kill_before_every_file_operation(
         assert number > 8  # lock, part, note, part, note's scratch, rename, rename, note away
 
 
-def test_a_kill_while_an_older_file_is_replaced(
+def test_a_kill_while_a_cut_file_is_replaced(
     tmp_path: Path, authority: Authority, server: Server
 ) -> None:
     """The name holds the old file, nothing, or the new one; and a note never speaks of another."""
@@ -173,14 +173,14 @@ def test_a_kill_while_an_older_file_is_replaced(
             number += 1
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(old)
-            note.write_text(json.dumps({"key": "older", "size": 3, "sha256": "x"}))
+            note.write_text(json.dumps({"key": "k", "size": 4, "sha256": "x"}))
             download.begin(kill_at=number)
             if download.ended() != signal.SIGKILL:
                 break
             if target.exists():
                 content = target.read_bytes()
                 assert content in (old, BODY)
-                assert (json.loads(note.read_text())["key"] == "k") == (content == BODY)
+                assert (json.loads(note.read_text())["sha256"] == SHA256) == (content == BODY)
             download.begin()
             assert download.ended() == 0
             check_whole(target)

@@ -9,18 +9,20 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from loopback import Exchange, Route, Server, Stop, ranged, stop_after
 
-from flux2_lora_edit.network import errors, transfer
-from flux2_lora_edit.network.address import AddressPolicy
-from flux2_lora_edit.network.connection import Transport
-from flux2_lora_edit.network.download import download, finished
-from flux2_lora_edit.network.lock import locked
-from flux2_lora_edit.network.order import Downloaded, Terms, Wanted
+from flux2_lora_edit.network import download as transfer
+from flux2_lora_edit.network import errors
+from flux2_lora_edit.network.client import HttpClient, never_stop
+from flux2_lora_edit.network.download import Wanted, download
+from flux2_lora_edit.network.files import Downloaded, PartFile, finished, locked
 
 BODY = random.Random(7).randbytes(700_001)
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -31,19 +33,28 @@ OTHER = random.Random(8).randbytes(600_000)
 class Room:
     """One folder, one server, one file to have."""
 
-    def __init__(self, folder: Path, server: Server, terms: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, server: Server, client: HttpClient) -> None:
         self.target = folder / "loras" / "a.safetensors"
         self.part = self.target.with_name("a.safetensors.part")
         self.note = self.target.with_name("a.safetensors.part.json")
         self.server = server
-        self.terms = terms
+        self.client = client
 
     def wanted(self, **changes: Any) -> Wanted:
         given = {"url": self.server.origin + "/f?sig=SECRET", "target": self.target, "key": "k"}
         return Wanted(**{**given, **changes})
 
-    def get(self, wanted: Wanted | None = None, **terms: Any) -> Downloaded:
-        return download(wanted or self.wanted(), Terms(**{**self.terms, **terms}))
+    def get(
+        self,
+        wanted: Wanted | None = None,
+        should_stop: Callable[[], None] = never_stop,
+        progress: Callable[[int, int | None], None] = lambda done, total: None,
+        free_space: Callable[[Path], int] = lambda folder: 1 << 40,
+        **limits: float,
+    ) -> Downloaded:
+        client = replace(self.client, should_stop=should_stop).within(**limits)
+        usage = lambda folder: SimpleNamespace(free=free_space(folder))  # noqa: E731
+        return download(wanted or self.wanted(), client, progress, usage)
 
     def files(self) -> list[str]:
         """What lies in the folder, without the lock."""
@@ -62,8 +73,8 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path: Path, server: Server, policy: AddressPolicy, transport: Transport) -> Room:
-    return Room(tmp_path, server, {"policy": policy, "transport": transport, "backoff": 0.01})
+def room(tmp_path: Path, server: Server, client: HttpClient) -> Room:
+    return Room(tmp_path, server, client.within(attempts=5, backoff_s=0.01))
 
 
 DONE = ["a.safetensors", "a.safetensors.json"]
@@ -309,7 +320,7 @@ MENDED: dict[str, list[Route]] = {
 def test_a_passing_fault_is_mended(room: Room, fault: str) -> None:
     script = [*MENDED[fault]]
     room.server.routes["/f"] = lambda e: (script.pop(0) if script else ranged(BODY))(e)
-    assert room.get(room.wanted(sha256=SHA256), idle_timeout=0.6).sha256 == SHA256
+    assert room.get(room.wanted(sha256=SHA256), idle_s=0.6).sha256 == SHA256
     assert room.files() == DONE
     assert not script
     assert {seen.method for seen in room.server.requests} == {"GET"}
@@ -427,29 +438,18 @@ def test_a_resumed_file_that_the_caller_refuses_is_fetched_anew_once(room: Room)
     assert room.asked() == ["bytes=300000-", None]
 
 
-def test_an_older_file_is_replaced_only_by_a_whole_one(room: Room) -> None:
-    room.server.routes["/f"] = ranged(BODY)
-    room.get()
-    room.server.routes["/f"] = status(404)
-    with pytest.raises(errors.HttpStatusError):
-        room.get(room.wanted(key="newer"))
-    assert room.target.read_bytes() == BODY
-    room.server.routes["/f"] = ranged(OTHER)
-    room.get(room.wanted(key="newer"))
-    assert room.target.read_bytes() == OTHER
-    assert room.files() == DONE
-
-
-def test_another_file_is_not_overwritten_unless_told(room: Room) -> None:
+def test_another_file_is_not_overwritten(room: Room) -> None:
     room.server.routes["/f"] = ranged(BODY)
     room.get()
     with pytest.raises(errors.Occupied):
-        room.get(room.wanted(key="another", replace=False))
+        room.get(room.wanted(key="another"))
     assert room.target.read_bytes() == BODY
     room.server.routes["/f"] = ranged(OTHER)
-    assert room.get(room.wanted(replace=False)).fetched is False  # the same key: it is here
-    assert room.get(room.wanted(again=True)).fetched is True
+    assert room.get().fetched is False  # the same key: it is here
+    room.target.write_bytes(b"cut")  # by somebody else: then it is fetched anew
+    assert room.get().fetched is True
     assert room.target.read_bytes() == OTHER
+    assert room.files() == DONE
 
 
 # ---- time, space, others
@@ -467,7 +467,7 @@ def test_a_stop_is_noticed_and_the_part_stays(room: Room, route: Route) -> None:
     room.server.routes["/f"] = route
     started = time.monotonic()
     with pytest.raises(Stop):
-        room.get(should_stop=stop_after(0.8), backoff=30.0)
+        room.get(should_stop=stop_after(0.8), backoff_s=30.0)
     assert time.monotonic() - started < 0.8 + 1.0
     assert not room.target.exists()
     if route is drip:
@@ -517,7 +517,7 @@ def test_a_full_disk_is_noticed_during(room: Room, monkeypatch: pytest.MonkeyPat
 
 def test_a_write_that_finds_no_space(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     room.server.routes["/f"] = ranged(BODY)
-    opened = transfer.Partial.open
+    opened = PartFile.open
 
     class Full:
         """A file of which the disk takes 150,000 bytes."""
@@ -541,7 +541,7 @@ def test_a_write_that_finds_no_space(room: Room, monkeypatch: pytest.MonkeyPatch
             return int(self.file.write(data[:left]))
 
     with monkeypatch.context() as patch:
-        patch.setattr(transfer.Partial, "open", lambda self: Full(opened(self)))
+        patch.setattr(PartFile, "open", lambda self: Full(opened(self)))
         with pytest.raises(errors.NotEnoughSpace):
             room.get()
     assert room.part.stat().st_size == 150_000
@@ -583,7 +583,8 @@ def test_the_wait_for_another_worker_can_be_stopped(room: Room) -> None:
 
 def test_credentials_reach_only_their_host(room: Room) -> None:
     room.server.routes["/f"] = ranged(BODY)
-    room.get(credentials={room.server.authority: {"Authorization": "Bearer SECRET"}})
+    token = {room.server.authority: {"Authorization": "Bearer SECRET"}}
+    room.get(room.wanted(credentials=token))
     assert room.server.requests[0].headers["authorization"] == "Bearer SECRET"
     for path in room.target.parent.iterdir():
         if path != room.target:

@@ -73,8 +73,6 @@ async def run_fault(standin: Standin, fault: Fault, folder: Path) -> Row:
         actual, message = "delivered", ""
     except tuple(_NAMES) as error:
         actual, message = _NAMES[type(error)], str(error)
-    finally:
-        context.api.close()
     seconds = time.monotonic() - began
     if stops:
         await asyncio.sleep(0.6)  # the cancel's own thread writes its outcome
@@ -89,8 +87,6 @@ async def run_fault(standin: Standin, fault: Fault, folder: Path) -> Row:
             again = "yes"
         except tuple(_NAMES) as error:
             again = _NAMES[type(error)]
-        finally:
-            later.api.close()
     return Row(
         fault,
         actual,

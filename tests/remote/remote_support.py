@@ -1,6 +1,7 @@
 """A stand-in, a context at it and one whole job, as the tests of this room use them."""
 
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,8 +10,10 @@ from pathlib import Path
 from standin_server import Standin
 
 from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
+from flux2_lora_edit.network.client import HttpClient
+from flux2_lora_edit.network.connection import Transport
 from flux2_lora_edit.remote.account import ApiOrigin, account_fingerprint, storage_policy
-from flux2_lora_edit.remote.api.client import ModelApi, new_session
+from flux2_lora_edit.remote.api.client import ModelApi
 from flux2_lora_edit.remote.api.models import EDIT, TEXT_TO_IMAGE
 from flux2_lora_edit.remote.context import JobContext, Pace
 from flux2_lora_edit.remote.job import Job
@@ -62,12 +65,20 @@ def context_at(
     pace: Pace = QUICK,
     session: str = "test",
 ) -> JobContext:
-    api = ModelApi(
-        new_session(), standin.origin, token, connect_s=0.5, read_s=0.5, answer_s=0.5, total_s=1.0
-    )
+    api = api_at(standin.origin, token, connect_s=0.5, read_s=0.5, answer_s=0.5, total_s=1.0)
     journal = journal_of(folder, token, session, standin.origin)
     deadline = time.monotonic() + seconds
     return JobContext(api, journal, policy_of(standin), interrupted, deadline, pace=pace)
+
+
+def api_at(
+    origin: str, token: str, tls: Callable[[], ssl.SSLContext] | None = None, **limits: float
+) -> ModelApi:
+    """The API at a loopback origin."""
+    transport = Transport() if tls is None else Transport(tls=tls)
+    return ModelApi(
+        HttpClient(PUBLIC_ONLY.allowing(origin), transport=transport), origin, token, **limits
+    )
 
 
 def policy_of(standin: Standin) -> AddressPolicy:
@@ -89,7 +100,3 @@ async def resumed(context: JobContext, entry: Entry) -> list[Picture]:
     """The pictures of a known request, for nothing."""
     job = Job(context, entry=entry)
     return await job.fetch(await job.follow())
-
-
-def renewed(context: JobContext) -> JobContext:
-    return replace(context, api=replace(context.api, session=new_session()))

@@ -1,7 +1,5 @@
 """Reading what the API says: Retry-After, codes, messages, states, results."""
 
-from datetime import datetime, timezone
-
 import pytest
 
 from flux2_lora_edit.remote.api.answers import (
@@ -15,26 +13,7 @@ from flux2_lora_edit.remote.api.answers import (
     phase_of,
     queue_position,
     read_result,
-    retry_after,
 )
-
-NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=timezone.utc)
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (None, None), ("", None), ("soon", None), ("nan", None), ("3", 3.0), ("0.5", 0.5),
-        ("-2", 0.0), ("1e9", 60.0), ("inf", 60.0),
-        ("Sat, 21 Nov 2026 12:00:07 GMT", 7.0),
-        ("Sat, 21 Nov 2026 11:00:00 GMT", 0.0),
-        ("Sat, 21 Nov 2026 12:00:07 -0000", 7.0),
-        ("Sat, 21 Nov 2099 12:00:00 GMT", 60.0),
-        ("Sat, 41 Nov 2026 12:00:00 GMT", None),
-    ],
-)  # fmt: skip
-def test_retry_after_in_both_forms_capped(value: str | None, seconds: float | None) -> None:
-    assert retry_after(value, NOW) == seconds
 
 
 @pytest.mark.parametrize(

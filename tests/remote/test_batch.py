@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from remote_support import MODEL, context_at, new_token, payload, renewed
+from remote_support import MODEL, context_at, new_token, payload
 from standin_server import Standin, Timing
 
 from flux2_lora_edit.remote.api.answers import Phase
@@ -24,13 +24,11 @@ from flux2_lora_edit.remote.run import run_all
 
 
 def batch(jobs: list[Job], parallel: int = 4) -> None:
-    sessions = {id(job.context.api.session) for job in jobs}
-    assert len(sessions) == len(jobs), "each a connection of its own"
     asyncio.run(run_all(jobs, parallel))
 
 
 def jobs_of(context: JobContext, count: int) -> list[Job]:
-    return [Job(renewed(context), MODEL, payload(seed)) for seed in range(count)]
+    return [Job(context, MODEL, payload(seed)) for seed in range(count)]
 
 
 def test_all_delivered_in_order(standin: Standin, tmp_path: Path) -> None:
@@ -131,7 +129,7 @@ def test_known_ids_are_fetched_and_nothing_is_submitted(standin: Standin, tmp_pa
     first = jobs_of(context_at(standin, tmp_path, token), 2)
     batch(first)
     later = context_at(standin, tmp_path, token, session="later")
-    again = [Job(renewed(later), entry=later.journal.adopt(job.request_id)) for job in first]
+    again = [Job(later, entry=later.journal.adopt(job.request_id)) for job in first]
     batch(again)
     assert account.submissions == 2
     for old, new in zip(first, again, strict=True):

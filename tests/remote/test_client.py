@@ -1,6 +1,6 @@
 """The five calls: what they send, where, and what they never do."""
 
-import io
+import contextlib
 import json
 import socket
 import ssl
@@ -13,19 +13,24 @@ from pathlib import Path
 
 import pytest
 import trustme
-from remote_support import MODEL, PROMPT, new_token, payload
-from requests.adapters import HTTPAdapter
+from remote_support import MODEL, PROMPT, api_at, new_token, payload
 from standin_server import Standin, Timing
-from urllib3 import HTTPResponse
 
-from flux2_lora_edit.remote.api.client import ModelApi, is_request_id, new_session
+from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
+from flux2_lora_edit.network.client import HttpClient
+from flux2_lora_edit.network.connection import Transport
+from flux2_lora_edit.remote.api.client import ModelApi, is_request_id
 from flux2_lora_edit.remote.api.models import Price, price_of, read_price
 from flux2_lora_edit.remote.errors import OutcomeUnknown, Refused, RequestRejected, Transient
 
 
 @contextmanager
 def wire(
-    answer: bytes, chunk_pause: float = 0.0, chunk: int = 65536, tls: ssl.SSLContext | None = None
+    answer: bytes,
+    chunk_pause: float = 0.0,
+    chunk: int = 65536,
+    tls: ssl.SSLContext | None = None,
+    times: int = 1,
 ) -> Iterator[tuple[str, list]]:
     """A bare socket that keeps what it is sent; ``chunk_pause`` makes it a slow reader."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -33,6 +38,10 @@ def wire(
     seen: list[bytes] = []
 
     def serve() -> None:
+        for _ in range(times):
+            serve_one()
+
+    def serve_one() -> None:
         try:
             connection, _ = listener.accept()
             if tls is not None:
@@ -78,11 +87,11 @@ def test_what_is_on_the_wire(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("NETRC", str(netrc))
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with wire(reply({"request_id": "id-1"})) as (origin, seen):
-        api = ModelApi(new_session(), origin, "token-abc")
+    with wire(reply({"request_id": "id-1"}), times=2) as (origin, seen):
+        api = api_at(origin, "token-abc")
         assert api.submit("blackforestlabs/flux-2/lora/edit", {"prompt": "ü"}) == "id-1"
-        assert len(api.session.cookies) == 0, "a cookie that the server sets is not kept"
-        api.close()
+        api.status("id-1")
+        assert b"cookie" not in seen[1].lower(), "a cookie that the server sets is not kept"
     head, _, body = seen[0].partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     assert lines[0] == "POST /v1/models/blackforestlabs/flux-2/lora/edit HTTP/1.1"
@@ -98,59 +107,56 @@ def test_a_long_upload_over_a_slow_line_is_not_a_timeout() -> None:
     """Each block has the timeout, not the whole upload: seconds of sending under half a second."""
     body = {"prompt": "p", "image_urls": ["data:image/png;base64," + "A" * 12_000_000]}
     with wire(reply({"request_id": "id-1"}), 0.002, 16384) as (origin, seen):
-        api = ModelApi(new_session(), origin, "token-abc", connect_s=0.5, read_s=0.5)
+        api = api_at(origin, "token-abc", connect_s=0.5, read_s=0.5)
         began = time.monotonic()
         assert api.submit(MODEL, body) == "id-1"
         assert time.monotonic() - began > 1.0, "else the line was not slow and nothing was shown"
-        api.close()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:9", "nowhere.invalid:80"])
-def test_who_cannot_be_reached_has_taken_nothing(host: str) -> None:
-    api = ModelApi(new_session(), f"http://{host}", "token-abc", connect_s=1.0)
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:9", "https://nowhere.invalid"])
+def test_who_cannot_be_reached_has_taken_nothing(origin: str) -> None:
+    policy = PUBLIC_ONLY.allowing(origin) if "127" in origin else PUBLIC_ONLY
+    api = ModelApi(HttpClient(policy), origin, "token-abc", connect_s=1.0)
     with pytest.raises(Refused, match="nothing was submitted and nothing is billed"):
         api.submit(MODEL, {"prompt": "p"})
 
 
 def test_a_connection_that_breaks_after_the_request_is_unknown() -> None:
     with wire(b"") as (origin, _), pytest.raises(OutcomeUnknown, match="may have been accepted"):
-        ModelApi(new_session(), origin, "token-abc").submit(MODEL, {"prompt": "p"})
+        api_at(origin, "token-abc").submit(MODEL, {"prompt": "p"})
 
 
 def test_a_refusal_by_the_schema_names_the_field(standin: Standin) -> None:
-    api = ModelApi(new_session(), standin.origin, new_token())
+    api = api_at(standin.origin, new_token())
     bad = {**payload(), "num_inference_steps": 3, "loras": [{"path": "a/b", "scale": 9}]}
     with pytest.raises(Refused) as caught:
         api.submit(MODEL, bad)
     text = str(caught.value)
     assert "num_inference_steps: Input should be greater" in text and "loras[0].scale" in text
     assert caught.value.status == 422 and PROMPT not in text
-    api.close()
 
 
 def test_an_invalid_token_is_refused(standin: Standin) -> None:
     with pytest.raises(Refused, match="check the token"):
-        ModelApi(new_session(), standin.origin, "invalid-token").submit(MODEL, payload())
+        api_at(standin.origin, "invalid-token").submit(MODEL, payload())
 
 
 def test_the_lifecycle_and_another_account(standin: Standin) -> None:
     token = new_token()
     standin.state.account(token, timing=Timing(30, 30))
-    api = ModelApi(new_session(), standin.origin, token)
+    api = api_at(standin.origin, token)
     request_id = api.submit(MODEL, payload())
     assert api.status(request_id) == {
         "request_id": request_id, "status": "in_queue", "queue_position": 1,
     }  # fmt: skip
     assert api.result(request_id)["status"] == "in_queue"
-    stranger = ModelApi(new_session(), standin.origin, new_token())
+    stranger = api_at(standin.origin, new_token())
     for call in (stranger.status, stranger.result, stranger.cancel):
         with pytest.raises(RequestRejected) as caught:
             call(request_id)
         assert caught.value.status == 404
     assert api.cancel(request_id) == "cancelled"
     assert api.cancel(request_id) == "not_cancellable"
-    for each in (api, stranger):
-        each.close()
 
 
 @pytest.mark.parametrize(
@@ -168,31 +174,109 @@ def test_the_lifecycle_and_another_account(standin: Standin) -> None:
 def test_why_a_question_went_unanswered(standin: Standin, fault: str, words: str) -> None:
     token = new_token()
     standin.state.account(token, fault, Timing(30, 30))
-    api = ModelApi(new_session(), standin.origin, token, read_s=0.3, total_s=6.0)
+    api = api_at(standin.origin, token, read_s=0.3, total_s=6.0)
     request_id = api.submit(MODEL, payload())
     with pytest.raises(Transient, match=words):
         api.status(request_id)
-    api.close()
 
 
 def test_a_short_answer_is_noticed_whatever_the_library_does() -> None:
-    """urllib3 1 hands over what came; a JSON body cut at a lucky place would pass for whole."""
+    """A JSON body cut at a lucky place would pass for whole."""
+    short = b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"request_id": "id-1"}'
+    with wire(short) as (origin, _), pytest.raises(OutcomeUnknown, match="cut short"):
+        api_at(origin, "token-abc").submit(MODEL, {"prompt": "p"})
 
-    class Short(HTTPAdapter):
-        def send(self, request, **options):
-            raw = HTTPResponse(
-                io.BytesIO(b'{"request_id": "id-1"}'),
-                {"Content-Length": "500"},
-                status=200,
-                preload_content=False,
-                enforce_content_length=False,
+
+@contextmanager
+def proxy_to(origin: str, answer: bytes) -> Iterator[str]:
+    """A proxy that answers one CONNECT and leads it to ``origin``, whatever name it asks for."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def move(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with listener.accept()[0] as client:
+            asked = b""
+            while b"\r\n\r\n" not in asked:
+                asked += client.recv(4096)
+            client.sendall(answer)
+            address = ("127.0.0.1", int(origin.rpartition(":")[2]))
+            with socket.create_connection(address) as upstream:
+                back = threading.Thread(target=move, args=(upstream, client), daemon=True)
+                back.start()
+                move(client, upstream)
+                back.join(5)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "certified", "error"),
+    [
+        (b"HTTP/1.1 200 Connected\r\n\r\n", "api.example.com", OutcomeUnknown),
+        (b"HTTP/1.1 200 Connected\r\n\r\n", "other.example", Refused),
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", "api.example.com", Refused),
+        (b"", "api.example.com", Refused),
+    ],
+    ids=["the answer is lost", "no valid certificate", "no tunnel", "no proxy"],
+)
+def test_what_is_known_behind_a_proxy(
+    tunnel: bytes, certified: str, error: type[Exception]
+) -> None:
+    """Once the body has begun to leave, a lost answer may have been billed, proxy or not."""
+    authority = trustme.CA()
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(certified).configure_cert(server_side)
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    with wire(b"", tls=server_side) as (origin, seen), proxy_to(origin, tunnel) as proxy:
+        http = HttpClient(AddressPolicy(proxy=proxy), transport=Transport(tls=lambda: trusted))
+        api = ModelApi(http, "https://api.example.com", "token-abc", connect_s=0.5)
+        with pytest.raises(error, match="billed"):
+            api.submit(MODEL, {"prompt": "p"})
+        if error is Refused:
+            assert seen == []
+        else:
+            assert b'{"prompt": "p"}' in seen[0]
+        # Ends the server that still waits for a caller, if one does.
+        socket.create_connection(("127.0.0.1", int(origin.rpartition(":")[2]))).close()
+
+
+def test_an_answer_that_comes_late_is_still_the_submissions_answer() -> None:
+    """The bound of a whole answer is counted from the upload's end, beside the wait for it."""
+    with wire(reply({"request_id": "id-1"}), 0.01, 16384) as (origin, _):
+        api = api_at(origin, "token-abc", total_s=0.3, answer_s=5.0)
+        assert api.submit(MODEL, {"prompt": "p", "image_urls": ["A" * 2_000_000]}) == "id-1"
+
+
+def test_a_refusal_that_comes_before_the_upload_is_over_is_heard() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def refuse() -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(4096)
+            connection.sendall(
+                b'HTTP/1.1 422 No\r\nContent-Length: 22\r\n\r\n{"error_code": 422001}'
             )
-            return self.build_response(request, raw)
+            connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                while connection.recv(65536):
+                    pass
 
-    api = ModelApi(new_session(), "http://127.0.0.1", "token-abc")
-    api.session.mount("http://", Short())
-    with pytest.raises(OutcomeUnknown, match="cut short"):
-        api.submit(MODEL, {"prompt": "p"})
+    threading.Thread(target=refuse, daemon=True).start()
+    origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.raises(Refused) as caught:
+        api_at(origin, "token-abc").submit(MODEL, {"image_urls": ["A" * 3_000_000]})
+    assert caught.value.status == 422
+    listener.close()
 
 
 def test_certificates_are_verified_and_a_companys_own_may_be_trusted() -> None:
@@ -201,7 +285,7 @@ def test_certificates_are_verified_and_a_companys_own_may_be_trusted() -> None:
     authority.issue_cert("localhost").configure_cert(server_side)
     with wire(reply({"request_id": "id-1"}), tls=server_side) as (origin, seen):
         with pytest.raises(Refused, match="certificate"):
-            ModelApi(new_session(), origin, "token-abc").submit(MODEL, {"prompt": "p"})
+            api_at(origin, "token-abc").submit(MODEL, {"prompt": "p"})
         assert seen == [], "nothing was sent before the certificate was known to be bad"
     for name, works in (("localhost", True), ("other.example", False)):
         server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -209,14 +293,13 @@ def test_certificates_are_verified_and_a_companys_own_may_be_trusted() -> None:
         trusted = ssl.create_default_context()
         authority.configure_trust(trusted)
         with wire(reply({"request_id": "id-1"}), tls=server_side) as (origin, seen):
-            api = ModelApi(new_session(tls=trusted), origin, "token-abc")
+            api = api_at(origin, "token-abc", lambda tls=trusted: tls)
             if works:
                 assert api.submit(MODEL, {"prompt": "p"}) == "id-1" and len(seen) == 1
             else:
                 with pytest.raises(Refused, match="certificate"):
                     api.submit(MODEL, {"prompt": "p"})
                 assert seen == []
-            api.close()
 
 
 @pytest.mark.parametrize(
@@ -231,17 +314,17 @@ def test_an_id_never_changes_the_path(text: object, usable: bool) -> None:
 
 
 def test_the_token_is_in_no_text_form() -> None:
-    api = ModelApi(new_session(), "https://example.com", "token-abc")
-    assert "token-abc" not in repr(api) + str(api) + repr(vars(api.session))
+    api = ModelApi(HttpClient(), "https://example.com", "token-abc")
+    assert "token-abc" not in repr(api) + str(api) + repr(vars(api.http))
 
 
 def test_a_proxy_is_only_the_one_named() -> None:
-    session = new_session("http://proxy.example:3128")
-    assert session.proxies == {"https": "http://proxy.example:3128"} and not session.trust_env
+    policy = AddressPolicy.from_environment({"HTTPS_PROXY": "http://proxy.example:3128"})
+    assert policy.proxy is None
 
 
 def test_the_live_price(standin: Standin) -> None:
-    api = ModelApi(new_session(), standin.origin, new_token())
+    api = api_at(standin.origin, new_token())
     assert read_price(api, MODEL) == Price(0.021, "image")
     assert read_price(api, MODEL).text == "$0.021 per image"
     nowhere = replace(api, origin="http://127.0.0.1:9")

@@ -69,8 +69,6 @@ def test_stop_while_queued_cancels_once_and_says_so(standin: Standin, tmp_path: 
     assert taken < 1.0
     assert account.counts["cancel"] == 1 and account.jobs[0].cancelled
     assert context.journal.entries()[-1].state == "cancelled"
-    pools = context.api.session.get_adapter("http://").poolmanager.pools
-    assert not pools.keys(), "the cancel was the job's last call and closed its connection"
 
 
 def test_stop_while_running_says_that_it_will_bill(standin: Standin, tmp_path: Path) -> None:

@@ -104,4 +104,3 @@ async def resume(standin: Standin, folder: Path, token: str, request_id: str) ->
     pictures = await job.fetch(await job.follow())
     assert pictures[0].rgb.shape == (32, 32, 3)
     job.write("delivered")
-    context.api.close()

@@ -327,8 +327,8 @@ def test_a_proxy_never_stands_before_this_machines_stand_in(
     monkeypatch.setenv("RUNCOMFY_TOKEN", new_token())
     monkeypatch.setenv("FLUX2_LORA_EDIT_PROXY", "http://127.0.0.1:9")
     live = opened(room)
-    assert live.api().session.proxies == {"https": "http://127.0.0.1:9"}
+    assert live.api.http.policy.proxy == "http://127.0.0.1:9"
     monkeypatch.setenv("RUNCOMFY_API_BASE", standin.origin)
     local = opened(room)
     assert local.policy.proxy is None and local.policy.loopback_origins == {standin.origin}
-    assert local.api().price(MODEL)["price_unit"] == "image"
+    assert local.api.price(MODEL)["price_unit"] == "image"

@@ -52,8 +52,6 @@ async def soak(standin: Standin, folder: Path, jobs: int, chance: random.Random)
             except RemoteError as error:
                 ends.append(type(error).__name__)
                 assert fault, f"a job without a fault failed: {error}"
-            finally:
-                context.api.close()
             assert account.submissions == 1 and len(account.jobs) <= 1
 
     await asyncio.gather(*(one(number) for number in range(jobs)))
@@ -118,7 +116,6 @@ def test_the_overhead_over_bare_http(standin: Standin, tmp_path: Path) -> None:
         asyncio.run(whole_job(context, payload(number)))
         ours.append(time.monotonic() - began)
         cpu.append(time.process_time() - used)
-        context.api.close()
     assert min(ours) - min(bare) < 0.1, (ours, bare)
     # The stand-in serves from this process too, so this is an upper bound: 13 calls both ways.
     assert min(cpu) < 0.1, cpu
@@ -158,5 +155,4 @@ def timed_job(standin: Standin, folder: Path, token: str, seed: int, pace: Pace)
     context = replace(context, spread=lambda low, high: 1.0)
     began, used = time.monotonic(), time.process_time()
     asyncio.run(whole_job(context, payload(seed)))
-    context.api.close()
     return time.monotonic() - began, time.process_time() - used

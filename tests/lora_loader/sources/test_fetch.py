@@ -7,7 +7,6 @@ import os
 import random
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,9 @@ from flux2_lora_edit.lora_loader.sources import (
 from flux2_lora_edit.lora_loader.sources.library import safe_lora_name, safe_name
 from flux2_lora_edit.lora_loader.sources.link import name_of_header
 from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
+from flux2_lora_edit.network.client import HttpClient, Limits
 from flux2_lora_edit.network.connection import Transport
 from flux2_lora_edit.network.errors import AddressRefused, NetworkError, TooLarge
-from flux2_lora_edit.network.order import Terms
 
 
 def lora(seed: int, count: int = 50_000) -> bytes:
@@ -82,7 +81,7 @@ class Getter:
         self.server = server
         self.given: dict[str, Any] = {
             "policy": PUBLIC_ONLY.allowing(server.origin, cdn.origin),
-            "terms": Terms(transport=Transport(tls=tls), backoff=0.01),
+            "client": HttpClient(transport=Transport(tls=tls), limits=Limits(backoff_s=0.01)),
             "login": lambda: None,
         }
         self.env: dict[str, str] = {}
@@ -547,7 +546,7 @@ def test_the_cap_is_an_argument(get: Getter, server: Server) -> None:
     with pytest.raises(TooLarge):
         get(
             UrlSource(server.origin + "/x.safetensors"),
-            terms=replace(get.given["terms"], max_bytes=1000),
+            client=get.given["client"].within(max_bytes=1000),
         )
 
 

@@ -1,0 +1,133 @@
+"""One client for everything that goes out: a GET as a stream or as bytes, and the one POST.
+
+Redirects are followed by hand, hop by hop, each held to the policy. No cookies, no netrc, no proxy
+but the policy's, no compression asked for; only ``get_bytes`` repeats, and only a GET.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .address import PUBLIC_ONLY, AddressPolicy
+from .connection import Transport
+from .errors import LONGEST_WAIT_S, BadResponse, HttpStatusError, NetworkError
+from .exchange import Answer, Reader, Upload
+
+_OWN_HEADERS = {"authorization", "cookie", "host", "proxy-authorization", "accept-encoding"}
+
+Credentials = Mapping[str, Mapping[str, str]]
+"""Host (``host`` for port 443, else ``host:port``) -> headers for that very host."""
+
+
+def never_stop() -> None:
+    """The ``should_stop`` of a caller that nobody can stop."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much and how long.
+
+    max_bytes: most bytes of a body, as declared and as streamed, before and after decoding.
+    connect_s: seconds to connect, for TLS, and for each block of an upload to leave.
+    idle_s: to wait for headers or for the next byte.
+    total_s: for everything; where something is uploaded, from its last block on.
+    redirects: how many a GET follows; none makes a redirect an answer like any other.
+    attempts: tries without real progress before giving up; backoff_s: seconds before the second.
+    """
+
+    max_bytes: int = 5 << 30
+    connect_s: float = 10.0
+    idle_s: float = 30.0
+    total_s: float | None = None
+    redirects: int = 5
+    attempts: int = 5
+    backoff_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class HttpClient:
+    """What may be reached, how long it may take, and who may stop it.
+
+    should_stop: raises to stop; called at least every 0.1 s, in the caller's thread.
+    allowed_hosts: called with the host of every hop; False refuses it. None: any that is public.
+    """
+
+    policy: AddressPolicy = PUBLIC_ONLY
+    limits: Limits = field(default_factory=Limits)
+    should_stop: Callable[[], None] = never_stop
+    transport: Transport = field(default_factory=Transport)
+    allowed_hosts: Callable[[str], bool] | None = None
+
+    def within(self, **limits: Any) -> "HttpClient":
+        """This client with some of its limits changed."""
+        return replace(self, limits=replace(self.limits, **limits))
+
+    @contextmanager
+    def stream(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        credentials: Credentials | None = None,
+        upload: Upload | None = None,
+    ) -> Iterator[Answer]:
+        """A GET of ``url``, or a POST of ``upload``, as a context manager.
+
+        headers: additional ones; never credentials. credentials: they are dropped for good as soon
+        as a redirect leaves the first host.
+
+        Any HTTP status is returned, not raised, but a redirect that a GET follows. Raises
+        NetworkError.
+        """
+        for name in headers or {}:
+            if name.lower() in _OWN_HEADERS:
+                raise ValueError(f"{name} is not the caller's to set; use credentials")
+        keyed = {host.lower(): own for host, own in (credentials or {}).items()}
+        reader = Reader(self, self.policy.check(url), headers or {}, keyed, upload)
+        reader.start()
+        try:
+            answer = reader.next()
+            if not isinstance(answer, Answer):
+                raise BadResponse("The server gave no answer.")
+            yield answer
+        finally:
+            reader.abandon()
+
+    def get_bytes(self, url: str, credentials: Credentials | None = None) -> bytes:
+        """The body of ``url``; passing faults are tried again within the limits.
+
+        Raises :class:`HttpStatusError` for any status but 200, and NetworkError.
+        """
+        failures = 0
+        while True:
+            try:
+                with self.stream(url, credentials=credentials) as answer:
+                    if answer.status != 200:
+                        raise answer.status_error()
+                    return b"".join(answer.pieces)
+            except NetworkError as error:
+                failures += 1
+                if not error.retryable or failures >= self.limits.attempts:
+                    raise
+                self.wait(failures, error)
+
+    def wait(self, failures: int, error: NetworkError) -> None:
+        """The pause after so many failures, which a stop ends."""
+        asked = error.retry_after if isinstance(error, HttpStatusError) else None
+        spread = random.uniform(0.75, 1.25)  # noqa: S311
+        first = self.limits.backoff_s * spread
+        end = time.monotonic() + backoff(failures, first, LONGEST_WAIT_S, asked)
+        while (left := end - time.monotonic()) > 0:
+            self.should_stop()
+            time.sleep(min(left, 0.1))
+        self.should_stop()
+
+
+def backoff(failures: int, first: float, longest: float, asked: float | None) -> float:
+    """Seconds to wait after so many failures: ``first``, doubled up to ``longest``, or ``asked``.
+
+    ``asked`` is the server's Retry-After; the longer of the two holds.
+    """
+    return max(min(first * 2.0 ** min(failures - 1, 10), longest), asked or 0.0)
