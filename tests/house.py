@@ -205,19 +205,22 @@ def link_flow(folder: Path) -> set[str]:
     """URL -> file: a link's LoRA from a loopback server, checked and under a loras folder."""
     from loopback import Authority, ranged, serving
 
-    from flux2_lora_edit.lora_loader.fetch import fetch
-    from flux2_lora_edit.lora_loader.source import UrlSource
+    from flux2_lora_edit.lora_loader.sources import Access, UrlSource, fetch
     from flux2_lora_edit.network.address import AddressPolicy
+    from flux2_lora_edit.network.client import HttpClient
     from flux2_lora_edit.network.connection import Transport
 
     authority, body = Authority(), tiny_lora()
-    given = {"progress": lambda done, total: None, "should_stop": lambda: None, "env": {},
-             "login": lambda: None, "transport": Transport(tls=authority.tls)}  # fmt: skip
+    client = HttpClient(transport=Transport(tls=authority.tls))
     with serving(authority) as server:
         server.routes["/ink.safetensors"] = ranged(body)
+        source = UrlSource(f"{server.origin}/ink.safetensors")
         with entered() as found:
-            given["policy"] = AddressPolicy(loopback_origins=frozenset({server.origin}))
-            got = fetch(UrlSource(f"{server.origin}/ink.safetensors"), [folder], **given)
+            policy = AddressPolicy(loopback_origins=frozenset({server.origin}))
+            access = Access(env={}, policy=policy, client=client, login=lambda: None)
+            got = fetch(
+                source, [folder], progress=lambda *_: None, should_stop=lambda: None, access=access
+            )
     assert got.path.is_relative_to(folder) and got.path.read_bytes() == body
     return found
 
