@@ -37,8 +37,8 @@ from .source import (
 
 __all__ = [
     "EXTENSION", "SITES", "Access", "FetchError", "Fetched", "HubSource", "InstalledSource",
-    "Library", "Site", "Source", "SourceError", "UrlSource", "fetch", "find_fetched", "origin_of",
-    "parse_hub", "parse_url", "resolve_installed",
+    "Source", "SourceError", "UrlSource", "fetch", "find_fetched", "origin_of", "parse_hub",
+    "parse_url", "resolve_installed",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -70,19 +70,16 @@ def fetch(
 
     Raises FetchError and NetworkError (both say what to do), and what ``should_stop`` raises.
     """
-    access = _until(should_stop, access or Access())
-    site, library = _site_of(source, access), Library(roots)
-    here = library.find(site)
-    if here is not None:
-        return here
-    got = _obtain(site, site.resolve(), library, progress)
+    access = access or Access()
+    try:
+        policy = access.policy or AddressPolicy.from_environment(access.env)
+    except ValueError as error:
+        raise FetchError(f"The environment is set up wrongly: {error}.") from None
+    client = replace(access.client, policy=policy, should_stop=should_stop)
+    site, library = _site_of(source, replace(access, client=client)), Library(roots)
+    got = library.find(site) or _obtain(site, site.resolve(), library, progress)
     if got.fetched:
-        logger.info(
-            "Fetched %s (%.1f MB); all fetched LoRAs take %.1f GB.",
-            source.describe(),
-            got.size / 1e6,
-            library.taken() / 1e9,
-        )
+        logger.info("Fetched %s (%.1f MB).", source.describe(), got.size / 1e6)
     return got
 
 
@@ -91,14 +88,6 @@ def find_fetched(
 ) -> Fetched | None:
     """The file that ``source`` means if it is here already; makes no request."""
     return Library(roots).find(_site_of(source, access or Access()))
-
-
-def _until(should_stop: Callable[[], None], access: Access) -> Access:
-    try:
-        policy = access.policy or AddressPolicy.from_environment(access.env)
-    except ValueError as error:
-        raise FetchError(f"The environment is set up wrongly: {error}.") from None
-    return replace(access, client=replace(access.client, policy=policy, should_stop=should_stop))
 
 
 def _site_of(source: Source, access: Access) -> Site:
@@ -117,6 +106,7 @@ def _obtain(
     site: Site, file: RemoteFile, library: Library, progress: Callable[[int, int | None], None]
 ) -> Fetched:
     """``file`` on this disk, in a free place."""
+    asks = sorted({*file.asks})
     for _ in range(_PLACES):
         target = library.place(site.folder, file)
         wanted = Wanted(
@@ -125,13 +115,8 @@ def _obtain(
             key=file.key,
             size=file.size,
             sha256=file.sha256,
-            origin={
-                **file.note,
-                "asks": sorted({*file.asks}),
-                "revision": file.revision,
-                "trigger_words": file.trigger_words,
-            },
-            verify=_verify,
+            origin={"trigger_words": [], **file.note, "asks": asks, "revision": file.revision},
+            verify=read_header,
             credentials=file.credentials,
         )
         try:
@@ -145,18 +130,13 @@ def _obtain(
             continue
         except NetworkError as error:
             raise site.explain(error, file.credentials) from error
+        except LoraFileError as error:
+            raise FetchError(f"What arrived is not a usable LoRA. {error}") from error
         except OSError as error:
             raise FetchError(
                 f"The file cannot be written ({error.strerror or error}).\n{target}"
             ) from error
         if not got.fetched:
-            add_asks(target, file.asks, file.revision)
+            add_asks(target, file)
         return Fetched(target, got.size, got.sha256, file.revision, got.fetched)
     raise FetchError(f"No free name for the file in {target.parent}.")
-
-
-def _verify(path: Path) -> None:
-    try:
-        read_header(path)
-    except LoraFileError as error:
-        raise FetchError(f"What arrived is not a usable LoRA. {error}") from error

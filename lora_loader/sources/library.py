@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ...network.files import read_record, record_of, write_record
-from .site import FetchError, RemoteFile, Site
-from .source import EXTENSION, HubSource, Source, SourceError, parse_url
+from .site import SHA256, FetchError, RemoteFile, Site, matching
+from .source import EXTENSION, HubSource, Source, SourceError, parse_hub, parse_url
 
 FOLDER = "flux2-lora-edit"
 
@@ -50,11 +50,10 @@ class Library:
             base = root / FOLDER
             for folder in (base / site.folder, *sorted(base.glob(f"{site.folder}@*"))):
                 for path, note in _notes_in(folder):
-                    if site.ask not in _asks(note) or not path.is_file():
-                        continue
-                    size, sha256, revision = (note.get(k) for k in ("size", "sha256", "revision"))
-                    if path.stat().st_size == size:
-                        return Fetched(path, size, _text(sha256), _text(revision))
+                    size = note.get("size")
+                    if site.ask in _asks(note) and path.is_file() and path.stat().st_size == size:
+                        sha256 = matching(SHA256, note.get("sha256"))
+                        return Fetched(path, size, sha256, matching(".*", note.get("revision")))
         if site.by_hand is None:
             return None
         for root in self.roots:
@@ -79,17 +78,9 @@ class Library:
         if target.exists():
             note = read_record(record_of(target))
             if note is None or note.get("key") != file.key:
-                target = target.with_name(f"{target.stem}-{digest(file.key)[:8]}{target.suffix}")
+                digest = hashlib.sha256(file.key.encode("utf-8", "surrogatepass")).hexdigest()
+                target = target.with_name(f"{target.stem}-{digest[:8]}{target.suffix}")
         return target
-
-    def taken(self) -> int:
-        """Bytes of all files that were fetched."""
-        total = 0
-        for root in self.roots:
-            for path in (root / FOLDER).rglob("*"):
-                if path.suffix in (EXTENSION, ".part") and path.is_file():
-                    total += path.stat().st_size
-        return total
 
     def _writable(self) -> Path:
         for root in self.roots:
@@ -114,23 +105,24 @@ def origin_of(path: Path) -> Source | None:
     A link whose query was left out of the note, because it may be a signature, is unknown.
     """
     note = read_record(record_of(path)) or {}
-    repo, revision, file, url = (_text(note.get(k)) for k in ("repo", "revision", "file", "url"))
-    if repo and file:
-        return HubSource(repo, revision, file)
+    repo, revision, file = (note.get(key) for key in ("repo", "revision", "file"))
     try:
-        return parse_url(url) if url else None
-    except SourceError:
+        # The note is a file like any other: what it names is checked as if it had been typed.
+        if repo and file:
+            return parse_hub(HubSource(repo, revision, file).describe())
+        return parse_url(note["url"])
+    except (KeyError, SourceError):
         return None
 
 
-def add_asks(path: Path, asks: Sequence[str], revision: str | None) -> None:
-    """Notes that the file answers these questions too."""
+def add_asks(path: Path, file: RemoteFile) -> None:
+    """Notes beside ``path`` that it answers the questions of ``file`` too."""
     note = read_record(record_of(path))
     if note is None:
         return
-    asks = sorted({*_asks(note), *asks})
-    if asks != note.get("asks") or revision != note.get("revision"):
-        write_record(record_of(path), {**note, "asks": asks, "revision": revision})
+    known = {"asks": sorted({*_asks(note), *file.asks}), "revision": file.revision}
+    if {**note, **known} != note:
+        write_record(record_of(path), {**note, **known})
 
 
 def _notes_in(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -144,10 +136,6 @@ def _notes_in(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _asks(note: dict[str, Any]) -> list[str]:
     asks = note.get("asks")
     return [ask for ask in asks if isinstance(ask, str)] if isinstance(asks, list) else []
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def safe_name(text: str) -> str:
@@ -168,8 +156,3 @@ def safe_lora_name(text: str) -> str | None:
     """``safe_name`` where it ends in .safetensors and has something before that; else None."""
     name = safe_name(text)
     return name if name.lower().endswith(EXTENSION) and len(name) > len(EXTENSION) else None
-
-
-def digest(text: str) -> str:
-    """sha256 of ``text`` in hex."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

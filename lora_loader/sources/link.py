@@ -1,11 +1,12 @@
 """A plain https link to a file, whose name stands in its path or is known to the server alone."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from ...network.errors import HttpStatusError, NetworkError
-from .library import digest, safe_lora_name, safe_name
+from .library import safe_lora_name, safe_name
 from .site import Access, Credentials, FetchError, RemoteFile, Site
 from .source import EXTENSION, UrlSource
 
@@ -23,14 +24,15 @@ class PlainLink(Site):
     def of(cls, source: UrlSource, access: Access) -> "PlainLink":
         """Any link. ``ask`` holds its hash alone: the query may be a signature."""
         folder = safe_name((urlsplit(source.url).hostname or "").replace(":", "_"))
-        return cls(access, folder, f"url:{digest(source.url)}", None, source)
+        digest = hashlib.sha256(source.url.encode("utf-8", "surrogatepass")).hexdigest()
+        return cls(access, folder, f"url:{digest}", None, source)
 
     def resolve(self) -> RemoteFile:
         """The file behind the link; one request where only the server knows its name."""
         source, parts = self.source, urlsplit(self.source.url)
         name = safe_lora_name(unquote(parts.path)) or self._name_from_server()
         return RemoteFile(
-            parts=(name or f"lora-{digest(source.url)[:12]}{EXTENSION}",),
+            parts=(name or f"lora-{self.ask[4:16]}{EXTENSION}",),
             url=source.url,
             key=self.ask,
             asks=(self.ask,),

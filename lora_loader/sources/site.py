@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from ...network.errors import NetworkError
 
 _MAX_JSON = 16 << 20
 _ATTEMPTS = 3
+SHA256 = "[0-9A-Fa-f]{64}"
 
 
 class FetchError(NetworkError):
@@ -64,6 +66,11 @@ def objects(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def matching(form: str, value: object) -> str | None:
+    """``value`` where it is text of the ``form``, a regular expression; else None."""
+    return value if isinstance(value, str) and re.fullmatch(form, value) else None
+
+
 def bearer(url: str, token: str | None) -> Credentials:
     """``token`` for the very host of ``url`` (an https address) and no other; empty without one.
 
@@ -82,7 +89,7 @@ class RemoteFile:
 
     parts: where it goes in its site's folder, safe names all. key: names its content as well as
     it is known. asks: the questions it answers. note: what the note beside it says besides
-    (repo, revision, file; or url); nothing secret. config_url: its own adapter_config.json.
+    (repo and file, or url; trigger words); nothing secret. config_url: its own adapter_config.json.
     """
 
     parts: tuple[str, ...]
@@ -93,7 +100,6 @@ class RemoteFile:
     revision: str | None = None
     size: int | None = None
     sha256: str | None = None
-    trigger_words: tuple[str, ...] = ()
     credentials: Credentials = field(default_factory=dict, repr=False)
     config_url: str | None = None
 
