@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...network.address import AddressPolicy
-from ...network.download import Wanted, download
+from ...network.download import download
 from ...network.errors import NetworkError, Occupied
 from ...network.files import write_atomically
 from ..reading.header import LoraFileError, read_header
@@ -22,7 +22,7 @@ from .hub import ENDPOINT_VARIABLE, Hub
 from .installed import resolve_installed
 from .library import Fetched, Library, add_asks, origin_of
 from .link import PlainLink
-from .site import Access, FetchError, RemoteFile, Site
+from .site import Access, FetchError, Site, matching
 from .source import (
     EXTENSION,
     HUB_HOSTS,
@@ -77,7 +77,7 @@ def fetch(
         raise FetchError(f"The environment is set up wrongly: {error}.") from None
     client = replace(access.client, policy=policy, should_stop=should_stop)
     site, library = _site_of(source, replace(access, client=client)), Library(roots)
-    got = library.find(site) or _obtain(site, site.resolve(), library, progress)
+    got = library.find(site) or _obtain(site, library, progress)
     if got.fetched:
         logger.info("Fetched %s (%.1f MB).", source.describe(), got.size / 1e6)
     return got
@@ -102,34 +102,23 @@ def _site_of(source: Source, access: Access) -> Site:
     return site or PlainLink.of(source, access)
 
 
-def _obtain(
-    site: Site, file: RemoteFile, library: Library, progress: Callable[[int, int | None], None]
-) -> Fetched:
-    """``file`` on this disk, in a free place."""
-    asks = sorted({*file.asks})
+def _obtain(site: Site, library: Library, progress: Callable[[int, int | None], None]) -> Fetched:
+    """The file of ``site`` on this disk, in a free place."""
+    wanted, config_url = site.resolve()
     for _ in range(_PLACES):
-        target = library.place(site.folder, file)
-        wanted = Wanted(
-            url=file.url,
-            target=target,
-            key=file.key,
-            size=file.size,
-            sha256=file.sha256,
-            origin={"trigger_words": [], **file.note, "asks": asks, "revision": file.revision},
-            verify=read_header,
-            credentials=file.credentials,
-        )
+        target = library.place(site.folder, wanted)
+        here = replace(wanted, target=target, verify=read_header)
         try:
-            if file.config_url is not None:
+            if config_url is not None:
                 # Before the file: alpha may stand only there.
-                config = site.access.get_bytes(file.config_url, _MAX_CONFIG, file.credentials)
+                config = site.access.get_bytes(config_url, _MAX_CONFIG, wanted.credentials)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(target.with_name(CONFIG_NAME), config)
-            got = download(wanted, site.access.client, progress)
+            got = download(here, site.access.client, progress)
         except Occupied:
             continue
         except NetworkError as error:
-            raise site.explain(error, file.credentials) from error
+            raise site.explain(error, wanted.credentials) from error
         except LoraFileError as error:
             raise FetchError(f"What arrived is not a usable LoRA. {error}") from error
         except OSError as error:
@@ -137,6 +126,7 @@ def _obtain(
                 f"The file cannot be written ({error.strerror or error}).\n{target}"
             ) from error
         if not got.fetched:
-            add_asks(target, file)
-        return Fetched(target, got.size, got.sha256, file.revision, got.fetched)
+            add_asks(target, wanted.origin)
+        revision = matching(wanted.origin["revision"])
+        return Fetched(target, got.size, got.sha256, revision, got.fetched)
     raise FetchError(f"No free name for the file in {target.parent}.")

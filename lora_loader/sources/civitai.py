@@ -9,9 +9,11 @@ civitai.green was an alias of civitai.com.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from ...network.download import Wanted
 from ...network.errors import HttpStatusError, NetworkError, WebPage
 from .library import safe_lora_name, safe_name
 from .site import (
@@ -19,7 +21,6 @@ from .site import (
     Access,
     Credentials,
     FetchError,
-    RemoteFile,
     Site,
     bearer,
     matching,
@@ -64,14 +65,14 @@ class Civitai(Site):
         query = parse_qs(parts.query)
         model = by_model[1] if by_model else None
         version = (
-            by_version[1] if by_version else matching(_ID, query.get("modelVersionId", [""])[0])
+            by_version[1] if by_version else matching(query.get("modelVersionId", [""])[0], _ID)
         )
-        file = matching(_ID, query.get("fileId", [""])[0])
+        file = matching(query.get("fileId", [""])[0], _ID)
         folder = safe_name(urlsplit(origin).hostname or "")
         ask = _ask(origin, model, version, file)
         return cls(access, folder, ask, None, origin, model, version, file)
 
-    def resolve(self) -> RemoteFile:
+    def resolve(self) -> tuple[Wanted, None]:
         """The file that the link means, by one request, or two for a model's newest version."""
         credentials = self._login()
         try:
@@ -84,22 +85,19 @@ class Civitai(Site):
         file = str(entry["id"])
         name = safe_lora_name(str(entry.get("name"))) or f"civitai-{version}-{file}{EXTENSION}"
         hashes, words = entry.get("hashes"), answer.get("trainedWords")
-        sha256 = matching(SHA256, hashes.get("SHA256")) if isinstance(hashes, dict) else None
+        sha256 = matching(hashes.get("SHA256"), SHA256) if isinstance(hashes, dict) else None
         sha256 = sha256 and sha256.lower()
         words = words[:_MAX_WORDS] if isinstance(words, list) else []
         url = f"{self.origin}/api/download/models/{version}?fileId={file}"
-        return RemoteFile(
-            parts=(name,),
-            url=url,
-            key=f"civitai {self.folder} {version} {file} {sha256}",
-            asks=(self.ask, _ask(self.origin, self.model, version, file)),
-            note={
-                "url": url,
-                "trigger_words": [word[:500] for word in words if isinstance(word, str)],
-            },
-            sha256=sha256,
-            credentials=credentials,
-        )
+        origin = {
+            "asks": sorted({self.ask, _ask(self.origin, self.model, version, file)}),
+            "revision": None,
+            "trigger_words": [word[:500] for word in words if isinstance(word, str)],
+            "url": url,
+        }
+        key = f"civitai {self.folder} {version} {file} {sha256}"
+        wanted = Wanted(url, Path(name), key, None, sha256, origin, credentials=credentials)
+        return wanted, None
 
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
         """Civitai's refusal in words; what is none stays as it is."""

@@ -9,18 +9,19 @@ import glob
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from ...network.download import Wanted
 from ...network.errors import HttpStatusError, NetworkError
 from ..reading.scaling import CONFIG_NAME, PEFT_NAME
 from .library import FOLDER, safe_name
 from .site import (
+    SHA256,
     Access,
     Credentials,
-    SHA256,
     FetchError,
-    RemoteFile,
     Site,
     bearer,
     matching,
@@ -74,7 +75,7 @@ class Hub(Site):
         named = self.access.env.get(ENDPOINT_VARIABLE)
         return (named or HUB).rstrip("/")
 
-    def resolve(self) -> RemoteFile:
+    def resolve(self) -> tuple[Wanted, str | None]:
         """The file that is meant, at the commit that the repository is at, by one request."""
         env, source = self.access.env, self.source
         if (env.get("HF_HUB_OFFLINE") or env.get("TRANSFORMERS_OFFLINE") or "").upper() in _TRUE:
@@ -83,7 +84,7 @@ class Hub(Site):
                 f"into {FOLDER}/{self.folder} in a loras folder.\n{source.describe()}"
             )
         answer, credentials = self._listing(self._login())
-        commit = matching(_GIT, answer.get("sha"))
+        commit = matching(answer.get("sha"), _GIT)
         if commit is None:
             raise FetchError(f"The hub does not say which commit {source.repo} is at. Try later.")
         files = {
@@ -95,18 +96,17 @@ class Hub(Site):
         sha256, size, blob = _content(files[file])
         config = _config_of(file, list(files))
         found = HubSource(source.repo, commit, file)
-        return RemoteFile(
-            parts=tuple(safe_name(part) or "_" for part in file.split("/")),
+        asks = {self.ask, _ask(replace(source, file=file)), _ask(found)}
+        wanted = Wanted(
             url=found.url(self.endpoint),
+            target=Path(*(safe_name(part) or "_" for part in file.split("/"))),
             key=f"hub {source.repo} {file} {sha256 or blob or commit}",
-            asks=(self.ask, _ask(replace(source, file=file)), _ask(found)),
-            note=asdict(found),
-            revision=commit,
             size=size,
             sha256=sha256,
+            origin={**asdict(found), "asks": sorted(asks), "trigger_words": []},
             credentials=credentials,
-            config_url=config and replace(found, file=config).url(self.endpoint),
         )
+        return wanted, config and replace(found, file=config).url(self.endpoint)
 
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
         """The hub's refusal in words; what is none stays as it is.
@@ -228,9 +228,9 @@ def _content(entry: dict[str, Any]) -> tuple[str | None, int | None, str | None]
     """sha256, size and git id that the hub's listing gives for a file."""
     lfs = entry.get("lfs")
     lfs = lfs if isinstance(lfs, dict) else {}
-    size, blob = lfs.get("size", entry.get("size")), matching(_GIT, entry.get("blobId"))
+    size, blob = lfs.get("size", entry.get("size")), matching(entry.get("blobId"), _GIT)
     return (
-        matching(SHA256, lfs.get("sha256") or lfs.get("oid")),
+        matching(lfs.get("sha256") or lfs.get("oid"), SHA256),
         size if isinstance(size, int) and size >= 0 else None,
         blob and f"git {blob}",
     )

@@ -9,13 +9,14 @@ import hashlib
 import re
 import tempfile
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...network.download import Wanted
 from ...network.files import read_record, record_of, write_record
-from .site import SHA256, FetchError, RemoteFile, Site, matching
+from .site import SHA256, FetchError, Site, matching
 from .source import EXTENSION, HubSource, Source, SourceError, parse_hub, parse_url
 
 FOLDER = "flux2-lora-edit"
@@ -52,8 +53,8 @@ class Library:
                 for path, note in _notes_in(folder):
                     size = note.get("size")
                     if site.ask in _asks(note) and path.is_file() and path.stat().st_size == size:
-                        sha256 = matching(SHA256, note.get("sha256"))
-                        return Fetched(path, size, sha256, matching(".*", note.get("revision")))
+                        sha256 = matching(note.get("sha256"), SHA256)
+                        return Fetched(path, size, sha256, matching(note.get("revision")))
         if site.by_hand is None:
             return None
         for root in self.roots:
@@ -62,24 +63,22 @@ class Library:
                 return Fetched(found[0], found[0].stat().st_size, None, None)
         return None
 
-    def place(self, folder: str, file: RemoteFile) -> Path:
-        """Where ``file`` goes: its plain place in ``folder``, unless something else is there.
+    def place(self, folder: str, wanted: Wanted) -> Path:
+        """Where ``wanted`` goes: its plain place in ``folder``, unless something else is there.
 
         Another revision of a repository gets a folder of its own, ``<owner>--<repo>@<commit>``,
         because adapter_config.json lies beside its file.
         """
         base = self._writable()
-        place = base / folder
-        if file.revision is not None:
-            there = {note.get("revision") for _, note in _notes_in(place)}
-            if there - {file.revision}:
-                place = base / f"{folder}@{safe_name(file.revision[:12])}"
-        target = place.joinpath(*file.parts)
-        if target.exists():
-            note = read_record(record_of(target))
-            if note is None or note.get("key") != file.key:
-                digest = hashlib.sha256(file.key.encode("utf-8", "surrogatepass")).hexdigest()
-                target = target.with_name(f"{target.stem}-{digest[:8]}{target.suffix}")
+        place, revision = base / folder, matching(wanted.origin["revision"])
+        if revision is not None:
+            if {note.get("revision") for _, note in _notes_in(place)} - {revision}:
+                place = base / f"{folder}@{safe_name(revision[:12])}"
+        target = place / wanted.target
+        note = read_record(record_of(target)) or {}
+        if target.exists() and note.get("key") != wanted.key:
+            digest = hashlib.sha256(wanted.key.encode("utf-8", "surrogatepass")).hexdigest()
+            target = target.with_name(f"{target.stem}-{digest[:8]}{target.suffix}")
         return target
 
     def _writable(self) -> Path:
@@ -115,14 +114,15 @@ def origin_of(path: Path) -> Source | None:
         return None
 
 
-def add_asks(path: Path, file: RemoteFile) -> None:
-    """Notes beside ``path`` that it answers the questions of ``file`` too."""
+def add_asks(path: Path, origin: Mapping[str, object]) -> None:
+    """Notes beside ``path`` that it answers the questions of ``origin`` too."""
     note = read_record(record_of(path))
     if note is None:
         return
-    known = {"asks": sorted({*_asks(note), *file.asks}), "revision": file.revision}
-    if {**note, **known} != note:
-        write_record(record_of(path), {**note, **known})
+    asks = sorted({*_asks(note), *_asks(origin)})
+    known = {**note, "asks": asks, "revision": origin["revision"]}
+    if known != note:
+        write_record(record_of(path), known)
 
 
 def _notes_in(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -133,7 +133,7 @@ def _notes_in(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield path.with_name(path.name.removesuffix(".json")), note
 
 
-def _asks(note: dict[str, Any]) -> list[str]:
+def _asks(note: Mapping[str, object]) -> list[str]:
     asks = note.get("asks")
     return [ask for ask in asks if isinstance(ask, str)] if isinstance(asks, list) else []
 

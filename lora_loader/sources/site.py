@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from ...network.address import AddressPolicy
 from ...network.client import Credentials, HttpClient
+from ...network.download import Wanted
 from ...network.errors import NetworkError
 
 _MAX_JSON = 16 << 20
@@ -66,7 +67,7 @@ def objects(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def matching(form: str, value: object) -> str | None:
+def matching(value: object, form: str = ".*") -> str | None:
     """``value`` where it is text of the ``form``, a regular expression; else None."""
     return value if isinstance(value, str) and re.fullmatch(form, value) else None
 
@@ -84,27 +85,6 @@ def bearer(url: str, token: str | None) -> Credentials:
 
 
 @dataclass(frozen=True)
-class RemoteFile:
-    """One file to fetch, and all that its site says of it before it comes.
-
-    parts: where it goes in its site's folder, safe names all. key: names its content as well as
-    it is known. asks: the questions it answers. note: what the note beside it says besides
-    (repo and file, or url; trigger words); nothing secret. config_url: its own adapter_config.json.
-    """
-
-    parts: tuple[str, ...]
-    url: str = field(repr=False)  # a plain link's may be signed
-    key: str
-    asks: tuple[str, ...]
-    note: Mapping[str, object]
-    revision: str | None = None
-    size: int | None = None
-    sha256: str | None = None
-    credentials: Credentials = field(default_factory=dict, repr=False)
-    config_url: str | None = None
-
-
-@dataclass(frozen=True)
 class Site(ABC):
     """Whom to ask for one LoRA, and what to ask: the one shape of hub, Civitai and plain link.
 
@@ -119,8 +99,13 @@ class Site(ABC):
     by_hand: str | None
 
     @abstractmethod
-    def resolve(self) -> RemoteFile:
-        """The file that is meant, by as few requests as it takes. Raises NetworkError."""
+    def resolve(self) -> tuple[Wanted, str | None]:
+        """The file that is meant, by few requests, and the address of its own adapter_config.json.
+
+        Its target is a path of safe names in ``folder``; its origin holds the ``asks`` that it
+        answers, the ``revision``, and what names it elsewhere (repo and file, or url). Raises
+        NetworkError.
+        """
 
     @abstractmethod
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
