@@ -16,16 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from ...network.download import Wanted
 from ...network.errors import HttpStatusError, NetworkError, WebPage
 from .library import safe_lora_name, safe_name
-from .site import (
-    SHA256,
-    Access,
-    Credentials,
-    FetchError,
-    Site,
-    bearer,
-    matching,
-    objects,
-)
+from .site import SHA256, Access, Credentials, FetchError, Site, bearer, matching, objects
 from .source import EXTENSION, UrlSource
 
 # A link's host -> where it is asked for.
@@ -36,9 +27,9 @@ ORIGINS: Mapping[str, str] = {
     "civitai.red": "https://civitai.red",
     "www.civitai.red": "https://civitai.red",
 }
-_MODEL = re.compile(r"/models/([0-9]{1,18})(?:/[^/]*)?/?")
-_VERSION = re.compile(
-    r"(?:/api/download/models|/model-versions|/api/v1/model-versions)/([0-9]{1,18})/?"
+_PAGE = re.compile(
+    r"/models/(?P<model>[0-9]{1,18})(?:/[^/]*)?/?"
+    r"|/(?:api/download/models|model-versions|api/v1/model-versions)/(?P<version>[0-9]{1,18})/?"
 )
 _ID = "[0-9]{1,18}"
 _MAX_WORDS = 50
@@ -59,15 +50,12 @@ class Civitai(Site):
         parts = urlsplit(link.url)
         host = parts.netloc.lower().removesuffix(":443")
         origin = (access.civitai_origins or ORIGINS).get(host)
-        by_version, by_model = _VERSION.fullmatch(parts.path), _MODEL.fullmatch(parts.path)
-        if origin is None or not (by_version or by_model):
+        page = _PAGE.fullmatch(parts.path)
+        if origin is None or page is None:
             return None
-        query = parse_qs(parts.query)
-        model = by_model[1] if by_model else None
-        version = (
-            by_version[1] if by_version else matching(query.get("modelVersionId", [""])[0], _ID)
-        )
-        file = matching(query.get("fileId", [""])[0], _ID)
+        asked = parse_qs(parts.query)
+        named, file = (matching(asked.get(k, [""])[0], _ID) for k in ("modelVersionId", "fileId"))
+        model, version = page["model"], page["version"] or named
         folder = safe_name(urlsplit(origin).hostname or "")
         ask = _ask(origin, model, version, file)
         return cls(access, folder, ask, None, origin, model, version, file)

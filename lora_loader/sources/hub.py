@@ -17,16 +17,7 @@ from ...network.download import Wanted
 from ...network.errors import HttpStatusError, NetworkError
 from ..reading.scaling import CONFIG_NAME, PEFT_NAME
 from .library import FOLDER, safe_name
-from .site import (
-    SHA256,
-    Access,
-    Credentials,
-    FetchError,
-    Site,
-    bearer,
-    matching,
-    objects,
-)
+from .site import SHA256, Access, Credentials, FetchError, Site, bearer, matching, objects
 from .source import EXTENSION, HUB, HUB_HOSTS, HubSource, SourceError, UrlSource, parse_hub
 
 logger = logging.getLogger(__name__)
@@ -72,8 +63,7 @@ class Hub(Site):
     @property
     def endpoint(self) -> str:
         """The origin of the hub, or of its mirror."""
-        named = self.access.env.get(ENDPOINT_VARIABLE)
-        return (named or HUB).rstrip("/")
+        return (self.access.env.get(ENDPOINT_VARIABLE) or HUB).rstrip("/")
 
     def resolve(self) -> tuple[Wanted, str | None]:
         """The file that is meant, at the commit that the repository is at, by one request."""
@@ -111,33 +101,28 @@ class Hub(Site):
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
         """The hub's refusal in words; what is none stays as it is.
 
-        Empty ``credentials`` although there is a token: the hub has refused the token.
+        Empty ``credentials`` although there is a token: the hub has refused the token. A missing
+        and a private repository look alike: 401 without a token, 404 with one.
         """
         if not isinstance(error, HttpStatusError):
             return error
-        return FetchError(f"{self._meaning(error, credentials)}\n{self.source.describe()}")
-
-    def _meaning(self, error: HttpStatusError, credentials: Credentials) -> str:
-        """A missing and a private repository look alike: 401 without a token, 404 with one."""
-        page, code = f"{self.endpoint}/{self.source.repo}", error.error_code
+        source, code = self.source, error.error_code
+        page = f"{self.endpoint}/{source.repo}"
         if not error.url.startswith(f"{self.endpoint}/"):  # the storage, which knows no accounts
-            return f"The hub's storage does not give the file. {error}"
-        if code == "GatedRepo" or error.status in (401, 403):
-            return self._no_access(code == "GatedRepo", credentials, page)
-        if code == "RevisionNotFound":
-            return (
-                f"The repository has no branch, tag or commit '{self.source.revision}'. See "
-                f"{page}/branches for those it has."
-            )
-        if code == "EntryNotFound":
-            return f"The repository has no such file. See {page}/tree/main."
-        if error.status == 404:
-            private = "" if credentials else " If it is private, set HF_TOKEN."
-            return (
-                f"There is no Hugging Face repository '{self.source.repo}'. Check the spelling."
-                f"{private}"
-            )
-        return f"Hugging Face: {error}"
+            said = f"The hub's storage does not give the file. {error}"
+        elif code == "GatedRepo" or error.status in (401, 403):
+            said = self._no_access(code == "GatedRepo", credentials, page)
+        elif code == "RevisionNotFound":
+            said = f"The repository has no branch, tag or commit '{source.revision}'. "
+            said += f"See {page}/branches for those it has."
+        elif code == "EntryNotFound":
+            said = f"The repository has no such file. See {page}/tree/main."
+        elif error.status == 404:
+            said = f"There is no Hugging Face repository '{source.repo}'. Check the spelling."
+            said += "" if credentials else " If it is private, set HF_TOKEN."
+        else:
+            said = f"Hugging Face: {error}"
+        return FetchError(f"{said}\n{source.describe()}")
 
     def _no_access(self, gated: bool, credentials: Credentials, page: str) -> str:
         """A gated repository asks for a login (401), and then for its licence (403)."""

@@ -128,8 +128,7 @@ def add_asks(path: Path, origin: Mapping[str, object]) -> None:
 def _notes_in(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The fetched files of ``folder``, each with what its note says."""
     for path in sorted(folder.rglob(f"*{EXTENSION}.json")):
-        note = read_record(path)
-        if note is not None:
+        if (note := read_record(path)) is not None:
             yield path.with_name(path.name.removesuffix(".json")), note
 
 
