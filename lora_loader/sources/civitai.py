@@ -125,14 +125,14 @@ class Civitai(Site):
 
     def _choose(self, usable: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         """The file that the link names, else the version's primary or only .safetensors file."""
-        if self.file in usable:
-            return usable[self.file]
-        if self.file is None:
+        if self.file is not None:
+            best = [usable[self.file]] if self.file in usable else []
+        else:
             every = list(usable.values())
             models = [entry for entry in every if entry.get("type") == "Model"] or every
             best = [entry for entry in models if entry.get("primary") is True][:1] or models
-            if len(best) == 1:
-                return best[0]
+        if len(best) == 1:
+            return best[0]
         if not usable:
             raise FetchError(
                 f"This Civitai version has no {EXTENSION} file; other formats are not read.\n"

@@ -88,7 +88,7 @@ class Hub(Site):
         found = HubSource(source.repo, commit, file)
         asks = {self.ask, _ask(replace(source, file=file)), _ask(found)}
         wanted = Wanted(
-            url=found.url(self.endpoint),
+            url=found.address(self.endpoint),
             target=Path(*(safe_name(part) or "_" for part in file.split("/"))),
             key=f"hub {source.repo} {file} {sha256 or blob or commit}",
             size=size,
@@ -96,7 +96,7 @@ class Hub(Site):
             origin={**asdict(found), "asks": sorted(asks), "trigger_words": []},
             credentials=credentials,
         )
-        return wanted, config and replace(found, file=config).url(self.endpoint)
+        return wanted, config and replace(found, file=config).address(self.endpoint)
 
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
         """The hub's refusal in words; what is none stays as it is.

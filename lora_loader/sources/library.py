@@ -17,7 +17,7 @@ from typing import Any
 from ...network.download import Wanted
 from ...network.files import read_record, record_of, write_record
 from .site import SHA256, FetchError, Site, matching
-from .source import EXTENSION, HubSource, Source, SourceError, parse_hub, parse_url
+from .source import EXTENSION, HubSource, SourceError, UrlSource, parse_hub, parse_url
 
 FOLDER = "flux2-lora-edit"
 
@@ -98,7 +98,7 @@ class Library:
         )
 
 
-def origin_of(path: Path) -> Source | None:
+def origin_of(path: Path) -> HubSource | UrlSource | None:
     """Where a fetched file came from, for who must name it elsewhere; None where unknown.
 
     A link whose query was left out of the note, because it may be a signature, is unknown.

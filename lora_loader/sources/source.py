@@ -13,8 +13,9 @@ HUB = "https://huggingface.co"
 HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 MAX_TEXT = 2048
 
-_REPO_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?")
-_REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/-]{0,198}[A-Za-z0-9_-])?")
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?"
+_REPO = re.compile(rf"(?!.*\.\.){_NAME}/{_NAME}")
+_REVISION = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9_](?:[A-Za-z0-9._/-]{0,198}[A-Za-z0-9_-])?")
 _HOST_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?\.?", re.IGNORECASE)
 _HUB_FORMS = "owner/repo, owner/repo:file.safetensors or owner/repo@revision:file.safetensors"
 
@@ -52,7 +53,7 @@ class HubSource:
         file = f":{self.file}" if self.file else ""
         return f"{self.repo}{revision}{file}"
 
-    def url(self, origin: str = HUB) -> str:
+    def address(self, origin: str = HUB) -> str:
         """The address of ``file``, which must be named, at the hub or a mirror of it."""
         revision = quote(self.revision or "main", safe="")
         return f"{origin}/{self.repo}/resolve/{revision}/{quote(self.file or '')}"
@@ -119,15 +120,13 @@ def _parts_of_url(text: str) -> tuple[str, str, str]:
 
 
 def _hub_source(repo: str, revision: str, file: str, text: str) -> HubSource:
-    names, path = repo.split("/"), file.split("/")
-    if len(names) != 2 or not all(_REPO_PART.fullmatch(name) for name in names) or ".." in repo:
+    if not _REPO.fullmatch(repo):
         raise SourceError(f"'{text}' names no Hugging Face repo. Write {_HUB_FORMS}.")
-    odd = ".." in revision or "//" in revision
-    if revision and (odd or not _REVISION.fullmatch(revision)):
+    if revision and not _REVISION.fullmatch(revision):
         raise SourceError(f"'{revision}' is not a branch, tag or commit of a repo.")
     if not file:
         return HubSource(repo, revision or None)
-    if {*path} & {"", ".", ".."} or not file.isprintable() or {*file} & {*":\\"}:
+    if {*file.split("/")} & {"", ".", ".."} or not file.isprintable() or {*file} & {*":\\"}:
         raise SourceError(f"'{file}' is not a path inside a repo.")
     if not file.lower().endswith(EXTENSION):
         raise SourceError(
