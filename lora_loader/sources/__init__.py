@@ -105,9 +105,10 @@ def _site_of(source: Source, access: Access) -> Site:
 def _obtain(site: Site, library: Library, progress: Callable[[int, int | None], None]) -> Fetched:
     """The file of ``site`` on this disk, in a free place."""
     wanted, config_url = site.resolve()
+    origin = {"revision": None, "trigger_words": [], **wanted.origin}
     for _ in range(_PLACES):
         target = library.place(site.folder, wanted)
-        here = replace(wanted, target=target, verify=read_header)
+        here = replace(wanted, target=target, origin=origin, verify=read_header)
         try:
             if config_url is not None:
                 # Before the file: alpha may stand only there.
@@ -127,6 +128,6 @@ def _obtain(site: Site, library: Library, progress: Callable[[int, int | None], 
             ) from error
         if not got.fetched:
             add_asks(target, wanted.origin)
-        revision = matching(wanted.origin["revision"])
+        revision = matching(wanted.origin.get("revision"))
         return Fetched(target, got.size, got.sha256, revision, got.fetched)
     raise FetchError(f"No free name for the file in {target.parent}.")

@@ -79,7 +79,6 @@ class Civitai(Site):
         url = f"{self.origin}/api/download/models/{version}?fileId={file}"
         origin = {
             "asks": sorted({self.ask, _ask(self.origin, self.model, version, file)}),
-            "revision": None,
             "trigger_words": [word[:500] for word in words if isinstance(word, str)],
             "url": url,
         }

@@ -18,7 +18,7 @@ from ...network.errors import HttpStatusError, NetworkError
 from ..reading.scaling import CONFIG_NAME, PEFT_NAME
 from .library import FOLDER, safe_name
 from .site import SHA256, Access, Credentials, FetchError, Site, bearer, matching, objects
-from .source import EXTENSION, HUB, HUB_HOSTS, HubSource, SourceError, UrlSource, parse_hub
+from .source import EXTENSION, HUB, HubSource, SourceError, UrlSource, parse_hub
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +45,9 @@ class Hub(Site):
 
         None for spaces, data sets and the other pages, which are plain links.
         """
-        parts = urlsplit(link.url)
-        if parts.netloc.lower() not in HUB_HOSTS:  # the mirror's
-            parts = parts._replace(netloc="huggingface.co")
+        at_hub = urlsplit(link.url)._replace(netloc="huggingface.co")
         try:
-            return cls.of(parse_hub(parts.geturl()), access)
+            return cls.of(parse_hub(at_hub.geturl()), access)
         except SourceError:
             return None
 
@@ -93,7 +91,7 @@ class Hub(Site):
             key=f"hub {source.repo} {file} {sha256 or blob or commit}",
             size=size,
             sha256=sha256,
-            origin={**asdict(found), "asks": sorted(asks), "trigger_words": []},
+            origin={**asdict(found), "asks": sorted(asks)},
             credentials=credentials,
         )
         return wanted, config and replace(found, file=config).address(self.endpoint)

@@ -33,15 +33,10 @@ class PlainLink(Site):
         """The file behind the link; one request where only the server knows its name."""
         source, parts = self.source, urlsplit(self.source.url)
         name = safe_lora_name(unquote(parts.path)) or self._name_from_server()
-        origin = {
-            "asks": [self.ask],
-            "revision": None,
-            "trigger_words": [],
-            # A query may be a signature: then what is left is a name for people, not an address.
-            "shown" if parts.query else "url": source.describe(),
-        }
         target = Path(name or f"lora-{self.ask[4:16]}{EXTENSION}")
-        return Wanted(source.url, target, self.ask, origin=origin), None
+        # A query may be a signature: then what is left is a name for people, not an address.
+        shown = {"shown" if parts.query else "url": source.describe()}
+        return Wanted(source.url, target, self.ask, origin={"asks": [self.ask], **shown}), None
 
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
         """A refusal as the login that it asks for; any other error as it is."""

@@ -102,9 +102,8 @@ class Site(ABC):
     def resolve(self) -> tuple[Wanted, str | None]:
         """The file that is meant, by few requests, and the address of its own adapter_config.json.
 
-        Its target is a path of safe names in ``folder``; its origin holds the ``asks`` that it
-        answers, the ``revision``, and what names it elsewhere (repo and file, or url). Raises
-        NetworkError.
+        Its target is a path of safe names in ``folder``. Its origin holds the ``asks`` that it
+        answers, and what names it elsewhere (repo, revision and file; or url). Raises NetworkError.
         """
 
     @abstractmethod
