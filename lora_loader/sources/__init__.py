@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from ...network.address import AddressPolicy
@@ -22,7 +23,7 @@ from .hub import ENDPOINT_VARIABLE, Hub
 from .installed import resolve_installed
 from .library import Fetched, Library, add_asks, origin_of
 from .link import PlainLink
-from .site import Access, FetchError, Site, matching
+from .site import Access, FetchError, Site
 from .source import (
     EXTENSION,
     HUB_HOSTS,
@@ -105,7 +106,7 @@ def _site_of(source: Source, access: Access) -> Site:
 def _obtain(site: Site, library: Library, progress: Callable[[int, int | None], None]) -> Fetched:
     """The file of ``site`` on this disk, in a free place."""
     wanted, config_url = site.resolve()
-    origin = {"revision": None, "trigger_words": [], **wanted.origin}
+    origin: dict[str, Any] = {"revision": None, "trigger_words": [], **wanted.origin}
     for _ in range(_PLACES):
         target = library.place(site.folder, wanted)
         here = replace(wanted, target=target, origin=origin, verify=read_header)
@@ -127,7 +128,6 @@ def _obtain(site: Site, library: Library, progress: Callable[[int, int | None], 
                 f"The file cannot be written ({error.strerror or error}).\n{target}"
             ) from error
         if not got.fetched:
-            add_asks(target, wanted.origin)
-        revision = matching(wanted.origin.get("revision"))
-        return Fetched(target, got.size, got.sha256, revision, got.fetched)
+            add_asks(target, origin)
+        return Fetched(target, got.size, got.sha256, origin["revision"], got.fetched)
     raise FetchError(f"No free name for the file in {target.parent}.")

@@ -131,11 +131,9 @@ class Hub(Site):
                 "it as HF_TOKEN, or run 'hf auth login'; then restart ComfyUI."
             )
         if not credentials:
-            missing = (
-                "The repository is gated: it wants a login and its licence accepted."
-                if gated
-                else "There is no such repository, or it is private."
-            )
+            missing = "There is no such repository, or it is private."
+            if gated:
+                missing = "The repository is gated: it wants a login and its licence accepted."
             return (
                 f"{missing} Log in at {page}, accept what it asks for, make a token at "
                 f"{TOKEN_PAGE} and set it as HF_TOKEN (or run 'hf auth login'); then restart "

@@ -70,8 +70,8 @@ class Library:
         because adapter_config.json lies beside its file.
         """
         base = self._writable()
-        place, revision = base / folder, matching(wanted.origin.get("revision"))
-        if revision is not None:
+        place, revision = base / folder, wanted.origin.get("revision")
+        if isinstance(revision, str):
             if {note.get("revision") for _, note in _notes_in(place)} - {revision}:
                 place = base / f"{folder}@{safe_name(revision[:12])}"
         target = place / wanted.target
@@ -120,7 +120,7 @@ def add_asks(path: Path, origin: Mapping[str, object]) -> None:
     if note is None:
         return
     asks = sorted({*_asks(note), *_asks(origin)})
-    known = {**note, "asks": asks, "revision": origin.get("revision")}
+    known = {**note, "asks": asks, "revision": origin["revision"]}
     if known != note:
         write_record(record_of(path), known)
 
