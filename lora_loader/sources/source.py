@@ -81,7 +81,7 @@ def parse_hub(text: str) -> HubSource:
     """
     text = _plain(text, "Hugging Face repo", spaces=True)
     host, _, rest = text.partition("/")
-    if host.lower() in HUB_HOSTS and rest:
+    if host.lower() in HUB_HOSTS and rest and "://" not in text:
         text = f"https://{text}"
     if "://" in text:
         repo, revision, file = _parts_of_url(text)
@@ -107,6 +107,7 @@ def _parts_of_url(text: str) -> tuple[str, str, str]:
     if len(parts) < 2:
         raise SourceError(f"The Hugging Face address names no repo. Write {_HUB_FORMS}.")
     repo, page, rest = "/".join(parts[:2]), parts[2:3], parts[3:]
+    _hub_source(repo, "", "", repo)  # a name that is none is said first
     if not page or (page == ["tree"] and len(rest) == 1):
         return repo, "".join(rest), ""
     if page[0] in ("blob", "resolve", "raw") and len(rest) >= 2:
