@@ -104,7 +104,7 @@ def origin_of(path: Path) -> HubSource | UrlSource | None:
     A link whose query was left out of the note, because it may be a signature, is unknown.
     """
     note = read_record(record_of(path)) or {}
-    repo, revision, file = (note.get(key) for key in ("repo", "revision", "file"))
+    repo, revision, file = (matching(note.get(key)) for key in ("repo", "revision", "file"))
     try:
         # The note is a file like any other: what it names is checked as if it had been typed.
         if repo and file:
