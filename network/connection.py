@@ -130,7 +130,7 @@ class _Checked:
 
 
 class Http(_Checked, HTTPConnection):
-    """Plain http, which only a policy's loopback origin may have."""
+    """Plain http, which only a loopback origin may have."""
 
 
 class Https(_Checked, HTTPSConnection):
@@ -149,7 +149,7 @@ def connection_to(
     if target.scheme == "http":
         return Http(target, policy, transport, target.host, target.port, timeout=timeout)
     tls = {"timeout": timeout, "ssl_context": transport.context}
-    if policy.proxy is None or target.local:
+    if policy.proxy is None or target.loopback:
         return Https(target, policy, transport, target.host, target.port, **tls)
     proxy = urlsplit(policy.proxy)
     made = Https(target, policy, transport, proxy.hostname, proxy.port, **tls)
