@@ -321,7 +321,7 @@ def test_the_operators_gateway_is_dialled_wherever_it_lies(tmp_path: Path, origi
         with wire(reply({"request_id": "id-1"}), tls=server_side) as (served, seen):
             port = int(served.rpartition(":")[2])
             transport = Transport(
-                lambda host, port: ["10.0.0.5"],
+                lambda *host, **kind: [(0, 0, 0, "", ("10.0.0.5", 443))],
                 lambda *to, port=port: socket.create_connection(("127.0.0.1", port)),
                 lambda: trusted,
             )
