@@ -158,16 +158,13 @@ def parse(url: str) -> Target:
         raise AddressRefused("The link has no usable host name.", url)
     if port is None:
         port = 443 if parts.scheme == "https" else 80
-    authority = bracketed(host) + ("" if (parts.scheme, port) == ("https", 443) else f":{port}")
+    authority = f"[{host}]" if ":" in host else host
+    if (parts.scheme, port) != ("https", 443):
+        authority += f":{port}"
     path = quote(parts.path or "/", safe=_SAFE)
     if parts.query:
         path += "?" + quote(parts.query, safe=_SAFE + "?")
     return Target(parts.scheme, host, port, authority, path, f"{parts.scheme}://{authority}{path}")
-
-
-def bracketed(host: str) -> str:
-    """``host`` as a link writes it: an IPv6 address in brackets, anything else as it is."""
-    return f"[{host}]" if ":" in host else host
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..network.address import AddressPolicy, bracketed
+from ..network.address import AddressPolicy
 from ..network.client import HttpClient
 from ..network.files import write_atomically
 from .api.client import ModelApi
@@ -133,15 +133,14 @@ def api_origin(environ: Mapping[str, str]) -> ApiOrigin:
     text = environ.get(BASE_VARIABLE, "").strip().rstrip("/") or DEFAULT_API
     try:
         parts = urlsplit(text)
-        host, port = (parts.hostname or "").lower(), parts.port
+        host, _ = (parts.hostname or "").lower(), parts.port  # a wrong port is a ValueError
         rest = parts.path or parts.query or parts.fragment or "@" in parts.netloc
         try:
             loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
         except ValueError:  # a name
             loopback = False
         if host and not rest and (parts.scheme == "https" or parts.scheme == "http" and loopback):
-            name = bracketed(host) + (f":{port}" if port else "")
-            return ApiOrigin(f"{parts.scheme}://{name}", loopback)
+            return ApiOrigin(f"{parts.scheme}://{parts.netloc.lower().rstrip(':')}", loopback)
     except ValueError:
         pass
     raise CredentialError(
