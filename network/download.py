@@ -159,6 +159,8 @@ class _Transfer:
                 return self._request()
             except NetworkError as error:
                 failures += 1
+                if isinstance(error, _Changed):
+                    part.discard()
                 if part.size - mark >= _REAL_PROGRESS:
                     failures, mark = 1, part.size
                 if not error.retryable or failures >= self.client.limits.attempts:
@@ -179,14 +181,14 @@ class _Transfer:
             if condition:
                 headers["If-Range"] = condition
         with self.client.stream(wanted.url, headers, wanted.credentials) as answer:
-            encoded = answer.headers.get("Content-Encoding")
+            encoded = bool(answer.headers.get("Content-Encoding"))
             if part.size and answer.status == 206:
-                self._continue(answer)
+                self._continue(answer, encoded)
             elif answer.status == 200:
-                self._begin(answer)
+                self._begin(answer, encoded)
             elif answer.status == 416 and headers:
                 # The file has become shorter, or the part was too long: it is of no use.
-                raise self._changed()
+                raise _Changed("The file changed on the server.")
             else:
                 raise answer.status_error()
             # The whole file's sha256, where the answer names it (RFC 9530, 3).
@@ -195,7 +197,7 @@ class _Transfer:
                 self.named_sha256 = base64.b64decode(digest[1]).hex()
             self._store(answer)
 
-    def _begin(self, answer: Answer) -> None:
+    def _begin(self, answer: Answer, encoded: bool) -> None:
         """A new part, after the answer's headers have been found plausible."""
         wanted, headers = self.wanted, answer.headers
         if (headers.get("Content-Type") or "").lower().startswith("text/html"):
@@ -203,7 +205,7 @@ class _Transfer:
                 "The link leads to a web page (perhaps a login), not to a file.", wanted.url
             )
         length, etag, date = answer.length, headers.get("ETag"), headers.get("Last-Modified")
-        if headers.get("Content-Encoding"):  # then all three are those of the encoded bytes
+        if encoded:  # then all three are those of the encoded bytes
             length = etag = date = None
         if wanted.size is not None and length is not None and length != wanted.size:
             raise IntegrityError(
@@ -214,8 +216,8 @@ class _Transfer:
         self._hold(total)
         self.part.begin(etag, date, total)
 
-    def _continue(self, answer: Answer) -> None:
-        """Holds a 206 against the part; one that does not continue it drops it."""
+    def _continue(self, answer: Answer, encoded: bool) -> None:
+        """Holds a 206 against the part, which it must continue."""
         part = self.part
         match = _CONTENT_RANGE.fullmatch((answer.headers.get("Content-Range") or "").strip())
         total = int(match[3]) if match and match[3] != "*" else part.total
@@ -226,9 +228,9 @@ class _Transfer:
             or (total is not None and int(match[2]) + 1 != total)
             or (part.total is not None and total != part.total)
             or (part.etag and etag and part.etag != etag)
-            or answer.headers.get("Content-Encoding")
+            or encoded
         ):
-            raise self._changed()
+            raise _Changed("The file changed on the server.")
         part.total = total
         self._hold(total)
 
@@ -237,8 +239,9 @@ class _Transfer:
         self.progress(part.size, part.total)
         with open(part.path, "ab", buffering=0) as file:
             for piece in answer.pieces:
-                self._hold(part.size + len(piece), look=since_look >= _SYNC_EVERY)
-                if since_look >= _SYNC_EVERY:
+                look = since_look >= _SYNC_EVERY
+                self._hold(part.size + len(piece), look)
+                if look:
                     since_look = 0
                     # In small portions, so that no flush holds up a stop for long.
                     os.fsync(file.fileno())
@@ -272,12 +275,8 @@ class _Transfer:
             f"the download goes on where it stopped.\n{self.wanted.target.parent}"
         )
 
-    def _changed(self) -> "_Changed":
-        self.part.discard()
-        return _Changed("The file changed on the server.")
-
 
 class _Changed(BadResponse):
-    """The part does not belong to what the server has now; it is gone, start anew."""
+    """The part does not belong to what the server has now: start anew."""
 
     retryable = True
