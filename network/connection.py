@@ -83,7 +83,7 @@ def connection_to(
     if proxy is None or target.loopback:
         return Https(target.host, target.port, timeout=timeout, ssl_context=transport.context)
     parts = urlsplit(proxy)
-    made = Https(parts.hostname, parts.port, timeout=timeout, ssl_context=transport.context)
+    made = Https(parts.hostname or "", parts.port, timeout=timeout, ssl_context=transport.context)
     headers = {}
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

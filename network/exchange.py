@@ -229,7 +229,7 @@ class Reader:
         addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
         if not addresses:
             raise ConnectionFailed(f"{host} has no address.")
-        if connection._tunnel_host is None:  # type: ignore[attr-defined]
+        if connection._tunnel_host is None:
             client.policy.check_addresses(self.target, addresses)
         failure: OSError = OSError("stopped")
         for address in addresses[:_MAX_ADDRESSES]:
