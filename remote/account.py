@@ -12,12 +12,12 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..network.address import AddressPolicy, bracketed
+from ..network.address import AddressPolicy
 from ..network.client import HttpClient
 from ..network.files import write_atomically
 from .api.client import ModelApi
@@ -68,8 +68,8 @@ class Account:
     @cached_property
     def api(self) -> ModelApi:
         """The API as this account asks it: one a run, so that authorities are read once."""
-        port = urlsplit(self.origin.url).port or 443
-        http = HttpClient(replace(self.policy, ports=self.policy.ports | {port}))
+        # The operator's word: it may lie where pictures and links may not.
+        http = HttpClient(self.policy.allowing(self.origin.url))
         return ModelApi(http, self.origin.url, self.credential.token)
 
 
@@ -133,15 +133,14 @@ def api_origin(environ: Mapping[str, str]) -> ApiOrigin:
     text = environ.get(BASE_VARIABLE, "").strip().rstrip("/") or DEFAULT_API
     try:
         parts = urlsplit(text)
-        host, port = (parts.hostname or "").lower(), parts.port
+        host, _ = (parts.hostname or "").lower(), parts.port  # a wrong port is a ValueError
         rest = parts.path or parts.query or parts.fragment or "@" in parts.netloc
         try:
             loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
         except ValueError:  # a name
             loopback = False
         if host and not rest and (parts.scheme == "https" or parts.scheme == "http" and loopback):
-            name = bracketed(host) + (f":{port}" if port else "")
-            return ApiOrigin(f"{parts.scheme}://{name}", loopback)
+            return ApiOrigin(f"{parts.scheme}://{parts.netloc.lower().rstrip(':')}", loopback)
     except ValueError:
         pass
     raise CredentialError(
