@@ -25,7 +25,7 @@ class PlainLink(Site):
     @classmethod
     def of(cls, source: UrlSource, access: Access) -> "PlainLink":
         """Any link. ``ask`` holds its hash alone: the query may be a signature."""
-        folder = safe_name((urlsplit(source.url).hostname or "").replace(":", "_"))
+        folder = safe_name(urlsplit(source.url).hostname or "")
         digest = hashlib.sha256(source.url.encode("utf-8", "surrogatepass")).hexdigest()
         return cls(access, folder, f"url:{digest}", None, source)
 
