@@ -60,14 +60,11 @@ class EncodeMemory:
     def latent(self, vae: Any, image: torch.Tensor, plan: ReferencePlan) -> torch.Tensor:
         """The latent ``[1, 128, h/16, w/16]`` of ``image`` under ``plan``: the VAE's mean."""
         pictures = self._latents.setdefault(vae, WeakTensorKeyDictionary())
-        by_plan = pictures.setdefault(image, {})
-        if plan not in by_plan:
+        if image not in pictures or pictures[image][0] != plan:
             # One per picture: a changed rule replaces it.
             pixels = prepare_reference(image[0], plan).unsqueeze(0)
-            latent = host.VAEEncode().encode(vae, pixels)[0]["samples"]
-            by_plan.clear()
-            by_plan[plan] = latent
-        return by_plan[plan]
+            pictures[image] = plan, host.VAEEncode().encode(vae, pixels)[0]["samples"]
+        return pictures[image][1]
 
     def text(self, clip: Any, text: str) -> list:
         """The conditioning of ``text``."""
