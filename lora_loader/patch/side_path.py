@@ -211,21 +211,19 @@ class SidePathCache:
                 while sizes and (len(sizes) >= self.most or sum(sizes) > self.most_bytes):
                     self._patchers.popitem(last=False)
                     del sizes[0]
-                side_path = _built(stack, shapes, dtype)
+                side_path = _built(stack, dtype)
                 patcher = side_path.patcher(model.load_device, model.offload_device)
             self._patchers[key] = patcher
             return patcher
 
 
-def _built(
-    stack: Sequence[StackedLora], shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype
-) -> SidePath:
+def _built(stack: Sequence[StackedLora], dtype: torch.dtype) -> SidePath:
     if dtype not in (torch.bfloat16, torch.float16, torch.float32):
         dtype = torch.bfloat16
     steps: dict[str, list[tuple[int, Step]]] = {}
     for number, lora in enumerate(stack):
         for key, step in lora.steps:
-            steps.setdefault(key, []).append((number, step))
-    built = {key: build(members, shapes[key][1], dtype) for key, members in steps.items()}
-    layouts = {key.removesuffix(".weight"): layout for key, (layout, _) in built.items()}
+            steps.setdefault(key.removesuffix(".weight"), []).append((number, step))
+    built = {name: build(members, dtype) for name, members in steps.items()}
+    layouts = {name: layout for name, (layout, _) in built.items()}
     return SidePath(layouts, [factors for _, factors in built.values()])
