@@ -72,15 +72,13 @@ class FusedAdapter(WeightAdapterBase):
         changed = weight if plain and exact else weight.to(torch.float32, copy=True)
         for additive, run in groupby(steps, lambda step: isinstance(step.effect, Additive)):
             if additive:
-                _add(list(run), changed)
+                _add([(step, step.effect) for step in run], changed)
                 continue
             for step in run:
                 rows = changed[step.start : step.end]
                 before = rows.float()
-                trained = step.effect.trained(before)
-                rows.copy_(
-                    trained if step.scale == 1.0 else torch.lerp(before, trained, step.scale)
-                )
+                after = step.effect.trained(before)
+                rows.copy_(after if step.scale == 1.0 else torch.lerp(before, after, step.scale))
         if not plain:
             weight += function(changed - weight.float()).to(weight.dtype)
         elif changed is not weight:
@@ -88,7 +86,7 @@ class FusedAdapter(WeightAdapterBase):
         return weight
 
 
-def _add(run: Sequence[Step], weight: Tensor) -> None:
+def _add(run: Sequence[tuple[Step, Additive]], weight: Tensor) -> None:
     """Add all of ``run``: every element is read, summed in float32 and rounded once.
 
     A GPU's 16-bit ``addmm_`` sums in float32, so one step a row rounds once as it is. Two on the
@@ -96,13 +94,13 @@ def _add(run: Sequence[Step], weight: Tensor) -> None:
     units multiplies float32 some 50 times faster than bfloat16 (``benchmarks/merge_time.py``):
     there the sum is made in float32 beside the weight, a few rows at a time.
     """
-    spans = sorted((step.start, step.end) for step in run)
+    spans = sorted((step.start, step.end) for step, _ in run)
     once = all(one[1] <= another[0] for one, another in pairwise(spans))
     if weight.dtype in _WIDE or (weight.dtype in _FUSED and weight.device.type != "cpu" and once):
-        for step in run:
-            step.effect.add_to(weight[step.start : step.end], step.scale)
+        for step, effect in run:
+            effect.add_to(weight[step.start : step.end], step.scale)
         return
-    ready = [(step, step.effect.prepared()) for step in run]
+    ready = [(step, effect.prepared()) for step, effect in run]
     buffer = None
     for first, rows in blocks(weight):
         last = first + rows.shape[0]
