@@ -71,9 +71,9 @@ class EncodeMemory:
         texts = self._texts.setdefault(clip, OrderedDict())
         if text not in texts:
             texts[text] = host.CLIPTextEncode().encode(clip, text)[0]
-            while len(texts) > MAX_TEXTS:
-                texts.popitem(last=False)
         texts.move_to_end(text)
+        if len(texts) > MAX_TEXTS:
+            texts.popitem(last=False)
         return texts[text]
 
 
@@ -140,10 +140,8 @@ class Flux2EditConditioning(io.ComfyNode):
                     for name, called in zip(IMAGES, _NAMES, strict=True)
                 ),
                 io.Combo.Input(
-                    "reference_size",
-                    options=[rule.value for rule in ReferenceSize],
-                    default=ReferenceSize.FLUX2.value,
-                    optional=True,
+                    "reference_size", options=[rule.value for rule in ReferenceSize],
+                    default=ReferenceSize.FLUX2.value, optional=True,
                     tooltip=(
                         "flux2: the model authors' rule, shrink to "
                         f"{ONE_REFERENCE_AREA // 10**6} megapixels for one reference and to "

@@ -37,26 +37,21 @@ def slot_input(name: str) -> io.DynamicCombo.Input:
     """A slot: its kind, and the inputs of that kind."""
     where = {
         INSTALLED: io.Combo.Input(
-            "file",
-            options=installed_names(),
+            "file", options=installed_names(),
             tooltip="A .safetensors file of ComfyUI's loras folders. Type to search.",
         ),
         HUB: io.String.Input(
-            "repo",
-            default="",
-            placeholder="owner/repo",
+            "repo", default="", placeholder="owner/repo",
             tooltip=(
                 "owner/repo, owner/repo:file.safetensors, owner/repo@revision:file.safetensors, or "
                 "the address of a file on huggingface.co. Private repos use HF_TOKEN."
             ),
         ),
         URL: io.String.Input(
-            "url",
-            default="",
-            placeholder="https://",
+            "url", default="", placeholder="https://",
             tooltip="An https link to a .safetensors file. Never put a token into it.",
         ),
-    }
+    }  # fmt: skip
     common = [
         io.Float.Input(
             "scale", default=1.0, min=0.0, max=MAX_SCALE, step=0.05,
