@@ -9,13 +9,14 @@ changed, and closed, by ``Job.write`` alone.
 import asyncio
 import logging
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .api.answers import Phase, Result, phase_of, queue_position, read_result
 from .api.client import MAY_HAVE_RUN
-from .cancel import UNSENT, cancel, fate, leave
-from .context import Interrupted, JobContext, finish, start
+from .cancel import cancel, fate, leave
+from .context import UNSENT, Interrupted, JobContext, finish, start
 from .errors import (
     JobCancelled,
     JobFailed,
@@ -92,8 +93,7 @@ class Job:
         a job that is accepted after Stop is cancelled there, once.
         """
         context = self.context
-        if context.interrupted():
-            raise Stopped(UNSENT)
+        context.should_stop()
         if context.left_s <= 0:
             raise TimedOut("timeout_minutes was over before this request was submitted.")
         sending = start(self._send)
@@ -166,9 +166,9 @@ class Job:
 
     async def _poll(self) -> Result:
         context, pace = self.context, self.context.pace
-        began, failures = context.clock(), 0
+        began, failures = time.monotonic(), 0
         while True:
-            wait = pace.between_polls(context.clock() - began)
+            wait = pace.between_polls(time.monotonic() - began)
             try:
                 result = await self._look()
                 failures = 0
@@ -178,11 +178,11 @@ class Job:
                     raise await self._failed(result)
             except Transient as error:
                 failures += 1
-                wait = max(pace.before_retry(failures), error.retry_after or 0.0)
+                wait = pace.before_retry(failures, error.retry_after)
             except RequestRejected as error:
                 # Submitted a moment ago: not all of the API's servers may know it yet.
                 is_new = self.entry is not None and self.entry.state == ACCEPTED
-                is_new = is_new and context.clock() - began < pace.missing_s
+                is_new = is_new and time.monotonic() - began < pace.missing_s
                 if error.status != 404 or not is_new:
                     raise await self._rejected(error) from None
             await context.pause(wait, context.deadline)
@@ -242,7 +242,7 @@ class Job:
         Raises MediaError or Stopped; the entry then stays open, to be resumed for nothing.
         """
         context = self.context
-        end = context.clock() + max(context.left_s, context.pace.download_s)
+        end = time.monotonic() + max(context.left_s, context.pace.download_s)
         try:
             found = [await fetch_picture(context, url, end, max_bytes) for url in result.images]
         except UnreadablePicture as error:

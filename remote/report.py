@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from .api.answers import Phase
-from .api.models import Price
 from .job import Job
 from .journal import Entry
 
 
-def progress_text(jobs: Sequence[Job], elapsed: float, price: Price | None) -> str:
+def progress_text(jobs: Sequence[Job], elapsed: float, price: str) -> str:
     """What the jobs are doing, in one line; only what RunComfy said, no invented percent."""
     count = {phase: sum(job.phase is phase for job in jobs) for phase in Phase}
     places = [j.position for j in jobs if j.phase is Phase.QUEUED and j.position is not None]
@@ -25,9 +24,7 @@ def progress_text(jobs: Sequence[Job], elapsed: float, price: Price | None) -> s
     if count[Phase.FAILED]:
         parts.append(f"{count[Phase.FAILED]} failed")
     parts.append(f"{elapsed:.0f} s")
-    if price is not None:
-        parts.append(price.text)
-    return " · ".join(parts)
+    return " · ".join([*parts, price] if price else parts)
 
 
 def cost_of(jobs: Sequence[Job]) -> float | None:
@@ -48,11 +45,11 @@ def summary(jobs: Sequence[Job], elapsed: float, notices: Sequence[str]) -> str:
 
 
 def info_text(
-    model: str,
     jobs: Sequence[Job],
     open_requests: Sequence[Entry],
-    price: Price | None,
-    **more: Any,
+    price: str,
+    notices: Sequence[str],
+    seconds: float,
 ) -> str:
     """The ``info`` output: JSON without prompt, pictures, addresses or account."""
     rows = []
@@ -72,10 +69,12 @@ def info_text(
             }
         )
     info = {
-        "model": model,
-        **more,
+        "model": jobs[0].model_id,
+        "image_size": jobs[0].payload.get("image_size"),
+        "notices": notices,
+        "seconds": round(seconds, 3),
         "cost_usd": cost_of(jobs),
-        "price": price.text if price else None,
+        "price": price or None,
         "requests": rows,
         "open_requests": [open_row(entry) for entry in open_requests],
     }

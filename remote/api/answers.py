@@ -10,7 +10,6 @@ be shown.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from enum import Enum
@@ -184,9 +183,7 @@ def phase_of(status: object) -> Phase:
 def queue_position(body: Mapping[str, Any]) -> int | None:
     """Jobs ahead in the queue, where the answer says so."""
     value = body.get("queue_position")
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1_000_000:
-        return None
-    return value
+    return value if type(value) is int and 0 <= value < 1_000_000 else None
 
 
 class Result(NamedTuple):
@@ -207,7 +204,7 @@ def read_result(body: Mapping[str, Any], *secrets: str) -> Result:
     phase = phase_of(body.get("status"))
     if "status" not in body and images:
         phase = Phase.SUCCEEDED  # a picture is there: nothing is gained by asking on
-    cost, error = number(body.get("cost")), body.get("error")
+    error = body.get("error")
     created, finished = (
         clean(when)[:40] if isinstance(when, str | int | float) else ""
         for when in (body.get("created_at"), body.get("finished_at"))
@@ -217,7 +214,7 @@ def read_result(body: Mapping[str, Any], *secrets: str) -> Result:
         phase,
         tuple(images),
         videos,
-        cost if cost is not None and 0 <= cost < 1e6 else None,
+        number(body.get("cost"), 1_000_000),
         message or (message_of(body, *secrets) if phase is Phase.FAILED else ""),
         created,
         finished,
@@ -248,12 +245,12 @@ def _media(output: object) -> tuple[list[str], int]:
     return list(dict.fromkeys(address.strip() for address in images if address.strip())), videos
 
 
-def number(value: object) -> float | None:
-    """A finite number, also where it comes as a text; None for anything that is none."""
+def number(value: object, below: float) -> float | None:
+    """A number from 0 to ``below``, also where it comes as a text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         found = float(value)
     except (ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return found if 0 <= found < below else None
