@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from ..network.address import AddressPolicy, bracketed
+from ..network.address import PUBLIC_ONLY, AddressPolicy, bracketed
 from ..network.client import HttpClient
 from ..network.files import read_record, write_atomically
 from .api.client import ModelApi
@@ -77,7 +77,9 @@ def open_account(folder: Path, environ: Mapping[str, str]) -> Account:
     origin = api_origin(environ)
     salt = read_salt(folder / "salt")
     fingerprint = account_fingerprint(salt, origin.url, found.token)
-    policy = storage_policy(origin, AddressPolicy.from_environment(environ))
+    policy = AddressPolicy.from_environment(environ)
+    if origin.loopback:  # a proxy would look for this machine's stand-in on its own
+        policy = PUBLIC_ONLY.allowing(origin.url)
     port = urlsplit(origin.url).port or 443
     http = HttpClient(replace(policy, ports=policy.ports | {port}))
     api = ModelApi(http, origin.url, found.token)
@@ -141,16 +143,6 @@ def api_origin(environ: Mapping[str, str]) -> ApiOrigin:
         f"{BASE_VARIABLE} must be an https origin such as {DEFAULT_API}, or http on this machine "
         "(http://127.0.0.1:8199), with no path, user name or query. The token is sent nowhere else."
     )
-
-
-def storage_policy(origin: ApiOrigin, policy: AddressPolicy) -> AddressPolicy:
-    """``policy``; where the API is a stand-in here, only public addresses and its own origin.
-
-    A proxy would look for this machine's stand-in on its own.
-    """
-    if not origin.loopback:
-        return policy
-    return AddressPolicy().allowing(origin.url)
 
 
 def account_fingerprint(salt: bytes, origin: str, token: str) -> str:

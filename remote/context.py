@@ -35,7 +35,7 @@ class Interrupted(Stopped):
         super().__init__(UNSENT)
 
 
-def start(work: Callable[[], T], name: str = "runcomfy") -> asyncio.Future[T]:
+def start(work: Callable[[], T]) -> asyncio.Future[T]:
     """Run ``work`` in a thread of its own; the future may be awaited, or dropped."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -52,7 +52,7 @@ def start(work: Callable[[], T], name: str = "runcomfy") -> asyncio.Future[T]:
         except RuntimeError:  # the loop is closed: the prompt ended, nobody waits any more
             return
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    threading.Thread(target=run, name="runcomfy", daemon=True).start()
     return future
 
 

@@ -245,23 +245,21 @@ class Job:
         end = time.monotonic() + max(context.left_s, context.pace.download_s)
         try:
             found = [await fetch_picture(context, url, end, max_bytes) for url in result.images]
-        except UnreadablePicture as error:
+        except (UnreadablePicture, Interrupted, asyncio.CancelledError) as error:
             await self.settle(LEFT)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            if isinstance(error, Interrupted):
+                raise Stopped.of(
+                    self.request_id,
+                    "Stopped while downloading. The picture is made and billed: put this id into "
+                    "resume_request_id to fetch it without paying again.",
+                ) from None
             raise MediaError.of(
                 self.request_id,
                 f"The job succeeded, but its picture was not taken: {error}. The job is billed and "
                 "its result stays at RunComfy: open it there, or put this id into "
                 "resume_request_id to try again without paying.",
             ) from None
-        except Interrupted:
-            await self.settle(LEFT)
-            raise Stopped.of(
-                self.request_id,
-                "Stopped while downloading. The picture is made and billed: put this id into "
-                "resume_request_id to fetch it without paying again.",
-            ) from None
-        except asyncio.CancelledError:
-            await self.settle(LEFT)
-            raise
         self.result, self.pictures = result, found
         return found

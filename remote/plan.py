@@ -85,11 +85,10 @@ def make_plan(settings: Settings, policy: AddressPolicy, should_stop: Callable[[
     model = MODELS.get(settings.mode, auto)
     encoded = [encode(pixels, name) for name, pixels in pictures]
     addresses = [picture.address for picture in encoded] + urls
-    if encoded:
-        check_request(addresses)
-    notices = [picture.notice for picture in encoded if picture.notice]
-    if notice := gap_notice([name for name, image in settings.images.items() for _ in image]):
-        notices.append(notice)
+    check_request(addresses)
+    notices = [picture.notice for picture in encoded]
+    if settings.images:
+        notices.append(gap_notice([name for name, image in settings.images.items() for _ in image]))
     if settings.image_size == AUTO:
         size, unread = _auto_size(model, pictures, urls, policy, should_stop)
         settings = replace(settings, image_size=size)
@@ -98,7 +97,8 @@ def make_plan(settings: Settings, policy: AddressPolicy, should_stop: Callable[[
     first = secrets.randbelow(MAX_SEED + 1) if settings.seed == -1 else settings.seed
     payload = build(model, settings, addresses, first)  # checks the seed before it is wrapped
     seeds = ((first + index) % (MAX_SEED + 1) for index in range(settings.batch_count))
-    return Plan(model, [{**payload, "seed": seed} for seed in seeds], notices)
+    payloads = [{**payload, "seed": seed} for seed in seeds]
+    return Plan(model, payloads, list(filter(None, notices)))
 
 
 def build(

@@ -76,20 +76,19 @@ _SENTENCES = {
     413: "The request is too large for RunComfy; send fewer or smaller pictures.",
     422: "RunComfy finds the inputs invalid.",
     429: "RunComfy asks to slow down; wait a little.",
+    3: "RunComfy's address redirects elsewhere, where the token is not sent.",
+    5: "RunComfy has a fault of its own.",
 }
+"""By the API's code, the status, or the status's class."""
 
 
 def explain(answer: Answer, *secrets: str) -> str:
     """One sentence for an answer that is not a success, with the API's own words cleaned."""
     code, meaning = answer.error_code, answer.meaning
     words = message_of(answer.body, *secrets)
-    text = _SENTENCES.get(code) or _SENTENCES.get(meaning)
-    if text is None and 300 <= meaning < 400:
-        text = "RunComfy's address redirects elsewhere, where the token is not sent."
-    elif text is None and meaning >= 500:
-        text = "RunComfy has a fault of its own."
-    number = f"{answer.status}" + (f", code {code}" if code else "")
+    text = _SENTENCES.get(code) or _SENTENCES.get(meaning) or _SENTENCES.get(meaning // 100)
     text = text or "RunComfy answered with an error."
+    number = f"{answer.status}" + (f", code {code}" if code else "")
     return f"{text} (HTTP {number})" + (f' It says: "{words}".' if words else "")
 
 
@@ -117,13 +116,9 @@ def _detail_line(item: object) -> str:
     if not isinstance(item, Mapping):
         return item if isinstance(item, str) else ""
     place = item.get("loc")
-    path = ""
-    if isinstance(place, list):
-        for part in place:
-            if isinstance(part, int):
-                path += f"[{part}]"
-            elif part != "body":
-                path += f".{part}" if path else str(part)
+    parts = [part for part in place if part != "body"] if isinstance(place, list) else []
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    path = path.removeprefix(".")
     message = item.get("msg") or item.get("message") or ""
     return f"{path}: {message}" if path and message else f"{path}{message}"
 
@@ -176,8 +171,7 @@ _PHASES = {word: phase for phase, words in _WORDS.items() for word in words.spli
 
 def phase_of(status: object) -> Phase:
     """The phase that a state of the API's means, UNKNOWN for any other word or kind of value."""
-    known = isinstance(status, str)
-    return _PHASES.get(str(status).strip().lower(), Phase.UNKNOWN) if known else Phase.UNKNOWN
+    return _PHASES.get(status.strip().lower() if isinstance(status, str) else "", Phase.UNKNOWN)
 
 
 def queue_position(body: Mapping[str, Any]) -> int | None:

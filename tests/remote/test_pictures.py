@@ -14,7 +14,6 @@ from standin_server import Standin, Timing
 from standin_server.pictures import draw, png
 
 from flux2_lora_edit.network.address import PUBLIC_ONLY
-from flux2_lora_edit.remote.account import ApiOrigin, storage_policy
 from flux2_lora_edit.remote.context import Interrupted
 from flux2_lora_edit.remote.errors import InvalidInput
 from flux2_lora_edit.remote.pictures.encode import Encoded, check_request, encode
@@ -232,8 +231,7 @@ def test_the_standins_pictures_are_decided_by_seed_and_prompt() -> None:
     assert len({draw(24, 16, seed, prompt) for seed in (1, 2) for prompt in "ab"}) == 4
 
 
-LIVE = storage_policy(ApiOrigin("https://model-api.runcomfy.net", False), PUBLIC_ONLY)
-LOCAL = storage_policy(ApiOrigin("http://127.0.0.1:8199", True), PUBLIC_ONLY)
+LOCAL = PUBLIC_ONLY.allowing("http://127.0.0.1:8199")
 
 
 @pytest.mark.parametrize(
@@ -245,14 +243,14 @@ LOCAL = storage_policy(ApiOrigin("http://127.0.0.1:8199", True), PUBLIC_ONLY)
     ],
 )  # fmt: skip
 def test_storage_hosts(host: str, allowed: bool) -> None:
-    assert is_storage(host, LIVE) is allowed
+    assert is_storage(host, PUBLIC_ONLY) is allowed
 
 
 def test_a_standins_own_origin_and_no_other() -> None:
-    assert LIVE.loopback_origins == frozenset()
+    assert PUBLIC_ONLY.loopback_origins == frozenset()
     assert LOCAL.loopback_origins == {"http://127.0.0.1:8199"}
     assert is_storage("127.0.0.1", LOCAL) and not is_storage("127.0.0.2", LOCAL)
-    plain = storage_policy(ApiOrigin("http://[::1]", True), PUBLIC_ONLY)
+    plain = PUBLIC_ONLY.allowing("http://[::1]")
     assert plain.loopback_origins == {"http://[::1]:80"}
 
 
