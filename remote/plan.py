@@ -72,7 +72,7 @@ class Plan(NamedTuple):
     notices: list[str]
 
 
-def make_plan(settings: Settings, policy: AddressPolicy, should_stop: Callable[[], object]) -> Plan:
+def make_plan(settings: Settings, policy: AddressPolicy, should_stop: Callable[[], None]) -> Plan:
     """Everything checked and encoded, nothing sent; for a worker thread. Raises InvalidInput.
 
     ``should_stop`` raises to stop.
@@ -209,7 +209,7 @@ def _auto_size(
     pictures: list[tuple[str, np.ndarray]],
     urls: list[str],
     policy: AddressPolicy,
-    should_stop: Callable[[], object],
+    should_stop: Callable[[], None],
 ) -> tuple[str, list[str]]:
     """The preset for ``auto``, and what the user should know of it."""
     if pictures:

@@ -6,6 +6,7 @@ would fare the same and may cost); what was already accepted goes on, and its pi
 """
 
 import asyncio
+import json
 import logging
 import re
 import time
@@ -22,7 +23,7 @@ from .job import Job
 from .journal import LEFT, Entry, Journal
 from .pictures.media import Picture
 from .plan import MAX_BATCH, Settings, make_plan
-from .report import info_text, progress_text, summary
+from .report import info_of, progress_text, summary
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +89,12 @@ class Run:
         done = [job for job in self.jobs if job.pictures]
         await asyncio.gather(*(job.settle("delivered") for job in done))
         seconds = time.monotonic() - self.began
-        told = summary(self.jobs, seconds, self.notices)
+        info = info_of(self.jobs, self.open_requests, self.price, self.notices, seconds)
+        told = summary(info)
         self.show(told)
         logger.info("RunComfy: %s", told)
-        info = info_text(
-            self.jobs, self.open_requests, self.price, notices=self.notices, seconds=seconds
-        )
-        return "\n".join(job.request_id for job in done), info, told
+        text = json.dumps(info, indent=2, ensure_ascii=False)
+        return "\n".join(job.request_id for job in done), text, told
 
     async def _open(self) -> JobContext:
         """The surroundings of the account's jobs; what earlier runs left open is said."""

@@ -17,10 +17,13 @@ from typing import Any, NamedTuple
 
 MAX_FOREIGN_TEXT = 300
 
-_DATA_URI = re.compile(r"data:[\w.+-]*/[\w.+-]*(?:;[\w.=+-]+)*,[^\s\"'<>]*", re.IGNORECASE)
-_QUERY = re.compile(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*", re.IGNORECASE)
-_USER = re.compile(r"(https?://)[^\s/@\"'<>]+@", re.IGNORECASE)
-_BEARER = re.compile(r"(bearer\s+)[^\s\"'<>]+", re.IGNORECASE)
+_HIDDEN = (
+    (re.compile(r"(bearer\s+)[^\s\"'<>]+", re.IGNORECASE), r"\1***"),
+    (re.compile(r"data:[\w.+-]*/[\w.+-]*(?:;[\w.=+-]+)*,[^\s\"'<>]*", re.IGNORECASE), "data:***"),
+    (re.compile(r"(https?://)[^\s/@\"'<>]+@", re.IGNORECASE), r"\1***@"),
+    (re.compile(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*", re.IGNORECASE), r"\1?***"),
+)
+"""What is never shown of foreign text, and what stands in its place; in this order."""
 
 
 class Answer(NamedTuple):
@@ -128,7 +131,6 @@ def clean(text: object, *secrets: str) -> str:
 
     ``secrets`` (the token, the prompt) are replaced wherever they stand, as they are or escaped.
     """
-
     forms = [
         form
         for secret in secrets
@@ -140,10 +142,8 @@ def clean(text: object, *secrets: str) -> str:
     )
     for form in filter(None, hidden):
         line = line.replace(form, "***")
-    line = _BEARER.sub(r"\1***", line)
-    line = _DATA_URI.sub("data:***", line)
-    line = _USER.sub(r"\1***@", line)
-    line = _QUERY.sub(r"\1?***", line)
+    for pattern, shown in _HIDDEN:
+        line = pattern.sub(shown, line)
     return line if len(line) <= MAX_FOREIGN_TEXT else line[: MAX_FOREIGN_TEXT - 3] + "..."
 
 

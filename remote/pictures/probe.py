@@ -17,7 +17,7 @@ SECONDS = 5.0
 
 
 def picture_size(
-    url: str, policy: AddressPolicy, should_stop: Callable[[], object]
+    url: str, policy: AddressPolicy, should_stop: Callable[[], None]
 ) -> tuple[int, int] | None:
     """(width, height) in pixels, None where it cannot be told. Blocking, at most ``SECONDS``."""
     parser = ImageFile.Parser()

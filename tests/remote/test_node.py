@@ -25,7 +25,7 @@ from flux2_lora_edit.remote.errors import InvalidInput, JobFailed
 from flux2_lora_edit.remote.job import Job
 from flux2_lora_edit.remote.pictures.media import Picture
 from flux2_lora_edit.remote.plan import Plan, Settings, make_plan
-from flux2_lora_edit.remote.report import info_text, progress_text
+from flux2_lora_edit.remote.report import info_of, progress_text, summary
 from flux2_lora_edit.remote.run import resumed
 
 
@@ -243,12 +243,13 @@ def test_info_holds_what_is_promised_and_no_more() -> None:
     done.pictures = [picture(2, 2, 0)]
     failed.error = JobFailed("no luck", "id-2")
     done.payload = failed.payload = {"prompt": "secret words"}
-    text = info_text([done, failed], [], "", notices=[], seconds=1.0)
-    info = json.loads(text)
+    info = info_of([done, failed], [], "", ["a notice"], 1.0)
+    text = json.dumps(info)
     assert info["cost_usd"] == 0.02 and [r["status"] for r in info["requests"]] == [
         "succeeded", "failed",
     ]  # fmt: skip
     assert "secret" not in text and "sig=" not in text and "https" not in text
+    assert summary(info) == "1 of 2 delivered · 1 s · cost $0.02\na notice\nno luck"
 
 
 def opened(room) -> Account:
