@@ -132,7 +132,7 @@ class Job:
             if error.status not in (400, 422):
                 raise
             hint = may_take_addresses_only(self.payload)
-            raise Refused(f"{error}{hint}", error.status) from None
+            raise Refused(f"{error}{hint}", status=error.status) from None
         except BaseException:
             self.write(UNKNOWN)
             raise
@@ -223,7 +223,7 @@ class Job:
         hint = may_take_addresses_only(self.payload)
         return JobFailed.of(self.request_id, text + billed + hint)
 
-    async def _rejected(self, error: RequestRejected) -> RequestRejected:
+    async def _rejected(self, error: RequestRejected) -> RemoteError:
         """A final no to a question about the job, told with what it means for the job."""
         if error.status in (404, 410):
             state, advice = "gone", "Results expire; look at your generations on RunComfy."
@@ -231,8 +231,7 @@ class Job:
             state = LEFT
             advice = "The job is not lost: put this id into resume_request_id afterwards."
         await self.settle(state)
-        text = f"{error} {advice}\n{self.request_id}"
-        return RequestRejected(text, error.status, self.request_id)
+        return RequestRejected.of(self.request_id, f"{error} {advice}")
 
     # Fetch. The run closes the entry once it has handed the pictures on.
 

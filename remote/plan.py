@@ -85,9 +85,9 @@ def make_plan(settings: Settings, policy: AddressPolicy, should_stop: Callable[[
     model = MODELS.get(settings.mode, auto)
     encoded = [encode(pixels, name) for name, pixels in pictures]
     addresses = [picture.address for picture in encoded] + urls
-    check_request(addresses)
     notices = [picture.notice for picture in encoded]
-    if settings.images:
+    if pictures:
+        check_request(addresses)
         notices.append(gap_notice([name for name, image in settings.images.items() for _ in image]))
     if settings.image_size == AUTO:
         size, unread = _auto_size(model, pictures, urls, policy, should_stop)

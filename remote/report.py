@@ -37,7 +37,7 @@ def info_of(
 
     ``cost_usd`` is what RunComfy states, None where it states nothing.
     """
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "request_id": job.request_id,
             "seed": job.payload.get("seed"),
