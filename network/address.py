@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
-from .errors import AddressRefused, shown
+from .errors import AddressRefused
 
 PROXY_VARIABLE = "FLUX2_LORA_EDIT_PROXY"
 
@@ -45,34 +45,37 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 class Target(NamedTuple):
-    """One checked link. ``authority`` is ``host`` for port 443, else ``host:port``."""
+    """One link, in all the forms that are needed of it.
+
+    host: lower case, ASCII; an IPv6 literal without brackets. authority: what credentials are keyed
+    by and the Host header says, ``host`` for https on port 443, else ``host:port``. request_path:
+    path and query, percent-encoded. url: the whole link with its query, not for messages. named:
+    whether it is at one of the policy's own origins.
+    """
 
     scheme: str
-    host: str  # lower case, ASCII; an IPv6 literal without brackets
+    host: str
     port: int
-    request_path: str  # path and query, percent-encoded
-    local: bool  # one of the policy's loopback origins
+    authority: str
+    request_path: str
+    url: str
+    named: bool = False
 
     @property
-    def authority(self) -> str:
-        """The host as credentials are keyed by it and as the Host header names it."""
-        host = bracketed(self.host)
-        return host if self.port == 443 and self.scheme == "https" else f"{host}:{self.port}"
-
-    @property
-    def url(self) -> str:
-        """The whole link, with its query: not for messages."""
-        return f"{self.scheme}://{self.authority}{self.request_path}"
+    def loopback(self) -> bool:
+        """Whether the host says of itself that it is this machine."""
+        address = _literal(self.host)
+        return self.host == "localhost" if address is None else address.is_loopback
 
 
 @dataclass(frozen=True)
 class AddressPolicy:
     """What may be connected to. The default is: https on port 443, public addresses only.
 
-    loopback_origins: origins such as ``http://127.0.0.1:8188`` that are allowed besides, exactly
-        as written (scheme, host and port): the RunComfy stand-in and the tests use them.
-    ports: the ports open to public hosts.
-    proxy: ``http://[user:password@]host:port`` of a proxy that all public traffic goes through.
+    origins: allowed besides, at whatever address, exactly as written: the operator's own words,
+        never a link's (see :meth:`allowing`). The API's is one, perhaps a gateway inside a company;
+        so are the RunComfy stand-in and the servers of the tests. Plain http has only loopback.
+    proxy: ``http://[user:password@]host:port`` of a proxy that all traffic but loopback's takes.
 
     Proxies. HTTPS_PROXY and its kin are NOT used: a proxy resolves host names by itself, so the
     address that was checked is no longer the one connected to. Who needs a proxy names it in
@@ -81,91 +84,87 @@ class AddressPolicy:
     proxy's to refuse. TLS is still verified end to end.
     """
 
-    loopback_origins: frozenset[str] = frozenset()
-    ports: frozenset[int] = frozenset({443})
+    origins: frozenset[str] = frozenset()
     proxy: str | None = field(default=None, repr=False)  # it may hold a password
-
-    def __post_init__(self) -> None:
-        for origin in self.loopback_origins:
-            parts = urlsplit(origin)
-            if (
-                parts.scheme not in ("http", "https")
-                or not _is_loopback_name(parts.hostname or "")
-                or parts.port is None
-                or origin != f"{parts.scheme}://{parts.netloc}"
-                or "@" in parts.netloc
-            ):
-                raise ValueError(f"not a loopback origin with a port: {shown(origin)}")
-        if self.proxy is not None:
-            parts = urlsplit(self.proxy)
-            if parts.scheme != "http" or not parts.hostname or parts.port is None:
-                raise ValueError(f"{PROXY_VARIABLE} must look like http://host:port")
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> "AddressPolicy":
-        """The default policy, with the proxy that the operator named, if any."""
-        return cls(proxy=env.get(PROXY_VARIABLE) or None)
+        """The default policy, with the proxy that the operator named, if any; else ValueError."""
+        proxy = env.get(PROXY_VARIABLE) or None
+        if proxy is not None:
+            parts = urlsplit(proxy)
+            if parts.scheme != "http" or not parts.hostname or parts.port is None:
+                raise ValueError(f"{PROXY_VARIABLE} must look like http://host:port")
+        return cls(proxy=proxy)
 
     def allowing(self, *origins: str) -> "AddressPolicy":
-        """This policy with these loopback origins allowed too."""
-        more = self.loopback_origins | {_with_port(origin) for origin in origins}
-        return replace(self, loopback_origins=frozenset(more))
+        """This policy with these origins (``scheme://host[:port]``) allowed too."""
+        targets = map(parse, origins)
+        named = {f"{target.scheme}://{target.authority}" for target in targets}
+        return replace(self, origins=self.origins | named)
 
     def check(self, url: str) -> Target:
         """``url`` taken apart and found allowed as far as can be told without resolving it.
 
         Raises :class:`AddressRefused`.
         """
-        if not url.isprintable() or " " in url or "\\" in url:
-            raise AddressRefused("The link holds spaces, backslashes or control characters.")
-        try:
-            parts = urlsplit(url)
-            raw_host, port = parts.hostname or "", parts.port
-        except ValueError:
-            raise AddressRefused("The link cannot be read.", url) from None
-        if parts.scheme not in ("https", "http"):
+        target = parse(url)
+        named = f"{target.scheme}://{target.authority}" in self.origins
+        if target.scheme != "https" and not (named and target.loopback):
             raise AddressRefused("Only https links are opened.", url)
-        if "@" in parts.netloc:
-            raise AddressRefused("The link holds a user name or password.", url)
-        host = _host(raw_host, url)
-        path = quote(parts.path or "/", safe=_SAFE)
-        request_path = f"{path}?{quote(parts.query, safe=_SAFE + '?')}" if parts.query else path
-        if port is None:
-            port = 443 if parts.scheme == "https" else 80
-        if f"{parts.scheme}://{bracketed(host)}:{port}" in self.loopback_origins:
-            return Target(parts.scheme, host, port, request_path, local=True)
-        if parts.scheme != "https":
-            raise AddressRefused("Only https links are opened.", url)
-        if port not in self.ports:
-            raise AddressRefused(f"Port {port} is not open to links.", url)
-        address = _literal(host)
-        if address is None and ("." not in host or host.endswith(_LOCAL_SUFFIXES)):
-            raise AddressRefused("The link points into the local network.", url)
+        if named:
+            return target._replace(named=True)
+        if target.port != 443:
+            raise AddressRefused(f"Port {target.port} is not open to links.", url)
+        address = _literal(target.host)
         if address is not None and not is_public(address):
             raise AddressRefused("The link points to a non-public address.", url)
-        return Target(parts.scheme, host, port, request_path, local=False)
+        if address is None and ("." not in target.host or target.host.endswith(_LOCAL_SUFFIXES)):
+            raise AddressRefused("The link points into the local network.", url)
+        return target
 
     def check_addresses(self, target: Target, addresses: list[str]) -> None:
         """Refuses ``target`` unless EVERY address its name resolved to is allowed."""
+        if target.named and target.scheme == "https":
+            return  # the operator's word, and TLS proves that it is who he means
         for address in map(_literal, addresses):
-            if address is not None and (
-                address.is_loopback if target.local else is_public(address)
-            ):
-                continue
-            # The address itself stays unsaid: it would map the user's network for a stranger.
-            raise AddressRefused(
-                f"{target.host} resolves to a non-public address, which links may not reach. "
-                "(Behind a VPN or proxy tool with made-up addresses, name its proxy in the "
-                f"environment variable {PROXY_VARIABLE}.)"
-            )
+            if address is None or not (address.is_loopback if target.named else is_public(address)):
+                # The address itself stays unsaid: it would map the user's network for a stranger.
+                raise AddressRefused(
+                    f"{target.host} resolves to a non-public address, which links may not reach. "
+                    "(Behind a VPN or proxy tool with made-up addresses, name its proxy in the "
+                    f"environment variable {PROXY_VARIABLE}.)"
+                )
 
 
 PUBLIC_ONLY = AddressPolicy()
 
 
-def bracketed(host: str) -> str:
-    """``host`` as a link writes it: an IPv6 address in brackets, anything else as it is."""
-    return f"[{host}]" if ":" in host else host
+def parse(url: str) -> Target:
+    """``url`` taken apart, every doubtful spelling refused: raises :class:`AddressRefused`."""
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise AddressRefused("The link holds spaces, backslashes or control characters.")
+    try:
+        parts = urlsplit(url)
+        raw_host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise AddressRefused("The link cannot be read.", url) from None
+    if parts.scheme not in ("https", "http"):
+        raise AddressRefused("Only https links are opened.", url)
+    if "@" in parts.netloc:
+        raise AddressRefused("The link holds a user name or password.", url)
+    host = _host(raw_host)
+    if host is None:
+        raise AddressRefused("The link has no usable host name.", url)
+    if port is None:
+        port = 443 if parts.scheme == "https" else 80
+    authority = f"[{host}]" if ":" in host else host
+    if (parts.scheme, port) != ("https", 443):
+        authority += f":{port}"
+    path = quote(parts.path or "/", safe=_SAFE)
+    if parts.query:
+        path += "?" + quote(parts.query, safe=_SAFE + "?")
+    return Target(parts.scheme, host, port, authority, path, f"{parts.scheme}://{authority}{path}")
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -181,42 +180,26 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address in _GLOBAL_V6 and not any(address in network for network in _CLOSED_V6)
 
 
-def _with_port(origin: str) -> str:
-    origin = origin.rstrip("/").lower()
-    parts = urlsplit(origin)
-    return origin if parts.port else f"{origin}:{443 if parts.scheme == 'https' else 80}"
-
-
-def _host(raw: str, url: str) -> str:
-    """The host of ``url`` as ASCII, every doubtful spelling refused."""
-    refused = AddressRefused("The link has no usable host name.", url)
+def _host(raw: str) -> str | None:
+    """A host as ASCII; None for every doubtful spelling."""
     if ":" in raw:  # an IPv6 literal; a zone ("%eth0") only makes sense inside a local network
-        if "%" in raw or _literal(raw) is None:
-            raise refused
-        return str(ipaddress.IPv6Address(raw))
+        address = _literal(raw)
+        return None if address is None else str(address)
     try:
         host = raw.encode("idna").decode("ascii").lower() if raw else ""
     except UnicodeError:
-        raise refused from None
+        return None
     host = host.removesuffix(".")  # the same host, but certificates and tokens know one spelling
-    if not host or len(host) > 253 or not _HOST_NAME.fullmatch(host):
-        raise refused
+    if len(host) > 253 or not _HOST_NAME.fullmatch(host):
+        return None
     # "2130706433", "0x7f.1", "0177.0.0.1", "127.1": the system's resolver takes them all for
     # addresses. Only the dotted decimal form is taken here.
-    if _NUMBER.fullmatch(host.rpartition(".")[2]) and _literal(host) is None:
-        raise refused
-    return host
+    number = _NUMBER.fullmatch(host.rpartition(".")[2])
+    return None if number and _literal(host) is None else host
 
 
 def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    if "%" in host:
-        return None
     try:
-        return ipaddress.ip_address(host)
+        return None if "%" in host else ipaddress.ip_address(host)
     except ValueError:
         return None
-
-
-def _is_loopback_name(host: str) -> bool:
-    address = _literal(host)
-    return host == "localhost" if address is None else address.is_loopback

@@ -5,16 +5,17 @@ but the policy's, no compression asked for; only ``get_bytes`` repeats, and only
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from .address import PUBLIC_ONLY, AddressPolicy
 from .connection import Transport
-from .errors import LONGEST_WAIT_S, BadResponse, HttpStatusError, NetworkError
-from .exchange import Answer, Reader, Upload
+from .errors import LONGEST_WAIT_S, HttpStatusError, NetworkError
+from .exchange import THREAD_NAME, Answer, Reader, Upload
 
 _OWN_HEADERS = {"authorization", "cookie", "host", "proxy-authorization", "accept-encoding"}
 
@@ -86,12 +87,9 @@ class HttpClient:
                 raise ValueError(f"{name} is not the caller's to set; use credentials")
         keyed = {host.lower(): own for host, own in (credentials or {}).items()}
         reader = Reader(self, self.policy.check(url), headers or {}, keyed, upload)
-        reader.start()
+        threading.Thread(target=reader.run, name=THREAD_NAME, daemon=True).start()
         try:
-            answer = reader.next()
-            if not isinstance(answer, Answer):
-                raise BadResponse("The server gave no answer.")
-            yield answer
+            yield cast(Answer, reader.next())  # it hands over an answer first, or an error
         finally:
             reader.abandon()
 

@@ -28,7 +28,7 @@ from .errors import (
     TooLarge,
     WebPage,
 )
-from .files import Downloaded, PartFile, finished, locked, read_record, record_of, write_record
+from .files import Fetched, PartFile, locked, read_record, record_of, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def download(
     client: HttpClient,
     progress: Callable[[int, int | None], None],
     disk_usage: Callable[[Path], Any] = shutil.disk_usage,
-) -> Downloaded:
+) -> Fetched:
     """``wanted`` on disk, fetched unless it is already there; only GET, so retries are safe.
 
     progress: bytes done and in all. disk_usage: of a folder's disk, with ``free`` bytes.
@@ -81,14 +81,16 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target, client.should_stop):
         part = PartFile(target, wanted.key, client.should_stop)
-        there = finished(target, wanted.key)
-        if there is not None:
-            # Perhaps from another process while this one waited, or from one that was killed
-            # between giving the name and clearing up.
-            part.discard()
-            return there
-        if target.exists() and (read_record(record_of(target)) or {}).get("key") != wanted.key:
-            raise Occupied(f"Another file is in the place.\n{target}")
+        if target.exists():
+            note = read_record(record_of(target)) or {}
+            if note.get("key") != wanted.key:
+                raise Occupied(f"Another file is in the place.\n{target}")
+            size, sha256 = note.get("size"), note.get("sha256")
+            if isinstance(sha256, str) and target.is_file() and target.stat().st_size == size:
+                # Perhaps from another process while this one waited, or from one that was killed
+                # between giving the name and clearing up.
+                part.discard()
+                return Fetched(target, size, sha256)
         sha256 = _Transfer(wanted, client, progress, disk_usage, part).run()
         # An older file goes before the note changes: a note never speaks of another file.
         target.unlink(missing_ok=True)
@@ -97,31 +99,46 @@ def download(
         write_record(record_of(target), {**wanted.origin, **known})
         part.become(target)
         progress(part.size, part.size)
-        return Downloaded(target, part.size, sha256, True)
+        return Fetched(target, part.size, sha256, fetched=True)
 
 
 @dataclass
 class _Transfer:
-    """The bytes of one file into its part, over as many requests as it takes."""
+    """The bytes of one file on their way into its part."""
 
     wanted: Wanted
     client: HttpClient
     progress: Callable[[int, int | None], None]
     disk_usage: Callable[[Path], Any]
     part: PartFile
-    total: int | None = None
     named_sha256: str | None = None  # what the server says besides
     reported: float = 0.0
 
     def run(self) -> str:
-        """Fills the part and checks it; its sha256. Raises NetworkError; a good part stays."""
-        resumed = self.part.size > 0
+        """Fills the part; its sha256 after all that is known of it proved true.
+
+        Raises NetworkError, and what the caller's look raises; a good part stays.
+        """
+        wanted, part = self.wanted, self.part
+        resumed = part.size > 0
         while True:
             self._fill()
+            sha256 = part.sha256.hexdigest()
+            named = wanted.sha256 or self.named_sha256
             try:
-                return self._check()
+                if part.total is not None and part.size != part.total:
+                    raise IntegrityError(f"{part.size:,} bytes arrived instead of {part.total:,}.")
+                if named is not None and sha256 != named.lower():
+                    raise IntegrityError(
+                        "The file that arrived is not the one the server announced "
+                        "(its sha256 differs).",
+                        wanted.url,
+                    )
+                if wanted.verify is not None:
+                    wanted.verify(part.path)
+                return sha256
             except Exception:
-                self.part.discard()
+                part.discard()
                 # A part from earlier may be to blame: once more, from the first byte.
                 if not resumed:
                     raise
@@ -129,18 +146,21 @@ class _Transfer:
                 logger.info("A resumed download did not add up; starting anew.")
 
     def _fill(self) -> None:
+        """All bytes, over as many requests as it takes."""
         wanted, part = self.wanted, self.part
         self._hold(wanted.size)
         failures, mark = 0, part.size
         while True:
-            self.total = part.total if wanted.size is None else wanted.size
-            if part.size and part.size == self.total:  # from earlier, and nothing is missing
+            if wanted.size is not None:
+                part.total = wanted.size
+            if part.size and part.size == part.total:  # from earlier, and nothing is missing
                 return
             try:
-                self._request()
-                return
+                return self._request()
             except NetworkError as error:
                 failures += 1
+                if isinstance(error, _Changed):
+                    part.discard()
                 if part.size - mark >= _REAL_PROGRESS:
                     failures, mark = 1, part.size
                 if not error.retryable or failures >= self.client.limits.attempts:
@@ -148,22 +168,6 @@ class _Transfer:
                 if not isinstance(error, _Changed):
                     logger.info("%s Trying again.", str(error).partition("\n")[0])
                     self.client.wait(failures, error)
-
-    def _check(self) -> str:
-        """The sha256 of the full part, after length, sha256 and the caller's look were right."""
-        wanted, part = self.wanted, self.part
-        if self.total is not None and part.size != self.total:
-            raise IntegrityError(f"{part.size:,} bytes arrived instead of {self.total:,}.")
-        sha256 = part.sha256.hexdigest()
-        named = wanted.sha256 or self.named_sha256
-        if named is not None and sha256 != named.lower():
-            raise IntegrityError(
-                "The file that arrived is not the one the server announced (its sha256 differs).",
-                wanted.url,
-            )
-        if wanted.verify is not None:
-            wanted.verify(part.path)
-        return sha256
 
     def _request(self) -> None:
         """One request: the rest of the file, or all of it."""
@@ -177,14 +181,14 @@ class _Transfer:
             if condition:
                 headers["If-Range"] = condition
         with self.client.stream(wanted.url, headers, wanted.credentials) as answer:
-            encoded = answer.headers.get("Content-Encoding")
+            encoded = bool(answer.headers.get("Content-Encoding"))
             if part.size and answer.status == 206:
-                self._continue(answer)
+                self._continue(answer, encoded)
             elif answer.status == 200:
-                self._begin(answer)
+                self._begin(answer, encoded)
             elif answer.status == 416 and headers:
                 # The file has become shorter, or the part was too long: it is of no use.
-                raise self._changed()
+                raise _Changed("The file changed on the server.")
             else:
                 raise answer.status_error()
             # The whole file's sha256, where the answer names it (RFC 9530, 3).
@@ -193,7 +197,7 @@ class _Transfer:
                 self.named_sha256 = base64.b64decode(digest[1]).hex()
             self._store(answer)
 
-    def _begin(self, answer: Answer) -> None:
+    def _begin(self, answer: Answer, encoded: bool) -> None:
         """A new part, after the answer's headers have been found plausible."""
         wanted, headers = self.wanted, answer.headers
         if (headers.get("Content-Type") or "").lower().startswith("text/html"):
@@ -201,19 +205,19 @@ class _Transfer:
                 "The link leads to a web page (perhaps a login), not to a file.", wanted.url
             )
         length, etag, date = answer.length, headers.get("ETag"), headers.get("Last-Modified")
-        if headers.get("Content-Encoding"):  # then all three are those of the encoded bytes
+        if encoded:  # then all three are those of the encoded bytes
             length = etag = date = None
         if wanted.size is not None and length is not None and length != wanted.size:
             raise IntegrityError(
                 f"The server sends {length:,} bytes where {wanted.size:,} were announced.",
                 wanted.url,
             )
-        self.total = length if length is not None else wanted.size
-        self._hold(self.total)
-        self.part.begin(etag, date, self.total)
+        total = length if length is not None else wanted.size
+        self._hold(total)
+        self.part.begin(etag, date, total)
 
-    def _continue(self, answer: Answer) -> None:
-        """Holds a 206 against the part; one that does not continue it drops it."""
+    def _continue(self, answer: Answer, encoded: bool) -> None:
+        """Holds a 206 against the part, which it must continue."""
         part = self.part
         match = _CONTENT_RANGE.fullmatch((answer.headers.get("Content-Range") or "").strip())
         total = int(match[3]) if match and match[3] != "*" else part.total
@@ -224,19 +228,20 @@ class _Transfer:
             or (total is not None and int(match[2]) + 1 != total)
             or (part.total is not None and total != part.total)
             or (part.etag and etag and part.etag != etag)
-            or answer.headers.get("Content-Encoding")
+            or encoded
         ):
-            raise self._changed()
-        self.total = total
+            raise _Changed("The file changed on the server.")
+        part.total = total
         self._hold(total)
 
     def _store(self, answer: Answer) -> None:
         part, since_look = self.part, 0
-        self.progress(part.size, self.total)
-        with part.open() as file:
+        self.progress(part.size, part.total)
+        with open(part.path, "ab", buffering=0) as file:
             for piece in answer.pieces:
-                self._hold(part.size + len(piece), look=since_look >= _SYNC_EVERY)
-                if since_look >= _SYNC_EVERY:
+                look = since_look >= _SYNC_EVERY
+                self._hold(part.size + len(piece), look)
+                if look:
                     since_look = 0
                     # In small portions, so that no flush holds up a stop for long.
                     os.fsync(file.fileno())
@@ -249,7 +254,7 @@ class _Transfer:
                 since_look += len(piece)
                 if time.monotonic() - self.reported >= _PROGRESS_EVERY:
                     self.reported = time.monotonic()
-                    self.progress(part.size, self.total)
+                    self.progress(part.size, part.total)
             os.fsync(file.fileno())
 
     def _hold(self, size: int | None, look: bool = True) -> None:
@@ -270,12 +275,8 @@ class _Transfer:
             f"the download goes on where it stopped.\n{self.wanted.target.parent}"
         )
 
-    def _changed(self) -> "_Changed":
-        self.part.discard()
-        return _Changed("The file changed on the server.")
-
 
 class _Changed(BadResponse):
-    """The part does not belong to what the server has now; it is gone, start anew."""
+    """The part does not belong to what the server has now: start anew."""
 
     retryable = True

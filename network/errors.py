@@ -156,8 +156,6 @@ _BROKEN_OFF = (
 
 def translated(error: Exception, host: str) -> NetworkError:
     """What urllib3's connections, ssl and sockets raise, as this room's errors."""
-    if isinstance(error, NetworkError):
-        return error
     if isinstance(error, ssl.SSLCertVerificationError | CertificateError):
         reason = getattr(error, "verify_message", error)
         return TlsFailed(

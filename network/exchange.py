@@ -7,18 +7,23 @@ tenth of a second whether to stop. The thread ends soon after ``abandon``.
 import http.client
 import io
 import queue
+import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPMessage
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urljoin
 
 from .address import Target
-from .connection import Http, Https, body_of, connection_to, declared_length
+from .connection import Http, Https, body_of, connection_to, declared_length, inflated
 from .errors import (
     AddressRefused,
     BadResponse,
+    ConnectionFailed,
     DeadlineExceeded,
     HttpStatusError,
     Stalled,
@@ -34,6 +39,7 @@ USER_AGENT = "flux2-lora-edit (ComfyUI custom nodes)"
 THREAD_NAME = "flux2-lora-edit network"
 _SLICE = 0.1  # seconds between two looks at whether anybody still reads, or wants to stop
 _READ_AHEAD = 8  # pieces
+_MAX_ADDRESSES = 4
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -73,141 +79,171 @@ class Answer(NamedTuple):
 _Event = Answer | bytes | None | Exception  # None: the body is complete
 
 
-class Reader(threading.Thread):
-    """Makes the hops and hands over the head and the body, or the error in their place."""
+@dataclass
+class Reader:
+    """One exchange: makes the hops and hands over the head and the body, or the error instead.
 
-    def __init__(
-        self,
-        client: "HttpClient",
-        target: Target,
-        headers: Mapping[str, str],
-        credentials: Mapping[str, Mapping[str, str]],
-        upload: Upload | None,
-    ) -> None:
-        super().__init__(name=THREAD_NAME, daemon=True)
-        self._client, self._target, self._upload = client, target, upload
-        self._headers, self._credentials = headers, credentials
-        self._events: queue.Queue[_Event] = queue.Queue(_READ_AHEAD)
-        self._abandoned = threading.Event()
-        self._began = self._hop_began = time.monotonic()
-        self._host = target.host
-        self._connection: Http | Https | None = None
-        self._response: http.client.HTTPResponse | None = None
+    ``run`` belongs to a thread of its own, ``next`` and ``abandon`` to the one who waits.
+    """
+
+    client: "HttpClient"
+    target: Target  # of the hop that is being made
+    headers: Mapping[str, str]
+    credentials: Mapping[str, Mapping[str, str]]
+    upload: Upload | None
+    began: float = field(default_factory=time.monotonic)
+    hop_began: float = field(default_factory=time.monotonic)
+    events: "queue.Queue[_Event]" = field(default_factory=lambda: queue.Queue(_READ_AHEAD))
+    # The socket under all that blocks, and whether it is of no use any more.
+    guard: threading.Lock = field(default_factory=threading.Lock)
+    handle: socket.socket | None = None
+    abandoned: bool = False
 
     def next(self) -> Answer | bytes | None:
-        """The next event, for another thread. Raises what ended the exchange.
+        """The next event. Raises what ended the exchange.
 
         The patience here backs the socket's own timeout: it also covers a name look-up without
         end and headers that come one byte at a time.
         """
-        limits, upload = self._client.limits, self._upload
+        limits, upload = self.client.limits, self.upload
         asked = time.monotonic()
         while True:
-            self._client.should_stop()
+            self.client.should_stop()
             now = time.monotonic()
             sent = upload.read_at if upload is not None and upload.read_at else 0.0
-            if limits.total_s is not None and now >= max(self._began, sent) + limits.total_s:
-                raise DeadlineExceeded(f"{self._host} took too long.")
+            if limits.total_s is not None and now >= max(self.began, sent) + limits.total_s:
+                raise DeadlineExceeded(f"{self.target.host} took too long.")
             try:
-                event = self._events.get(timeout=_SLICE)
+                event = self.events.get(timeout=_SLICE)
             except queue.Empty:
-                moved = max(asked, self._hop_began, sent)
+                moved = max(asked, self.hop_began, sent)
                 if now >= moved + limits.connect_s + limits.idle_s:
-                    raise Stalled(f"{self._host} does not answer.") from None
+                    raise Stalled(f"{self.target.host} does not answer.") from None
                 continue
             if isinstance(event, Exception):
                 raise event
             return event
 
     def abandon(self) -> None:
-        """Nobody reads any more: wakes the thread if it is blocked, and lets it end."""
-        self._abandoned.set()
-        if (connection := self._connection) is not None:
-            connection.hang_up()
+        """Nobody reads any more: wakes the thread wherever it blocks, and lets it end."""
+        with self.guard:
+            self.abandoned = True
+            if self.handle is not None:
+                with suppress(OSError):  # it has ended by itself
+                    self.handle.shutdown(socket.SHUT_RDWR)
+        while not self.events.empty():
+            self.events.get_nowait()
 
     def run(self) -> None:
         """The thread itself."""
         end: _Event = None
         try:
-            for event in self._follow():
-                if not self._put(event):
-                    return
+            with closing(self._follow()) as events:
+                for event in events:
+                    self.events.put(event)
+                    if self.abandoned:
+                        return
         except (OSError, http.client.HTTPException, ValueError) as error:
-            end = translated(error, self._host)
+            end = translated(error, self.target.host)
         except Exception as error:  # a bug of ours must reach the caller, not die in a thread
             end = error
-        finally:
-            self._release()
-        self._put(end)
+        self.events.put(end)
 
-    def _put(self, event: _Event) -> bool:
-        while not self._abandoned.is_set():
-            try:
-                self._events.put(event, timeout=_SLICE)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def _release(self) -> None:
-        """Lets the connection go; a redirect's body stays unread."""
-        if self._response is not None:
-            self._response.close()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection.hang_up()
-
-    def _follow(self) -> Iterator[_Event]:
+    def _follow(self) -> Generator[_Event, None, None]:
         """Hop by hop to the answer: its head, then its body."""
-        client, target, credentials = self._client, self._target, self._credentials
-        for _ in range(client.limits.redirects + 1):
+        client, target, credentials = self.client, self.target, self.credentials
+        limits, first = client.limits, target
+        for _ in range(limits.redirects + 1):
             if client.allowed_hosts is not None and not client.allowed_hosts(target.host):
                 raise AddressRefused(f"{target.host} is not a host to fetch this from.")
-            if target.authority != self._target.authority:
+            if target.authority != self.target.authority:
                 credentials = {}  # for good: a way back would be the other host's idea
-            response = self._ask(target, credentials.get(target.authority, {}))
-            follow = client.limits.redirects > 0 and self._upload is None  # nothing is sent twice
-            if response.status not in _REDIRECTS or not follow:
-                length = declared_length(response.headers)
-                pieces = cast(Iterator[bytes], iter(self.next, None))
-                yield Answer(response.status, response.headers, target.url, length, pieces)
-                if response.status not in (204, 304):
-                    yield from body_of(response, target, length, client.limits.max_bytes)
-                return
-            location = response.headers.get("Location")
+            self.target = target
+            with self._hop(credentials.get(target.authority, {})) as response:
+                follow = limits.redirects > 0 and self.upload is None  # nothing is sent twice
+                if response.status not in _REDIRECTS or not follow:
+                    length = declared_length(response.headers)
+                    pieces = cast(Iterator[bytes], iter(self.next, None))
+                    yield Answer(response.status, response.headers, target.url, length, pieces)
+                    if response.status in (204, 304):
+                        return
+                    body = body_of(response, target, length, limits.max_bytes)
+                    # We ask for no encoding; some servers do not listen.
+                    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+                    if encoding not in ("", "identity"):
+                        body = inflated(body, encoding, target, limits.max_bytes)
+                    yield from body
+                    return
+                location = response.headers.get("Location")
             if not location:
                 raise BadResponse(f"{target.host} redirects to nowhere.")
             # http.client reads headers as Latin-1; links are UTF-8 where they are not ASCII.
             location = location.encode("latin-1", "replace").decode("utf-8", "replace")
             target = client.policy.check(urljoin(target.url, location))
-        raise TooManyRedirects("The link redirects in circles.", self._target.url)
+        raise TooManyRedirects("The link redirects in circles.", first.url)
 
-    def _ask(self, target: Target, credentials: Mapping[str, str]) -> http.client.HTTPResponse:
+    @contextmanager
+    def _hop(self, credentials: Mapping[str, str]) -> Iterator[http.client.HTTPResponse]:
         """One request on a connection of its own; the answer's body is unread."""
-        client, upload = self._client, self._upload
-        self._release()
-        self._host, self._hop_began = target.host, time.monotonic()
-        connection = connection_to(target, client.policy, client.transport, client.limits.connect_s)
-        self._connection = connection
-        if self._abandoned.is_set():  # abandon() may have looked just before
-            connection.hang_up()
+        client, target, upload = self.client, self.target, self.upload
+        limits = client.limits
+        self.hop_began = time.monotonic()
+        connection: Any = connection_to(
+            target, client.policy.proxy, client.transport, limits.connect_s
+        )
+        connection._new_conn = partial(self._dial, connection)  # urllib3's hook
         headers = {
             "Host": target.authority,
             "User-Agent": USER_AGENT,
             "Accept": "*/*",
             "Accept-Encoding": "identity",
             "Connection": "close",
-            **self._headers,
+            **self.headers,
             **credentials,
         }
         if upload is not None:
             headers["Content-Length"] = str(upload.getbuffer().nbytes)
-        connection.connect()
-        method = "GET" if upload is None else "POST"
         try:
-            connection.request(method, target.request_path, upload, headers)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # an answer may have come before everything was taken: a refusal, for instance
-        connection.sock.settimeout(client.limits.idle_s)
-        self._response = connection.getresponse()
-        return self._response
+            connection.connect()
+            with suppress(BrokenPipeError, ConnectionResetError):
+                # An answer may have come before everything was taken: a refusal, for instance.
+                method = "GET" if upload is None else "POST"
+                connection.request(method, target.request_path, upload, headers)
+            connection.sock.settimeout(limits.idle_s)
+            with connection.getresponse() as response:
+                yield response
+        finally:
+            connection.close()
+            with self.guard:
+                if self.handle is not None:
+                    self.handle.close()
+                    self.handle = None
+
+    def _dial(self, connection: Http | Https) -> socket.socket:
+        """A socket to the very address that was checked: of the target, or of the proxy."""
+        host, port, client = connection.host, connection.port, self.client
+        try:
+            found = client.transport.resolve(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise ConnectionFailed(f"{host} cannot be found; are you online?") from error
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        if not addresses:
+            raise ConnectionFailed(f"{host} has no address.")
+        if connection._tunnel_host is None:
+            client.policy.check_addresses(self.target, addresses)
+        failure: OSError = OSError("stopped")
+        for address in addresses[:_MAX_ADDRESSES]:
+            try:
+                sock = client.transport.dial((address, port), client.limits.connect_s)
+            except OSError as error:
+                failure = error
+                continue
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self.guard:
+                if not self.abandoned:
+                    # TLS takes the socket over before it shakes hands; the copy stays in reach.
+                    self.handle = sock.dup()
+                    return sock
+            sock.close()
+            break
+        raise failure

@@ -44,23 +44,17 @@ def write_record(path: Path, value: Mapping[str, object]) -> None:
 
 
 @dataclass(frozen=True)
-class Downloaded:
-    """A complete file. ``fetched``: False when it was already here."""
+class Fetched:
+    """A file on disk. ``sha256``, and what its source calls this ``revision``, where known.
+
+    ``fetched``: False when it was here already, and then nothing was requested for it.
+    """
 
     path: Path
     size: int
-    sha256: str
-    fetched: bool
-
-
-def finished(target: Path, key: str) -> Downloaded | None:
-    """The file at ``target`` if its note says that it came from ``key`` and its size agrees."""
-    record = read_record(record_of(target)) or {}
-    size, sha256 = record.get("size"), record.get("sha256")
-    if record.get("key") != key or not isinstance(sha256, str) or not isinstance(size, int):
-        return None
-    whole = target.is_file() and target.stat().st_size == size
-    return Downloaded(target, size, sha256, False) if whole else None
+    sha256: str | None
+    revision: str | None = None
+    fetched: bool = False
 
 
 def write_atomically(
@@ -78,25 +72,19 @@ def write_atomically(
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if not replace:
+            try:
+                os.link(scratch, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without hard links
+                replace = not path.exists()
         if replace:
             os.replace(scratch, path)
-        else:
-            _link_new(scratch, path)
         sync_folder(path.parent)
     finally:
         with suppress(FileNotFoundError):
             scratch.unlink()
-
-
-def _link_new(scratch: Path, path: Path) -> None:
-    """Gives a finished file its name unless that name is taken."""
-    try:
-        os.link(scratch, path)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without hard links
-        if not path.exists():
-            os.replace(scratch, path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -174,12 +162,9 @@ class PartFile:
         version = {"etag": etag, "last_modified": last_modified, "total": total}
         write_record(self._note, {"key": self._key, **version})
 
-    def open(self) -> BinaryIO:
-        """The part, to be appended to; unbuffered, so that its size tells what was written."""
-        return open(self.path, "ab", buffering=0)
-
     def append(self, file: BinaryIO, piece: bytes) -> None:
-        """Writes ``piece`` to the opened part. Raises OSError; what was written then counts."""
+        """Writes ``piece`` to the part, opened unbuffered: what was written before an OSError
+        counts."""
         view = memoryview(piece)
         while view:
             written = file.write(view)

@@ -12,12 +12,12 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from ..network.address import PUBLIC_ONLY, AddressPolicy, bracketed
+from ..network.address import PUBLIC_ONLY, AddressPolicy
 from ..network.client import HttpClient
 from ..network.files import read_record, write_atomically
 from .api.client import ModelApi
@@ -80,8 +80,8 @@ def open_account(folder: Path, environ: Mapping[str, str]) -> Account:
     policy = AddressPolicy.from_environment(environ)
     if origin.loopback:  # a proxy would look for this machine's stand-in on its own
         policy = PUBLIC_ONLY.allowing(origin.url)
-    port = urlsplit(origin.url).port or 443
-    http = HttpClient(replace(policy, ports=policy.ports | {port}))
+    # The operator's word: the API may lie where pictures and links may not.
+    http = HttpClient(policy.allowing(origin.url))
     api = ModelApi(http, origin.url, found.token)
     return Account(api, Journal(folder, salt, fingerprint, SESSION), policy)
 
@@ -128,15 +128,14 @@ def api_origin(environ: Mapping[str, str]) -> ApiOrigin:
     text = environ.get(BASE_VARIABLE, "").strip().rstrip("/") or DEFAULT_API
     try:
         parts = urlsplit(text)
-        host, port = (parts.hostname or "").lower(), parts.port
+        host, _ = (parts.hostname or "").lower(), parts.port  # a wrong port is a ValueError
         rest = parts.path or parts.query or parts.fragment or "@" in parts.netloc
         try:
             loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
         except ValueError:  # a name
             loopback = False
         if host and not rest and (parts.scheme == "https" or parts.scheme == "http" and loopback):
-            name = bracketed(host) + (f":{port}" if port else "")
-            return ApiOrigin(f"{parts.scheme}://{name}", loopback)
+            return ApiOrigin(f"{parts.scheme}://{parts.netloc.lower().rstrip(':')}", loopback)
     except ValueError:
         pass
     raise CredentialError(

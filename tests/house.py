@@ -216,7 +216,7 @@ def link_flow(folder: Path) -> set[str]:
         server.routes["/ink.safetensors"] = ranged(body)
         source = UrlSource(f"{server.origin}/ink.safetensors")
         with entered() as found:
-            policy = AddressPolicy(loopback_origins=frozenset({server.origin}))
+            policy = AddressPolicy(origins=frozenset({server.origin}))
             access = Access(env={}, policy=policy, client=client, login=lambda: None)
             got = fetch(
                 source, [folder], progress=lambda *_: None, should_stop=lambda: None, access=access

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 from ...network.address import AddressPolicy
 from ...network.download import Wanted, download
 from ...network.errors import NetworkError, Occupied
-from ...network.files import write_atomically
+from ...network.files import Fetched, write_atomically
 from ..reading.header import LoraFileError, read_header
 from ..reading.scaling import CONFIG_NAME
 from .civitai import ORIGINS, Civitai
 from .hub import ENDPOINT_VARIABLE, Hub
 from .installed import resolve_installed
-from .library import Fetched, Library, add_asks, origin_of
+from .library import Library, add_asks, origin_of
 from .link import PlainLink
 from .site import Access, FetchError, RemoteFile, Site
 from .source import (
@@ -151,7 +151,7 @@ def _obtain(
             ) from error
         if not got.fetched:
             add_asks(target, file.asks, file.revision)
-        return Fetched(target, got.size, got.sha256, file.revision, got.fetched)
+        return replace(got, revision=file.revision)
     raise FetchError(f"No free name for the file in {target.parent}.")
 
 

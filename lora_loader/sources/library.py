@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...network.files import read_record, record_of, write_record
+from ...network.files import Fetched, read_record, record_of, write_record
 from .site import FetchError, RemoteFile, Site
 from .source import EXTENSION, HubSource, Source, SourceError, parse_url
 
@@ -22,20 +22,6 @@ FOLDER = "flux2-lora-edit"
 
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 _LONGEST = 120
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A LoRA file on disk. ``sha256`` and ``revision`` (the hub's commit) where they are known.
-
-    ``fetched``: False when it was here already, and then nothing was requested for it.
-    """
-
-    path: Path
-    size: int
-    sha256: str | None
-    revision: str | None
-    fetched: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +46,7 @@ class Library:
         for root in self.roots:
             found = sorted((root / FOLDER / site.folder).glob(site.by_hand))
             if len(found) == 1 and found[0].is_file() and not record_of(found[0]).exists():
-                return Fetched(found[0], found[0].stat().st_size, None, None)
+                return Fetched(found[0], found[0].stat().st_size, None)
         return None
 
     def place(self, folder: str, file: RemoteFile) -> Path:

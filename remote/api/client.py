@@ -36,6 +36,15 @@ MAY_HAVE_RUN = (
 )
 _REFUSING = frozenset({400, 401, 402, 403, 404, 422, 429})
 _FINAL = frozenset({400, 401, 402, 403, 404, 405, 410, 422})
+_REASONS: dict[type[Exception], str] = {
+    Stalled: "no answer in time",
+    AddressRefused: "its address is not a public one",
+    DeadlineExceeded: "the answer took longer than {total_s:.0f} s",
+    TooLarge: f"the answer is larger than {MAX_ANSWER} bytes",
+    TlsFailed: "the connection is not secure (certificate)",
+    Truncated: "the answer was cut short",
+    ConnectionFailed: "the connection failed or broke",
+}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -147,27 +156,13 @@ class ModelApi:
                 data = b"".join(answer.pieces)
         except (NetworkError, OSError) as error:
             # The error's own text names addresses: its kind is enough.
-            unsent = upload is not None and upload.read_at is None
-            raise Transient(self._reason(error, unsent)) from None
+            reason = _REASONS.get(type(error), "the answer could not be read ({kind})")
+            if isinstance(error, Stalled) and upload is not None and upload.read_at is None:
+                reason = "no connection in time"
+            kind = type(error).__name__
+            raise Transient(reason.format(total_s=self.total_s, kind=kind)) from None
         wait = retry_after(answer.headers.get("Retry-After"))
         return Answer(answer.status, len(data), parse_body(data), wait)
-
-    def _reason(self, error: Exception, unsent: bool) -> str:
-        if isinstance(error, Stalled):
-            return "no connection in time" if unsent else "no answer in time"
-        if isinstance(error, AddressRefused):
-            return "its address is not a public one"
-        if isinstance(error, DeadlineExceeded):
-            return f"the answer took longer than {self.total_s:.0f} s"
-        if isinstance(error, TooLarge):
-            return f"the answer is larger than {MAX_ANSWER} bytes"
-        if isinstance(error, TlsFailed):
-            return "the connection is not secure (certificate)"
-        if isinstance(error, Truncated):
-            return "the answer was cut short"
-        if isinstance(error, ConnectionFailed):
-            return "the connection failed or broke"
-        return f"the answer could not be read ({type(error).__name__})"
 
 
 def _long_texts(payload: dict[str, Any]) -> list[str]:

@@ -64,7 +64,7 @@ def is_storage(host: str, policy: AddressPolicy) -> bool:
     name = host.lower().rstrip(".")
     if any(name == own or name.endswith("." + own) for own in HOSTS):
         return True
-    return any(urlsplit(origin).hostname == name for origin in policy.loopback_origins)
+    return any(urlsplit(origin).hostname == name for origin in policy.origins)
 
 
 async def fetch_picture(

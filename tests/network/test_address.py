@@ -9,7 +9,6 @@ from flux2_lora_edit.network.address import (
     PROXY_VARIABLE,
     PUBLIC_ONLY,
     AddressPolicy,
-    Target,
     is_public,
 )
 from flux2_lora_edit.network.errors import AddressRefused
@@ -131,11 +130,11 @@ def test_allowed_links(url: str, host: str, request_path: str) -> None:
     target = PUBLIC_ONLY.check(url)
     assert (target.scheme, target.host, target.port) == ("https", host, 443)
     assert target.request_path == request_path
-    assert not target.local
+    assert not target.named
 
 
 def test_authority_is_what_credentials_are_keyed_by() -> None:
-    policy = AddressPolicy(ports=frozenset({443, 8443}))
+    policy = PUBLIC_ONLY.allowing("https://hub.example.com:8443")
     assert policy.check("https://Hub.example.com:443/").authority == "hub.example.com"
     assert policy.check("https://hub.example.com:8443/").authority == "hub.example.com:8443"
 
@@ -161,7 +160,7 @@ def test_one_inside_address_among_public_ones_is_enough_to_refuse(addresses: lis
 
 def test_a_loopback_origin_is_allowed_exactly_as_written() -> None:
     policy = PUBLIC_ONLY.allowing("http://127.0.0.1:8188/")
-    assert policy.check("http://127.0.0.1:8188/x").local
+    assert policy.check("http://127.0.0.1:8188/x").named
     for other in (
         "http://127.0.0.1:8189/x",
         "https://127.0.0.1:8188/x",
@@ -173,7 +172,7 @@ def test_a_loopback_origin_is_allowed_exactly_as_written() -> None:
     ):
         with pytest.raises(AddressRefused):
             policy.check(other)
-    assert not PUBLIC_ONLY.loopback_origins
+    assert not PUBLIC_ONLY.origins
 
 
 def test_a_loopback_name_must_stay_on_loopback() -> None:
@@ -183,6 +182,19 @@ def test_a_loopback_name_must_stay_on_loopback() -> None:
     for elsewhere in ("8.8.8.8", "192.168.0.1"):
         with pytest.raises(AddressRefused):
             policy.check_addresses(target, ["127.0.0.1", elsewhere])
+
+
+@pytest.mark.parametrize("origin", ["https://models.corp", "https://10.0.0.5:8443"])
+def test_an_origin_that_the_operator_names_may_lie_anywhere(origin: str) -> None:
+    policy = PUBLIC_ONLY.allowing(origin)
+    target = policy.check(f"{origin}/x")
+    policy.check_addresses(target, ["10.0.0.5"])
+    for other in ("https://models.corp:444/x", "http://models.corp/x", "https://10.0.0.5/x"):
+        with pytest.raises(AddressRefused):
+            policy.check(other)
+    public = policy.check("https://example.com/x")
+    with pytest.raises(AddressRefused, match="non-public"):
+        policy.check_addresses(public, ["10.0.0.5"])
 
 
 @pytest.mark.parametrize(
@@ -196,9 +208,9 @@ def test_a_loopback_name_must_stay_on_loopback() -> None:
         "http://a@127.0.0.1:80",
     ],
 )
-def test_only_loopback_can_be_allowed_besides(origin: str) -> None:
-    with pytest.raises(ValueError, match="loopback origin"):
-        AddressPolicy(frozenset({origin}))
+def test_only_loopback_has_http_and_an_origin_is_one(origin: str) -> None:
+    with pytest.raises(AddressRefused):
+        AddressPolicy(frozenset({origin})).check(origin)
 
 
 def test_the_usual_proxy_variables_are_not_used() -> None:
@@ -222,12 +234,14 @@ def test_any_text_is_refused_or_becomes_a_public_target(text: str) -> None:
         target = PUBLIC_ONLY.check(text)
     except AddressRefused:
         return
-    assert (target.scheme, target.port, target.local) == ("https", 443, False)
+    assert (target.scheme, target.port, target.named) == ("https", 443, False)
     assert target.url.isascii() and target.url.isprintable()
     assert target.host not in ("127.0.0.1", "::1", "0x7f.1", "a.local", "x")
     assert PUBLIC_ONLY.check(target.url) == target
 
 
 def test_target_url_is_normal() -> None:
-    assert Target("https", "2606::1", 443, "/a", False).url == "https://[2606::1]/a"
-    assert Target("http", "127.0.0.1", 80, "/a", True).authority == "127.0.0.1:80"
+    policy = PUBLIC_ONLY.allowing("http://127.0.0.1")
+    literal = policy.check("https://[2606:4700:0::1111]:443/a")
+    assert (literal.host, literal.url) == ("2606:4700::1111", "https://[2606:4700::1111]/a")
+    assert policy.check("http://127.0.0.1").authority == "127.0.0.1:80"

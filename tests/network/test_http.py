@@ -413,14 +413,14 @@ def test_dripped_bytes_are_seen_as_they_come(
 def test_a_stop_is_noticed_before_there_is_a_connection(authority: Authority, blocked: str) -> None:
     gone = threading.Event()
 
-    def resolve(host: str, port: int) -> list[str]:
+    def resolve(host: str, port: int, **kind: Any) -> list[Any]:
         if blocked == "look-up":
             gone.wait(5)
-        return ["8.8.8.8"]
+        return found("8.8.8.8")
 
     listener = socket.create_server(("127.0.0.1", 0))  # accepts, never says a word
 
-    def dial(address: str, port: int, timeout: float) -> socket.socket:
+    def dial(address: tuple[str, int], timeout: float) -> socket.socket:
         if blocked == "connect":
             gone.wait(5)
             raise TimeoutError
@@ -441,7 +441,7 @@ def test_a_stop_is_noticed_before_there_is_a_connection(authority: Authority, bl
 def test_a_name_that_is_never_found_has_an_end() -> None:
     gone = threading.Event()
 
-    def resolve(host: str, port: int) -> list[str]:
+    def resolve(host: str, port: int, **kind: Any) -> list[Any]:
         gone.wait(5)
         return []
 
@@ -470,11 +470,20 @@ def test_an_abandoned_stream_leaves_nothing_behind(
 # ---- to whom we speak
 
 
+def found(*addresses: str) -> list[Any]:
+    """What ``socket.getaddrinfo`` would give."""
+    return [(0, 0, 0, "", (address, 443)) for address in addresses]
+
+
+def known(*addresses: str) -> Callable[..., list[Any]]:
+    return lambda host, port, **kind: found(*addresses)
+
+
 def dial_to(server: Server, dialled: list[tuple[str, int]]) -> Callable[..., socket.socket]:
     """Notes the address and connects to the loopback server in its place."""
 
-    def dial(address: str, port: int, timeout: float) -> socket.socket:
-        dialled.append((address, port))
+    def dial(address: tuple[str, int], timeout: float) -> socket.socket:
+        dialled.append(address)
         return socket.create_connection(("127.0.0.1", server.port), timeout)
 
     return dial
@@ -486,9 +495,9 @@ def test_the_checked_address_is_the_one_connected_to(authority: Authority) -> No
     asked: list[str] = []
     dialled: list[tuple[str, int]] = []
 
-    def resolve(host: str, port: int) -> list[str]:
+    def resolve(host: str, port: int, **kind: Any) -> list[Any]:
         asked.append(host)
-        return answers[len(asked) - 1]
+        return found(*answers[len(asked) - 1])
 
     with serving(authority, "rebind.example.com") as server:
         server.routes["/a"] = lambda e: e.answer(200, b"fine")
@@ -510,7 +519,7 @@ def test_every_hop_is_resolved_and_checked(authority: Authority) -> None:
     with serving(authority, "good.example.com") as server:
         server.routes["/a"] = redirect("https://evil.example.com/a")
         transport = Transport(
-            lambda host, port: known[host], dial_to(server, dialled), authority.tls
+            lambda host, port, **kind: found(*known[host]), dial_to(server, dialled), authority.tls
         )
         with pytest.raises(errors.AddressRefused):
             fetch_bytes("https://good.example.com/a", max_bytes=9, transport=transport)
@@ -523,19 +532,19 @@ def test_a_dead_address_is_followed_by_the_next(authority: Authority) -> None:
         server.routes["/a"] = lambda e: e.answer(200, b"fine")
         connect = dial_to(server, dialled)
 
-        def dial(address: str, port: int, timeout: float) -> socket.socket:
-            if address == "2606:4700::1":
+        def dial(address: tuple[str, int], timeout: float) -> socket.socket:
+            if address[0] == "2606:4700::1":
                 raise OSError("no route")
-            return connect(address, port, timeout)
+            return connect(address, timeout)
 
-        transport = Transport(lambda host, port: ["2606:4700::1", "1.1.1.1"], dial, authority.tls)
+        transport = Transport(known("2606:4700::1", "1.1.1.1"), dial, authority.tls)
         fetch_bytes("https://two.example.com/a", max_bytes=9, transport=transport)
     assert dialled == [("1.1.1.1", 443)]
 
 
 def test_the_certificate_must_be_for_the_name(authority: Authority) -> None:
     with serving(authority, "other.example.com") as server:
-        transport = Transport(lambda host, port: ["8.8.8.8"], dial_to(server, []), authority.tls)
+        transport = Transport(known("8.8.8.8"), dial_to(server, []), authority.tls)
         with pytest.raises(errors.TlsFailed, match="example.com"):
             fetch_bytes("https://example.com/a", max_bytes=9, transport=transport)
     assert not server.requests
@@ -560,7 +569,7 @@ def test_refused_and_unknown_hosts(server: Server, transport: Transport) -> None
     with pytest.raises(errors.ConnectionFailed):
         fetch_bytes(origin, max_bytes=9, policy=PUBLIC_ONLY.allowing(origin), transport=transport)
 
-    def nobody(host: str, port: int) -> list[str]:
+    def nobody(host: str, port: int, **kind: Any) -> list[Any]:
         raise socket.gaierror(-2, "Name or service not known")
 
     with pytest.raises(errors.ConnectionFailed, match="cannot be found"):

@@ -20,6 +20,8 @@ from standin_server import Standin, Timing
 from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
 from flux2_lora_edit.network.client import HttpClient
 from flux2_lora_edit.network.connection import Transport
+from flux2_lora_edit.network.errors import AddressRefused
+from flux2_lora_edit.remote.account import open_account
 from flux2_lora_edit.remote.api.client import ModelApi, is_request_id
 from flux2_lora_edit.remote.api.models import read_price
 from flux2_lora_edit.remote.errors import OutcomeUnknown, Refused, RequestRejected, Transient
@@ -301,6 +303,40 @@ def test_certificates_are_verified_and_a_companys_own_may_be_trusted() -> None:
                 with pytest.raises(Refused, match="certificate"):
                     api.submit(MODEL, {"prompt": "p"})
                 assert seen == []
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://models.gateway.corp:8443", "https://gateway", "https://10.0.0.5:8443"]
+)
+def test_the_operators_gateway_is_dialled_wherever_it_lies(tmp_path: Path, origin: str) -> None:
+    """A private address or a local name is the operator's word; TLS must still be for it."""
+    host = origin.removeprefix("https://").partition(":")[0]
+    environ = {"RUNCOMFY_API_BASE": origin, "RUNCOMFY_API_TOKEN": "token-abc", "HOME": "/"}
+    account = open_account(tmp_path, environ)
+    authority = trustme.CA()
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    for name in (host, "other.example"):
+        server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(name).configure_cert(server_side)
+        with wire(reply({"request_id": "id-1"}), tls=server_side) as (served, seen):
+            port = int(served.rpartition(":")[2])
+            transport = Transport(
+                lambda *host, **kind: [(0, 0, 0, "", ("10.0.0.5", 443))],
+                lambda *to, port=port: socket.create_connection(("127.0.0.1", port)),
+                lambda: trusted,
+            )
+            api = replace(account.api, http=replace(account.api.http, transport=transport))
+            if name == host:
+                assert api.submit(MODEL, {"prompt": "p"}) == "id-1" and len(seen) == 1
+                with pytest.raises(Refused, match="public"):  # and no other origin beside it
+                    replace(api, origin="https://10.0.0.6").submit(MODEL, {"prompt": "p"})
+            else:
+                with pytest.raises(Refused, match="certificate"):
+                    api.submit(MODEL, {"prompt": "p"})
+                assert seen == []
+    with pytest.raises(AddressRefused):  # pictures and links stay public
+        account.policy.check(f"{origin}/a.png")
 
 
 @pytest.mark.parametrize(

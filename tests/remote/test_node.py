@@ -336,5 +336,5 @@ def test_a_proxy_never_stands_before_this_machines_stand_in(
     assert live.api.http.policy.proxy == "http://127.0.0.1:9"
     monkeypatch.setenv("RUNCOMFY_API_BASE", standin.origin)
     local = opened(room)
-    assert local.policy.proxy is None and local.policy.loopback_origins == {standin.origin}
+    assert local.policy.proxy is None and local.policy.origins == {standin.origin}
     assert local.api.price(MODEL)["price_unit"] == "image"

@@ -247,11 +247,11 @@ def test_storage_hosts(host: str, allowed: bool) -> None:
 
 
 def test_a_standins_own_origin_and_no_other() -> None:
-    assert PUBLIC_ONLY.loopback_origins == frozenset()
-    assert LOCAL.loopback_origins == {"http://127.0.0.1:8199"}
+    assert PUBLIC_ONLY.origins == frozenset()
+    assert LOCAL.origins == {"http://127.0.0.1:8199"}
     assert is_storage("127.0.0.1", LOCAL) and not is_storage("127.0.0.2", LOCAL)
     plain = PUBLIC_ONLY.allowing("http://[::1]")
-    assert plain.loopback_origins == {"http://[::1]:80"}
+    assert plain.origins == {"http://[::1]:80"}
 
 
 @pytest.mark.parametrize(
