@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .references import MULTIPLE, ReferenceImageError, plan_reference, token_count
+from .references import InputError, plan_reference, snap, token_count
 
 CUSTOM = "custom"
 MATCH_IMAGE = "match image"
@@ -25,17 +25,13 @@ CHOICES = [*PRESETS, CUSTOM, MATCH_IMAGE]
 MIN_CUSTOM, MAX_CUSTOM = 512, 2048
 
 
-class ImageSizeError(ValueError):
-    """A size that cannot be made; the message names the input."""
-
-
 class ImageSize(NamedTuple):
     """A requested and an effective size, in pixels."""
 
     requested: tuple[int, int]
     width: int
     height: int
-    notes: tuple[str, ...] = ()
+    note: str = ""
 
     def describe(self) -> str:
         """``992x736 (from 1000x750), 2852 tokens``."""
@@ -43,19 +39,14 @@ class ImageSize(NamedTuple):
         if self.requested != (self.width, self.height):
             source = f" (from {self.requested[0]}x{self.requested[1]})"
         tokens = token_count(self.width, self.height)
-        return "\n".join((f"{self.width}x{self.height}{source}, {tokens} tokens", *self.notes))
-
-
-def snap(pixels: int) -> int:
-    """The largest multiple of 16 that is not above ``pixels``, as the model's own cropping does."""
-    return pixels // MULTIPLE * MULTIPLE
+        return f"{self.width}x{self.height}{source}, {tokens} tokens\n{self.note}".rstrip()
 
 
 def custom_size(width: int, height: int) -> ImageSize:
     """A size of the user's own, each side 512-2048 px, cut down to multiples of 16."""
     for name, value in (("width", width), ("height", height)):
         if not MIN_CUSTOM <= value <= MAX_CUSTOM:
-            raise ImageSizeError(
+            raise InputError(
                 f"{name} is {value}; a custom size takes {MIN_CUSTOM}-{MAX_CUSTOM} px a side. "
                 "Choose a value in that range or a preset."
             )
@@ -67,30 +58,25 @@ def resolve(
 ) -> ImageSize:
     """The size for a widget ``choice``; ``image`` is the (width, height) of a connected picture.
 
-    Raises ``ImageSizeError`` naming the input at fault.
+    Raises InputError naming the input at fault.
     """
     if choice in PRESETS:
         size = ImageSize(PRESETS[choice], *PRESETS[choice])
     elif choice == CUSTOM:
         size = custom_size(width, height)
     elif choice != MATCH_IMAGE:
-        raise ImageSizeError(
-            f'image_size "{choice}" is unknown; choose one of {", ".join(CHOICES)}.'
-        )
+        raise InputError(f'image_size "{choice}" is unknown; choose one of {", ".join(CHOICES)}.')
     elif image is None:
-        raise ImageSizeError(
+        raise InputError(
             'image_size is "match image" but image is not connected. Connect an image, or '
             "choose a preset."
         )
     else:
         # By the rule of a single reference, so that the output's grid is the very grid of the
         # picture as a reference: nothing shifts.
-        try:
-            size = ImageSize(image, *plan_reference(*image).size)
-        except ReferenceImageError as error:
-            raise ImageSizeError(f"image {error}") from error
+        size = ImageSize(image, *plan_reference(*image).size)
     if swap:
         size = ImageSize(size.requested[::-1], size.height, size.width)
     if image is None or choice == MATCH_IMAGE:
         return size
-    return size._replace(notes=(f'image is connected but not used: image_size is "{choice}".',))
+    return size._replace(note=f'image is connected but not used: image_size is "{choice}".')

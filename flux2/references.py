@@ -48,8 +48,8 @@ class ReferenceSize(str, Enum):
         return ONE_REFERENCE_AREA
 
 
-class ReferenceImageError(ValueError):
-    """A reference image that FLUX.2 cannot take."""
+class InputError(ValueError):
+    """An input that FLUX.2 cannot take; the message names it and the way out."""
 
 
 class ReferencePlan(NamedTuple):
@@ -68,12 +68,6 @@ class ReferencePlan(NamedTuple):
         left, top, right, bottom = self.crop
         return right - left, bottom - top
 
-    @property
-    def tokens(self) -> int:
-        """Tokens this picture adds to the model's sequence."""
-        width, height = self.size
-        return token_count(width, height)
-
     def describe(self) -> str:
         """``1000x750 -> cropped to 992x736, 2852 tokens``."""
         steps = []
@@ -82,7 +76,7 @@ class ReferencePlan(NamedTuple):
         if self.size != self.scaled:
             steps.append(f"cropped to {self.size[0]}x{self.size[1]}")
         change = ", ".join(steps) or "unchanged"
-        return f"{self.source[0]}x{self.source[1]} -> {change}, {self.tokens} tokens"
+        return f"{self.source[0]}x{self.source[1]} -> {change}, {token_count(*self.size)} tokens"
 
 
 def token_count(width: int, height: int) -> int:
@@ -90,22 +84,32 @@ def token_count(width: int, height: int) -> int:
     return width * height // MULTIPLE**2
 
 
-def plan_reference(
-    width: int, height: int, rule: ReferenceSize = ReferenceSize.FLUX2, several: bool = False
-) -> ReferencePlan:
-    """The crop plan of a picture of ``width`` x ``height`` pixels.
+def snap(pixels: int) -> int:
+    """The largest multiple of 16 that is not above ``pixels``, as the model's own cropping does."""
+    return pixels // MULTIPLE * MULTIPLE
 
-    ``several`` says whether it is one of several references. Raises ``ReferenceImageError`` for a
-    side under 64 px or an aspect ratio beyond 8:1, as the authors' code does.
+
+def plan_reference(
+    width: int,
+    height: int,
+    rule: ReferenceSize = ReferenceSize.FLUX2,
+    several: bool = False,
+    name: str = "image",
+) -> ReferencePlan:
+    """The crop plan of the picture at input ``name``, of ``width`` x ``height`` pixels.
+
+    ``several`` says whether it is one of several references. Raises InputError for a side under
+    64 px or an aspect ratio beyond 8:1, as the authors' code does.
     """
+    size = f"{name} is {width}x{height}"
     if min(width, height) < MIN_SIDE:
-        raise ReferenceImageError(
-            f"is {width}x{height}; FLUX.2 takes references of at least {MIN_SIDE} px a side. "
+        raise InputError(
+            f"{size}; FLUX.2 takes references of at least {MIN_SIDE} px a side. "
             "Use a larger picture."
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ReferenceImageError(
-            f"is {width}x{height}, longer than {MAX_ASPECT}:1; FLUX.2 takes references up to "
+        raise InputError(
+            f"{size}, longer than {MAX_ASPECT}:1; FLUX.2 takes references up to "
             f"{MAX_ASPECT}:1. Crop it first."
         )
     cap = rule.area_cap(several)
@@ -113,7 +117,7 @@ def plan_reference(
     if cap is not None and width * height > cap:
         scale = math.sqrt(cap / (width * height))
         scaled = (int(width * scale), int(height * scale))
-    new_width, new_height = (side // MULTIPLE * MULTIPLE for side in scaled)
+    new_width, new_height = map(snap, scaled)
     left, top = (scaled[0] - new_width) // 2, (scaled[1] - new_height) // 2
     return ReferencePlan((width, height), scaled, (left, top, left + new_width, top + new_height))
 
@@ -123,33 +127,24 @@ def plan_references(
 ) -> dict[str, ReferencePlan]:
     """The crop plan of each picture ``[1, H, W, C]`` by its input's name.
 
-    Raises ``ReferenceImageError`` naming the input whose picture cannot be a reference.
+    Raises InputError for what is not one finite picture of 1, 3 or 4 channels, or of a size that
+    cannot be a reference.
     """
     plans = {}
     for name, image in images.items():
-        _check_picture(image, name)
-        height, width = image.shape[1:3]
-        try:
-            plans[name] = plan_reference(width, height, rule, several=len(images) > 1)
-        except ReferenceImageError as error:
-            raise ReferenceImageError(f"{name} {error}") from error
+        if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
+            raise InputError(f"{name} is no picture: its shape is {tuple(image.shape)}.")
+        count, height, width, _ = image.shape
+        if count != 1:
+            raise InputError(
+                f"{name} carries a batch of {count} images; a reference is one picture. "
+                f"Connect each picture to its own socket, {IMAGES[0]} to {IMAGES[-1]}, or pick one "
+                "with Get Image from Batch."
+            )
+        if not torch.isfinite(image).all():
+            raise InputError(f"{name} has NaN or infinite pixels. Look at the node that made it.")
+        plans[name] = plan_reference(width, height, rule, len(images) > 1, name)
     return plans
-
-
-def _check_picture(image: torch.Tensor, name: str) -> None:
-    """Refuse what is not one finite picture of 1, 3 or 4 channels."""
-    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
-        raise ReferenceImageError(f"{name} is no picture: its shape is {tuple(image.shape)}.")
-    if image.shape[0] != 1:
-        raise ReferenceImageError(
-            f"{name} carries a batch of {image.shape[0]} images; a reference is one picture. "
-            f"Connect each picture to its own socket, {IMAGES[0]} to {IMAGES[-1]}, or pick one "
-            "with Get Image from Batch."
-        )
-    if not torch.isfinite(image).all():
-        raise ReferenceImageError(
-            f"{name} has NaN or infinite pixels. Look at the node that made it."
-        )
 
 
 def gap_notice(connected: Sequence[str]) -> str:

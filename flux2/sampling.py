@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .references import LATENT_CHANNELS, MULTIPLE
+from .references import LATENT_CHANNELS, MULTIPLE, InputError
 
 RANGES: dict[str, dict[str, Any]] = {
     "seed": {"min": 0, "max": 2**64 - 1},
@@ -24,29 +24,25 @@ TEXT_ENCODERS = {
 """Text encoder by the width of its conditioning; three layers side by side."""
 
 
-class SamplerInputError(ValueError):
-    """An input the sampler cannot use; the message names it and the way out."""
-
-
 def check_ranges(**values: float) -> None:
     """Refuse a number outside its range: linked values do not pass the host's own check."""
     for name, value in values.items():
         low, high = RANGES[name]["min"], RANGES[name]["max"]
         if not (math.isfinite(value) and low <= value <= high):
-            raise SamplerInputError(f"{name} is {value}; it takes {low:g} to {high:g}.")
+            raise InputError(f"{name} is {value}; it takes {low:g} to {high:g}.")
 
 
 def check_latent(samples: torch.Tensor) -> None:
     """Refuse a latent of another model family, or one that is not finite."""
     if samples.is_nested or samples.ndim != 4 or samples.shape[1] != LATENT_CHANNELS:
         shape = "nested" if samples.is_nested else "x".join(str(side) for side in samples.shape)
-        raise SamplerInputError(
+        raise InputError(
             f"latent_image has the shape {shape}; FLUX.2 takes {LATENT_CHANNELS} channels at "
             f"1/{MULTIPLE} of the size. Use FLUX.2 Image Size, Empty Flux 2 Latent, or encode "
             "with a FLUX.2 VAE."
         )
     if not torch.isfinite(samples).all():
-        raise SamplerInputError("latent_image has NaN or infinite values.")
+        raise InputError("latent_image has NaN or infinite values.")
 
 
 def check_conditioning(
@@ -57,18 +53,18 @@ def check_conditioning(
     ``text_width`` is the number of channels that the model takes.
     """
     if not conditioning:
-        raise SamplerInputError(f"{name} is empty. Connect FLUX.2 Edit Conditioning.")
+        raise InputError(f"{name} is empty. Connect FLUX.2 Edit Conditioning.")
     for text, extras in conditioning:
         if text.shape[-1] != text_width:
             wanted = TEXT_ENCODERS.get(text_width, f"width {text_width}")
             given = TEXT_ENCODERS.get(text.shape[-1], f"width {text.shape[-1]}")
-            raise SamplerInputError(
+            raise InputError(
                 f"{name} comes from another text encoder: {given}; this model needs {wanted}. "
                 "Load the matching encoder with Load CLIP, type flux2."
             )
         for number, reference in enumerate(extras.get("reference_latents", []), 1):
             if reference.ndim != 4 or reference.shape[1] != LATENT_CHANNELS:
-                raise SamplerInputError(
+                raise InputError(
                     f"{name}: reference latent {number} has {reference.shape[1]} channels; "
                     f"FLUX.2 takes {LATENT_CHANNELS}. Encode it with a FLUX.2 VAE."
                 )

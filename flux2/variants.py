@@ -66,8 +66,7 @@ def identify(shapes: Mapping[str, Shape]) -> Flux2Model:
 def _count(names: Mapping[str, Shape], kind: str) -> int:
     """How many blocks of the ``kind`` ("double_blocks") the names number."""
     numbered = re.compile(rf"^{kind}\.(\d+)\.")
-    found = {int(match[1]) for name in names if (match := numbered.match(name))}
-    return max(found) + 1 if found else 0
+    return max((int(match[1]) + 1 for name in names if (match := numbered.match(name))), default=0)
 
 
 def _what_it_is(found: Mapping[str, Shape]) -> str:

@@ -37,29 +37,6 @@ def split(
     return beside, [lora for lora in added if lora.steps]
 
 
-class Slice(NamedTuple):
-    """Rows ``start`` to ``start + rows`` of the output take columns ``first`` to ``first + rank``
-    of ``x @ down``; their ``up`` begins at ``at`` in the flat tensor."""
-
-    start: int
-    rows: int
-    first: int
-    rank: int
-    at: int
-
-
-class Product(NamedTuple):
-    """A Kronecker product on a row slice: the shapes of its factors and where the first begins.
-
-    ``right`` is one shape, or two whose product it is.
-    """
-
-    start: int
-    left: tuple[int, int]
-    right: tuple[tuple[int, int], ...]
-    at: int
-
-
 class Gain(NamedTuple):
     """A gain is ``coefficient`` times the scale of the stack's LoRA number ``lora``."""
 
@@ -69,98 +46,83 @@ class Gain(NamedTuple):
 
 @dataclass(frozen=True)
 class Beside:
-    """The layout of one weight's factors; ``down`` (rank, columns) begins at 0.
+    """The layout of one weight's factors: matrices of these ``shapes``, one behind the other.
 
-    The gains are first those of the ``rank`` columns, then one a product.
+    Of plain LoRAs, where there are any, ``down`` (rank, columns), then one ``up`` for each of the
+    row slices that begin at ``starts``, which takes the next columns of ``x @ down``. Of Kronecker
+    ``products``, each (first row, number of factors), left, then right: one, or two to multiply.
+
+    The gains are first those of the columns of ``x @ down``, then one a product.
     """
 
-    columns: int
-    rank: int
-    slices: tuple[Slice, ...]
-    products: tuple[Product, ...]
+    shapes: tuple[tuple[int, int], ...]
+    starts: tuple[int, ...]
+    products: tuple[tuple[int, int], ...]
     gains: tuple[Gain, ...]
 
     def add_to(self, y: Tensor, x: Tensor, factors: Tensor, gains: Tensor) -> Tensor:
         """``y`` (..., rows) plus what the stack makes of ``x`` (..., columns), in place where it
         can. ``factors`` is flat, of x's type and device; ``gains``, the numbers, are float32 there.
         """
-        inputs = x.reshape(-1, self.columns)
+        inputs = x.reshape(-1, x.shape[-1])
         outputs = y.reshape(-1, y.shape[-1])
-        if self.rank:
-            hidden = F.linear(inputs, _matrix(factors, 0, self.rank, self.columns))
+        pieces = factors.split([rows * columns for rows, columns in self.shapes])
+        matrices = [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        rank = 0
+        if self.starts:
+            after = 1 + len(self.starts)
+            down, ups, matrices = matrices[0], matrices[1:after], matrices[after:]
+            rank = down.shape[0]
             # In place: computed in float32, rounded once to the type of ``hidden``.
-            hidden.mul_(gains[: self.rank])
-            for start, count, first, rank, at in self.slices:
-                up = _matrix(factors, at, count, rank)
-                rows, own = outputs.narrow(1, start, count), hidden.narrow(1, first, rank)
+            hidden = F.linear(inputs, down).mul_(gains[:rank])
+            owned = hidden.split([up.shape[1] for up in ups], dim=1)
+            for start, up, own in zip(self.starts, ups, owned, strict=True):
+                rows = outputs.narrow(1, start, up.shape[0])
                 if rows.dtype == own.dtype:
                     rows.addmm_(own, up.t())
                 else:
                     rows.add_(F.linear(own, up))
-        for place, product in enumerate(self.products, self.rank):
-            change = _kronecker(inputs, factors, product)
-            rows = outputs.narrow(1, product.start, change.shape[1])
+        for place, (start, count) in enumerate(self.products, rank):
+            change = _kronecker(inputs, *matrices[:count])
+            matrices = matrices[count:]
+            rows = outputs.narrow(1, start, change.shape[1])
             rows.add_(change.mul_(gains[place]))
         return outputs.view(y.shape)
 
 
-def _kronecker(inputs: Tensor, factors: Tensor, product: Product) -> Tensor:
+def _kronecker(inputs: Tensor, left: Tensor, *right: Tensor) -> Tensor:
     """kron(left, right) @ x without the product: right on the inner, left on the outer index."""
-    at = product.at + product.left[0] * product.left[1]
-    inner = inputs.reshape(-1, product.left[1], product.right[-1][1])
-    matrices = []
-    for rows, columns in product.right:
-        matrices.append(_matrix(factors, at, rows, columns))
-        at += rows * columns
-    for matrix in reversed(matrices):
+    inner = inputs.reshape(-1, left.shape[1], right[-1].shape[1])
+    for matrix in reversed(right):
         inner = F.linear(inner, matrix)
-    return torch.matmul(_matrix(factors, product.at, *product.left), inner).flatten(1)
+    return torch.matmul(left, inner).flatten(1)
 
 
-def _matrix(flat: Tensor, at: int, rows: int, columns: int) -> Tensor:
-    return flat.narrow(0, at, rows * columns).view(rows, columns)
-
-
-def build(
-    steps: Sequence[tuple[int, Step]], columns: int, dtype: torch.dtype
-) -> tuple[Beside, Tensor]:
-    """The layout and the factors, in ``dtype``, of (LoRA's number, step) pairs on one weight of so
-    many ``columns``; every effect is a LowRank or a Kronecker."""
-    flat: list[Tensor] = []
-    gains: list[Gain] = []
+def build(steps: Sequence[tuple[int, Step]], dtype: torch.dtype) -> tuple[Beside, Tensor]:
+    """The layout and the factors, in ``dtype``, of (LoRA's number, step) pairs on one weight; every
+    effect is a LowRank or a Kronecker."""
     groups: dict[tuple[int, int], list[tuple[Gain, Tensor, Tensor]]] = {}
     for lora, step in steps:
         if isinstance(step.effect, LowRank):
             gain = Gain(step.scale * step.effect.scale, lora)
             member = (gain, *_balanced(step.effect, dtype))
             groups.setdefault((step.start, step.rows), []).append(member)
-    for members in groups.values():
-        for gain, _, down in members:
-            _append(flat, down)
-            gains += [gain] * down.shape[0]
-    rank = len(gains)
-    slices: list[Slice] = []
-    for (start, rows), members in groups.items():
-        up = torch.cat([up for _, up, _ in members], dim=1)
-        first = sum(before.rank for before in slices)
-        slices.append(Slice(start, rows, first, up.shape[1], _append(flat, up)))
+    # Slice by slice, so that the columns that a slice takes lie side by side.
+    members = [member for group in groups.values() for member in group]
+    gains = [gain for gain, _, down in members for _ in range(down.shape[0])]
+    matrices = [torch.cat([down for _, _, down in members])] if members else []
+    matrices += [torch.cat([up for _, up, _ in group], dim=1) for group in groups.values()]
     products = []
     for lora, step in steps:
         if isinstance(step.effect, Kronecker):
-            left, *right = _cheapest(step.effect)
-            shapes = [(factor.shape[0], factor.shape[1]) for factor in (left, *right)]
-            at = _append(flat, left, *right)
-            products.append(Product(step.start, shapes[0], tuple(shapes[1:]), at))
+            factors = _cheapest(step.effect)
+            matrices += factors
+            products.append((step.start, len(factors)))
             gains.append(Gain(step.scale * step.effect.scale, lora))
-    factors = torch.cat([tensor.to(dtype) for tensor in flat])
-    return Beside(columns, rank, tuple(slices), tuple(products), tuple(gains)), factors
-
-
-def _append(flat: list[Tensor], *tensors: Tensor) -> int:
-    """Where the first of ``tensors`` begins in ``flat``, laid end to end."""
-    at = sum(tensor.numel() for tensor in flat)
-    flat += [tensor.reshape(-1) for tensor in tensors]
-    return at
+    shapes = tuple((matrix.shape[0], matrix.shape[1]) for matrix in matrices)
+    starts = tuple(start for start, _ in groups)
+    flat = torch.cat([matrix.to(dtype).reshape(-1) for matrix in matrices])
+    return Beside(shapes, starts, tuple(products), tuple(gains)), flat
 
 
 def _balanced(effect: LowRank, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

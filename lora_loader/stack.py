@@ -62,36 +62,28 @@ def as_entries(value: object) -> list[LoraEntry]:
             f"lora_stack is a {type(value).__name__}, not a LoRA stack. Connect the lora_stack "
             "output of a LoRA stack node."
         )
-    entries = (_entry(item, number) for number, item in enumerate(value, start=1))
-    return [entry for entry in entries if entry is not None]
-
-
-def _entry(item: object, number: int) -> LoraEntry | None:
-    if not isinstance(item, tuple | list) or len(item) not in (2, 3):
-        raise StackError(
-            f"Entry {number} of lora_stack is not (name, strength_model, strength_clip). Remove "
-            "the stacker that made it, or set that LoRA in this pack's LoRA Stack."
-        )
-    name, strength_model = item[0], _strength(item[1], number)
-    strength_clip = _strength(item[2], number) if len(item) == 3 else strength_model
-    if name is None or name in ("", "None", "none"):
-        return None
-    if not isinstance(name, str):
-        raise StackError(f"Entry {number} of lora_stack names its file by a {type(name).__name__}.")
-    if strength_model == 0 and strength_clip == 0:
-        return None
-    source, slot = getattr(item, "source", None), getattr(item, "slot", "")
-    return LoraEntry(
-        name, strength_model, strength_clip, source, slot or f"Entry {number} of lora_stack"
-    )
-
-
-def _strength(value: object, number: int) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise StackError(
-            f"Entry {number} of lora_stack has the strength {value!r}; a finite number is needed."
-        )
-    return float(value)
+    entries = []
+    for number, item in enumerate(value, start=1):
+        entry = f"Entry {number} of lora_stack"
+        if not isinstance(item, tuple | list) or len(item) not in (2, 3):
+            raise StackError(
+                f"{entry} is not (name, strength_model, strength_clip). Remove the stacker that "
+                "made it, or set that LoRA in this pack's LoRA Stack."
+            )
+        name, *strengths = item
+        for given in strengths:
+            number_given = isinstance(given, int | float) and not isinstance(given, bool)
+            if not number_given or not math.isfinite(given):
+                raise StackError(f"{entry} has the strength {given!r}; a finite number is needed.")
+        if name in (None, "", "None", "none"):
+            continue
+        if not isinstance(name, str):
+            raise StackError(f"{entry} names its file by a {type(name).__name__}.")
+        if any(strengths):
+            model, clip = float(strengths[0]), float(strengths[-1])
+            source, slot = getattr(item, "source", None), getattr(item, "slot", "")
+            entries.append(LoraEntry(name, model, clip, source, slot or entry))
+    return entries
 
 
 def combine(upstream: object, own: Iterable[LoraEntry]) -> list[LoraEntry]:

@@ -60,23 +60,20 @@ class EncodeMemory:
     def latent(self, vae: Any, image: torch.Tensor, plan: ReferencePlan) -> torch.Tensor:
         """The latent ``[1, 128, h/16, w/16]`` of ``image`` under ``plan``: the VAE's mean."""
         pictures = self._latents.setdefault(vae, WeakTensorKeyDictionary())
-        by_plan = pictures.setdefault(image, {})
-        if plan not in by_plan:
+        if image not in pictures or pictures[image][0] != plan:
             # One per picture: a changed rule replaces it.
             pixels = prepare_reference(image[0], plan).unsqueeze(0)
-            latent = host.VAEEncode().encode(vae, pixels)[0]["samples"]
-            by_plan.clear()
-            by_plan[plan] = latent
-        return by_plan[plan]
+            pictures[image] = plan, host.VAEEncode().encode(vae, pixels)[0]["samples"]
+        return pictures[image][1]
 
     def text(self, clip: Any, text: str) -> list:
         """The conditioning of ``text``."""
         texts = self._texts.setdefault(clip, OrderedDict())
         if text not in texts:
             texts[text] = host.CLIPTextEncode().encode(clip, text)[0]
-            while len(texts) > MAX_TEXTS:
-                texts.popitem(last=False)
         texts.move_to_end(text)
+        if len(texts) > MAX_TEXTS:
+            texts.popitem(last=False)
         return texts[text]
 
 
@@ -143,10 +140,8 @@ class Flux2EditConditioning(io.ComfyNode):
                     for name, called in zip(IMAGES, _NAMES, strict=True)
                 ),
                 io.Combo.Input(
-                    "reference_size",
-                    options=[rule.value for rule in ReferenceSize],
-                    default=ReferenceSize.FLUX2.value,
-                    optional=True,
+                    "reference_size", options=[rule.value for rule in ReferenceSize],
+                    default=ReferenceSize.FLUX2.value, optional=True,
                     tooltip=(
                         "flux2: the model authors' rule, shrink to "
                         f"{ONE_REFERENCE_AREA // 10**6} megapixels for one reference and to "

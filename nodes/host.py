@@ -1,22 +1,19 @@
 """What ComfyUI offers: the one module of ``nodes/`` that imports it.
 
-What the host renames or moves is one edit, here: its own types and nodes pass through as they are,
-and what takes more than a name is a function.
+What the host renames or moves is one edit: its own types, nodes and modules pass through as they
+are, and what takes more than a name is a function.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import comfy.sd
 import folder_paths
-import torch
 from aiohttp import web
-from comfy import samplers
+from comfy import samplers, sd
 from comfy.cli_args import args
 from comfy.model_management import (
     InterruptProcessingException,
@@ -81,22 +78,6 @@ def private_folder() -> Path:
 def loras_folders() -> list[Path]:
     """The loras folders, in the host's order."""
     return [Path(root) for root in folder_paths.get_folder_paths("loras")]
-
-
-def listed_loras() -> list[str]:
-    """The names of all files in the loras folders; scanned anew where a folder has changed."""
-    return folder_paths.get_filename_list("loras")
-
-
-def lora_path(name: str) -> Path | None:
-    """The file that ``listed_loras`` lists as ``name``; None once it is gone."""
-    path = folder_paths.get_full_path("loras", name)
-    return None if path is None else Path(path)
-
-
-def apply_to_clip(clip: Any, tensors: Mapping[str, torch.Tensor], scale: float) -> Any:
-    """The text encoder with the tensors of a LoRA that train it, by the host's own loader."""
-    return comfy.sd.load_lora_for_models(None, clip, tensors, 0, scale)[1]
 
 
 def shorten_error_names() -> None:

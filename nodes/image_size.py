@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..flux2 import image_size as sizes
-from ..flux2.references import LATENT_CHANNELS, MULTIPLE, ONE_REFERENCE_AREA
+from ..flux2.references import LATENT_CHANNELS, MULTIPLE, ONE_REFERENCE_AREA, InputError
 from . import host
 from .host import io
 
@@ -77,7 +77,7 @@ class Flux2EditImageSize(io.ComfyNode):
     @classmethod
     def execute(cls, image_size, width, height, swap, batch_size=1, image=None) -> io.NodeOutput:
         if not 1 <= batch_size <= MAX_BATCH:
-            raise sizes.ImageSizeError(f"batch_size is {batch_size}; it takes 1-{MAX_BATCH}.")
+            raise InputError(f"batch_size is {batch_size}; it takes 1-{MAX_BATCH}.")
         picture = None if image is None else (image.shape[2], image.shape[1])
         size = sizes.resolve(image_size, width, height, swap, picture)
         shown = host.show_text(size.describe(), cls.hidden.unique_id)

@@ -15,7 +15,7 @@ from ..lora_loader.patch import (
     model_file,
     weight_shapes,
 )
-from ..lora_loader.read_stack import ReadStack, read_stack
+from ..lora_loader.read_stack import read_stack
 from ..lora_loader.reading.files import LoraFiles
 from ..lora_loader.reading.info import describe_stack
 from ..lora_loader.reading.report import Report
@@ -37,48 +37,41 @@ _SIDE_PATHS = SidePathCache()
 _HISTORY = History()
 
 
-def locate_local(entry: LoraEntry) -> Path:
-    """An entry's file where it is on this disk already; no request. Raises SourceError."""
-    source = entry.source
-    try:
-        if isinstance(source, InstalledSource):
-            return installed_path(source.name)
-        found = find_fetched(source, host.loras_folders())
-    except SourceError as error:
-        raise SourceError(f"{entry.slot}: {error}") from None
-    if found is None:
-        raise SourceError(
-            f"{entry.slot} is not on this disk yet: Download LoRAs or Apply FLUX.2 LoRA Stack "
-            f"fetches it.\n{source.describe()}"
-        )
-    return found.path
-
-
 def locate(node_id: str | None, entry: LoraEntry) -> Path:
     """An entry's file, fetched where it has to be; the node shows how far it is.
 
     Raises SourceError, and the host's interrupt.
     """
-    if isinstance(entry.source, InstalledSource):
-        return locate_local(entry)
+    source = entry.source
     bar = host.ProgressBar(1)
 
     def progress(done: int, total: int | None) -> None:
         of = f" of {total / 1e6:.0f}" if total else ""
         megabytes = f"{entry.slot}: {done / 1e6:.0f}{of} MB"
-        host.show_text(f"{megabytes}\n{entry.source.describe()}", node_id)
+        host.show_text(f"{megabytes}\n{source.describe()}", node_id)
         if total:
             bar.update_absolute(done, total)
 
     try:
-        return fetch(
-            entry.source,
-            host.loras_folders(),
-            progress=progress,
-            should_stop=host.throw_exception_if_processing_interrupted,
-        ).path
-    except NetworkError as error:
+        if isinstance(source, InstalledSource):
+            return installed_path(source.name)
+        stop = host.throw_exception_if_processing_interrupted
+        return fetch(source, host.loras_folders(), progress=progress, should_stop=stop).path
+    except (SourceError, NetworkError) as error:
         raise SourceError(f"{entry.slot}: {error}") from error
+
+
+def locate_local(entry: LoraEntry) -> Path:
+    """An entry's file where it is on this disk already; no request. Raises SourceError."""
+    if isinstance(entry.source, InstalledSource):
+        return locate(None, entry)
+    found = find_fetched(entry.source, host.loras_folders())
+    if found is None:
+        raise SourceError(
+            f"{entry.slot} is not on this disk yet: Download LoRAs or Apply FLUX.2 LoRA Stack "
+            f"fetches it.\n{entry.source.describe()}"
+        )
+    return found.path
 
 
 class Flux2EditApplyLoraStack(io.ComfyNode):
@@ -149,34 +142,19 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             before_each=host.throw_exception_if_processing_interrupted,
         )
         applied = apply_stack(model, stack.loras, mode, side_paths=_SIDE_PATHS, history=_HISTORY)
-        clip, warnings = _apply_to_clip(clip, stack)
-        report = Report(
-            stack.model,
-            mode,
-            applied.taken,
-            applied.reason,
-            stack.reports,
-            stack.warnings + warnings,
-        )
+        warnings = stack.warnings
+        for lora in stack.text_encoder_loras:
+            if lora.scale != 0 and clip is None:
+                advice = "connect clip to apply that part"
+                warnings += (f"{lora.name} also trains the text encoder: {advice}",)
+            elif lora.scale != 0:
+                tensors = lora.tensors()
+                clip = host.sd.load_lora_for_models(None, clip, tensors, 0, lora.scale)[1]
+        report = Report(stack.model, mode, applied.taken, applied.reason, stack.reports, warnings)
         text = report.to_text()
         logger.info("%s", text)
         shown = host.show_text(text, cls.hidden.unique_id)
         return io.NodeOutput(applied.model, clip, report.to_json(), ui=shown)
-
-
-def _apply_to_clip(clip: Any, stack: ReadStack) -> tuple[Any, tuple[str, ...]]:
-    """The text encoder with the text-encoder parts of the stack, by the host's own loader."""
-    warnings = []
-    for lora in stack.text_encoder_loras:
-        if lora.scale == 0:
-            continue
-        if clip is None:
-            warnings.append(
-                f"{lora.name} also trains the text encoder: connect clip to apply that part"
-            )
-            continue
-        clip = host.apply_to_clip(clip, lora.tensors(), lora.scale)
-    return clip, tuple(warnings)
 
 
 class Flux2EditLoraInfo(io.ComfyNode):

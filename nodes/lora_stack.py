@@ -27,7 +27,8 @@ from .host import LoraStackType, io
 
 NONE, INSTALLED, HUB, URL = KINDS = ("none", "installed", "hugging face", "url")
 _FIELDS = {INSTALLED: "file", HUB: "repo", URL: "url"}
-SLOTS = tuple(f"lora_{number}" for number in range(1, MAX_LORAS + 1))
+SLOTS = {f"lora_{number}": f"LoRA slot {number}" for number in range(1, MAX_LORAS + 1)}
+"""The slots' inputs, and what messages call them."""
 
 Slot = Mapping[str, Any]
 
@@ -36,26 +37,21 @@ def slot_input(name: str) -> io.DynamicCombo.Input:
     """A slot: its kind, and the inputs of that kind."""
     where = {
         INSTALLED: io.Combo.Input(
-            "file",
-            options=installed_names(),
+            "file", options=installed_names(),
             tooltip="A .safetensors file of ComfyUI's loras folders. Type to search.",
         ),
         HUB: io.String.Input(
-            "repo",
-            default="",
-            placeholder="owner/repo",
+            "repo", default="", placeholder="owner/repo",
             tooltip=(
                 "owner/repo, owner/repo:file.safetensors, owner/repo@revision:file.safetensors, or "
                 "the address of a file on huggingface.co. Private repos use HF_TOKEN."
             ),
         ),
         URL: io.String.Input(
-            "url",
-            default="",
-            placeholder="https://",
+            "url", default="", placeholder="https://",
             tooltip="An https link to a .safetensors file. Never put a token into it.",
         ),
-    }
+    }  # fmt: skip
     common = [
         io.Float.Input(
             "scale", default=1.0, min=0.0, max=MAX_SCALE, step=0.05,
@@ -78,7 +74,8 @@ def slot_input(name: str) -> io.DynamicCombo.Input:
 
 def installed_names() -> list[str]:
     """The .safetensors files of the loras folders, by the host's names."""
-    return [name for name in host.listed_loras() if name.lower().endswith(EXTENSION)]
+    names = host.folder_paths.get_filename_list("loras")
+    return [name for name in names if name.lower().endswith(EXTENSION)]
 
 
 def installed_path(name: str) -> Path:
@@ -87,10 +84,11 @@ def installed_path(name: str) -> Path:
     Raises SourceError where there is none.
     """
     names = installed_names()
-    path = host.lora_path(name if name in names else resolve_installed(name, names))
+    listed = name if name in names else resolve_installed(name, names)
+    path = host.folder_paths.get_full_path("loras", listed)
     if path is None:
         raise SourceError(f"'{name}' was in the loras folders and is gone. Press R to refresh.")
-    return path
+    return Path(path)
 
 
 def _known(inputs: Mapping[str, Any], name: str) -> Slot:
@@ -104,12 +102,12 @@ def _kind(name: str, slot: Slot) -> str:
     if kind not in KINDS:
         # The host leaves a slot of a kind that it does not know out of the inputs altogether.
         raise SourceError(
-            f"{_label(name)} is missing or of an unknown kind: set {name} to {', '.join(KINDS)}."
+            f"{SLOTS[name]} is missing or of an unknown kind: set {name} to {', '.join(KINDS)}."
         )
     if kind == NONE or not slot.get("enabled", True) or scale == 0:
         return NONE
     if not (math.isfinite(scale) and 0 <= scale <= MAX_SCALE):
-        raise SourceError(f"{_label(name)}: scale is {scale:g}; it takes 0 to {MAX_SCALE:g}.")
+        raise SourceError(f"{SLOTS[name]}: scale is {scale:g}; it takes 0 to {MAX_SCALE:g}.")
     return kind
 
 
@@ -124,12 +122,7 @@ def _source(name: str, kind: str, value: Any) -> Source:
         installed_path(found)  # it is there, and not only listed
         return InstalledSource(found)
     except SourceError as error:
-        raise SourceError(f"{_label(name)}: {error}") from None
-
-
-def _label(name: str) -> str:
-    """A slot's name for messages: "LoRA slot 2"."""
-    return f"LoRA slot {name[-1]}"
+        raise SourceError(f"{SLOTS[name]}: {error}") from None
 
 
 def fingerprint(name: str, slot: Slot) -> tuple[str, int, int]:
@@ -197,5 +190,5 @@ class Flux2EditLoraStack(io.ComfyNode):
             kind = _kind(name, slot)
             if kind != NONE:
                 source, scale = _source(name, kind, slot.get(_FIELDS[kind])), slot.get("scale", 1.0)
-                entries.append(LoraEntry(source.describe(), scale, scale, source, _label(name)))
+                entries.append(LoraEntry(source.describe(), scale, scale, source, SLOTS[name]))
         return io.NodeOutput(combine(lora_stack, entries))

@@ -1,30 +1,30 @@
-"""A stack onto a ComfyUI MODEL. The only package here that knows the host."""
+"""A stack onto a ComfyUI MODEL: what the MODEL tells of itself, the way to take, and taking it.
 
-from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+The only package here that knows the host.
+"""
+
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+import torch
+from comfy import model_management
+from torch import Tensor
+
+from ...flux2.variants import PREFIX
 from ..beside import split
 from ..fuse import StackedLora, fuse
-from .merge import merge
-from .model import PatchError, exceeds_memory, model_file, multiplying, quantised, weight_shapes
-from .side_cache import SidePathCache
-from .side_path import put_beside
+from .merge import PatchError, merge
+from .side_path import SidePathCache, put_beside
 
-__all__ = [
-    "MODES",
-    "Applied",
-    "History",
-    "PatchError",
-    "SidePathCache",
-    "apply_stack",
-    "model_file",
-    "weight_shapes",
-]
+__all__ = ["MODES", "Applied", "History", "PatchError", "SidePathCache", "apply_stack"]
 
 MERGE, SIDE_PATH = "merge", "side path"
 MODES = ("auto", MERGE, SIDE_PATH)
+_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class Applied(NamedTuple):
@@ -35,15 +35,74 @@ class Applied(NamedTuple):
     reason: str
 
 
-class Choice(NamedTuple):
-    """The way to take, and the reason in words that follow "<way>: "."""
+def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of the diffusion model's weights and biases by the names that patches use.
 
-    way: str
-    reason: str
+    Taken from the modules, where a quantised weight has its true shape.
+    """
+    shapes = {}
+    for name, module in model.model.named_modules():
+        if not name.startswith(PREFIX):
+            continue
+        for leaf in ("weight", "bias"):
+            tensor = getattr(module, leaf, None)
+            if isinstance(tensor, Tensor):
+                shapes[f"{name}.{leaf}"] = tuple(tensor.shape)
+    return shapes
 
 
-def choose(quantised: str, exceeds_memory: bool, changing: bool) -> Choice:
-    """The one rule of ``auto``.
+def model_file(model: Any) -> str:
+    """The name of the file that the model came from, as far as the host remembers it; or ""."""
+    loaded_by = getattr(model, "cached_patcher_init", None)
+    source = loaded_by[1][0] if loaded_by and loaded_by[1] else ""
+    return os.path.basename(source) if isinstance(source, str) else ""
+
+
+def multiplying(model: Any, keys: Iterable[str]) -> frozenset[str]:
+    """Those of the weights ``keys`` that belong to a module which multiplies by them."""
+    found = set()
+    for key in keys:
+        name, _, leaf = key.rpartition(".")
+        width = getattr(model.model.get_submodule(name), "in_features", None)
+        if leaf == "weight" and width is not None:
+            found.add(key)
+    return frozenset(found)
+
+
+def quantised(model: Any, keys: Iterable[str]) -> str:
+    """The type of those of the weights ``keys`` that are coarser than 16 bit; or ""."""
+    kinds: Counter[str] = Counter()
+    for weight in (attrgetter(key)(model.model) for key in keys):
+        if weight.dim() != 2:
+            continue
+        layout = getattr(weight, "_layout_cls", None)
+        if layout is not None:
+            # comfy_kitchen's tensors act as if they had the type that they stand for.
+            kind = layout if isinstance(layout, str) else getattr(layout, "__name__", "")
+            for noise in ("TensorCore", "TensorWise", "Layout"):
+                kind = kind.replace(noise, "")
+            kinds[kind.lower() or "quantised"] += 1
+        elif hasattr(weight, "tensor_type"):  # city96's ComfyUI-GGUF
+            kinds[getattr(weight.tensor_type, "name", "GGUF")] += 1
+        elif weight.dtype not in _PLAIN:
+            kinds[str(weight.dtype).removeprefix("torch.")] += 1
+    return max(kinds, key=lambda kind: kinds[kind], default="")
+
+
+def exceeds_memory(model: Any) -> bool:
+    """Whether the model's weights cannot all be on the device that runs them."""
+    if model_management.is_device_cpu(model.load_device):
+        return False
+    states = model_management.VRAMState
+    if model_management.vram_state in (states.LOW_VRAM, states.NO_VRAM):
+        return True
+    total = model_management.get_total_memory(model.load_device)
+    # Of the whole memory, not of what is free now: the same machine shall decide the same way.
+    return bool(model.model_size() + model_management.minimum_inference_memory() > total)
+
+
+def choose(quantised: str, exceeds_memory: bool, changing: bool) -> tuple[str, str]:
+    """The one rule of ``auto``: (the way to take, the reason in words that follow "<way>: ").
 
     ``quantised`` names the type of the adapted weights where it is coarser than 16 bit, or is "".
     ``exceeds_memory``: the model is larger than the memory of the GPU that runs it. ``changing``:
@@ -59,9 +118,15 @@ def choose(quantised: str, exceeds_memory: bool, changing: bool) -> Choice:
             "saves a few per cent a step once they stay"
         )
     else:
-        why = "the weights are 16 or 32 bit and in memory: one pass, and no cost at each step"
-        return Choice(MERGE, why)
-    return Choice(SIDE_PATH, why)
+        return (
+            MERGE,
+            "the weights are 16 or 32 bit and in memory: one pass, and no cost at each step",
+        )
+    return SIDE_PATH, why
+
+
+_Settings = OrderedDict[tuple[Hashable, Hashable], tuple[str, str]]
+"""(place, setting) -> (way, reason), the last used last."""
 
 
 class History:
@@ -73,9 +138,9 @@ class History:
 
     def __init__(self, most: int = 64) -> None:
         self.most = most
-        self._models: WeakKeyDictionary[Any, OrderedDict[tuple[Hashable, Hashable], Choice]] = (
-            WeakKeyDictionary()
-        )
+        self._models: WeakKeyDictionary[
+            Any, OrderedDict[tuple[Hashable, Hashable], tuple[str, str]]
+        ] = WeakKeyDictionary()
 
     def choice(
         self,
@@ -84,8 +149,8 @@ class History:
         setting: Hashable,
         quantised: str = "",
         exceeds_memory: bool = False,
-    ) -> Choice:
-        """As before for a ``setting`` that the model has had, or by the rule.
+    ) -> tuple[str, str]:
+        """(way, reason): as before for a ``setting`` that the model has had, or by the rule.
 
         ``place`` tells several stacks on one model apart.
         """
@@ -94,7 +159,7 @@ class History:
         choice = settings.pop((place, setting), None)
         if choice is None:
             choice = choose(quantised, exceeds_memory, changing)
-        settings[place, setting] = choice  # the last used last
+        settings[place, setting] = choice
         while len(settings) > self.most:
             settings.popitem(last=False)
         return choice
@@ -139,7 +204,7 @@ def _beside(
     if not any(lora.steps for lora in beside):
         reason += ", but every adapter of this stack depends on the weight it changes"
         return Applied(merge(model, fuse(stack)), MERGE, reason)
-    patcher = kept.get(model, beside)
+    patcher = kept.get(model, weight_shapes(model), beside)
     if added:
         model = merge(model, fuse(added))
         merged = len({key for lora in added for key, _ in lora.steps})

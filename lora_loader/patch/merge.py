@@ -6,7 +6,7 @@ the host is replaced.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -16,10 +16,13 @@ from torch import Tensor
 
 from ..adapters import Additive, blocks
 from ..fuse import Step
-from .model import PatchError
 
 _WIDE = (torch.float32, torch.float64)
 _FUSED = (torch.bfloat16, torch.float16)
+
+
+class PatchError(ValueError):
+    """A stack that this model cannot take; says why and what to do."""
 
 
 def merge(model: Any, steps_by_weight: Mapping[str, tuple[Step, ...]]) -> Any:
@@ -64,33 +67,23 @@ class FusedAdapter(WeightAdapterBase):
         steps = [replace(s, scale=s.scale * strength) for s in _unpack(self.weights, weight.device)]
         # Mostly the host's function leaves a change as it is; the probe takes no memory.
         probe = torch.zeros((), dtype=weight.dtype, device=weight.device).expand(weight.shape)
-        if function(probe) is not probe:
-            changed = weight.to(torch.float32, copy=True)
-            _apply(steps, changed)
+        plain = function(probe) is probe
+        exact = weight.dtype in _WIDE or all(isinstance(step.effect, Additive) for step in steps)
+        changed = weight if plain and exact else weight.to(torch.float32, copy=True)
+        for additive, run in groupby(steps, lambda step: isinstance(step.effect, Additive)):
+            if additive:
+                _add([(step, step.effect) for step in run], changed)
+                continue
+            for step in run:
+                rows = changed[step.start : step.end]
+                before = rows.float()
+                after = step.effect.trained(before)
+                rows.copy_(after if step.scale == 1.0 else torch.lerp(before, after, step.scale))
+        if not plain:
             weight += function(changed - weight.float()).to(weight.dtype)
-            return weight
-        if weight.dtype in _WIDE or all(isinstance(step.effect, Additive) for step in steps):
-            _apply(steps, weight)
-            return weight
-        changed = weight.float()
-        _apply(steps, changed)
-        return weight.copy_(changed)
-
-
-def _apply(steps: Sequence[Step], weight: Tensor) -> None:
-    run: list[tuple[Step, Additive]] = []
-    for step in steps:
-        effect = step.effect
-        if isinstance(effect, Additive):
-            run.append((step, effect))
-            continue
-        _add(run, weight)
-        run = []
-        rows = weight[step.start : step.end]
-        before = rows.float()
-        trained = effect.trained(before)
-        rows.copy_(trained if step.scale == 1.0 else torch.lerp(before, trained, step.scale))
-    _add(run, weight)
+        elif changed is not weight:
+            weight.copy_(changed)
+        return weight
 
 
 def _add(run: Sequence[tuple[Step, Additive]], weight: Tensor) -> None:

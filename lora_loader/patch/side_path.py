@@ -4,22 +4,27 @@ The factors are a small model of their own: the host loads, offloads, streams an
 does a control net. While the diffusion model runs, and only then, the modules that the stack
 adapts are instances of a subclass that adds what the stack makes of their input to what the module,
 whatever it and other packs make of it, returns. The scales are a tensor that each run sets: moving
-one touches no weight, and under torch.compile it neither compiles again nor goes stale.
+one touches no weight, and under torch.compile it neither compiles again nor goes stale. Side paths
+are kept between runs, so that a moved slider builds and uploads nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import comfy.model_patcher
 import comfy.ops
 import torch
+from comfy import model_management
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
-from ..beside import Beside
-from .model import PatchError
+from ..beside import Beside, build
+from ..fuse import StackedLora, Step
+from .merge import PatchError
 
 KEY = "flux2_lora_edit"
 _LAYERS = "_flux2_lora_edit_layers"
@@ -170,3 +175,55 @@ def put_beside(model: Any, patcher: Any, scales: tuple[float, ...]) -> Any:
     run = partial(SidePath.run, own.model, scales)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, run)
     return clone
+
+
+class SidePathCache:
+    """The last side paths, at most ``most`` and ``most_bytes`` together, by what they are made of.
+
+    Holds factors and no model: which LoRAs, in which order, for weights of which shapes.
+    """
+
+    def __init__(self, most: int = 2, most_bytes: int = 2 * 2**30) -> None:
+        self.most, self.most_bytes = most, most_bytes
+        self._patchers: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = Lock()
+
+    def get(
+        self, model: Any, shapes: Mapping[str, tuple[int, ...]], stack: Sequence[StackedLora]
+    ) -> Any:
+        """The host's patcher of the side path of ``stack`` for ``model`` with weights of these
+        ``shapes``, whatever the scales."""
+        dtype = model.model.get_dtype_inference()
+        key = (
+            tuple(lora.identity for lora in stack),
+            # On top of itself a stack has other scales, and a side path has one set of them.
+            len(model.get_additional_models_with_key(KEY)),
+            tuple(sorted(shapes.items())),
+            dtype,
+            model.load_device,
+            model.offload_device,
+        )
+        with self._lock:
+            patcher = self._patchers.pop(key, None)
+            if patcher is None:
+                # Room first, so that the old and the new are not in memory together.
+                sizes = [model_management.module_size(p.model) for p in self._patchers.values()]
+                while sizes and (len(sizes) >= self.most or sum(sizes) > self.most_bytes):
+                    self._patchers.popitem(last=False)
+                    del sizes[0]
+                side_path = _built(stack, dtype)
+                patcher = side_path.patcher(model.load_device, model.offload_device)
+            self._patchers[key] = patcher
+            return patcher
+
+
+def _built(stack: Sequence[StackedLora], dtype: torch.dtype) -> SidePath:
+    if dtype not in (torch.bfloat16, torch.float16, torch.float32):
+        dtype = torch.bfloat16
+    steps: dict[str, list[tuple[int, Step]]] = {}
+    for number, lora in enumerate(stack):
+        for key, step in lora.steps:
+            steps.setdefault(key.removesuffix(".weight"), []).append((number, step))
+    built = {name: build(members, dtype) for name, members in steps.items()}
+    layouts = {name: layout for name, (layout, _) in built.items()}
+    return SidePath(layouts, [factors for _, factors in built.values()])

@@ -9,10 +9,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from ...network.address import AddressPolicy
-from ...network.download import Wanted, download
+from ...network.download import download
 from ...network.errors import NetworkError, Occupied
 from ...network.files import Fetched, write_atomically
 from ..reading.header import LoraFileError, read_header
@@ -22,7 +23,7 @@ from .hub import ENDPOINT_VARIABLE, Hub
 from .installed import resolve_installed
 from .library import Library, add_asks, origin_of
 from .link import PlainLink
-from .site import Access, FetchError, RemoteFile, Site
+from .site import Access, FetchError, Site
 from .source import (
     EXTENSION,
     HUB_HOSTS,
@@ -37,8 +38,8 @@ from .source import (
 
 __all__ = [
     "EXTENSION", "SITES", "Access", "FetchError", "Fetched", "HubSource", "InstalledSource",
-    "Library", "Site", "Source", "SourceError", "UrlSource", "fetch", "find_fetched", "origin_of",
-    "parse_hub", "parse_url", "resolve_installed",
+    "Source", "SourceError", "UrlSource", "fetch", "find_fetched", "origin_of", "parse_hub",
+    "parse_url", "resolve_installed",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -70,19 +71,16 @@ def fetch(
 
     Raises FetchError and NetworkError (both say what to do), and what ``should_stop`` raises.
     """
-    access = _until(should_stop, access or Access())
-    site, library = _site_of(source, access), Library(roots)
-    here = library.find(site)
-    if here is not None:
-        return here
-    got = _obtain(site, site.resolve(), library, progress)
+    access = access or Access()
+    try:
+        policy = access.policy or AddressPolicy.from_environment(access.env)
+    except ValueError as error:
+        raise FetchError(f"The environment is set up wrongly: {error}.") from None
+    client = replace(access.client, policy=policy, should_stop=should_stop)
+    site, library = _site_of(source, replace(access, client=client)), Library(roots)
+    got = library.find(site) or _obtain(site, library, progress)
     if got.fetched:
-        logger.info(
-            "Fetched %s (%.1f MB); all fetched LoRAs take %.1f GB.",
-            source.describe(),
-            got.size / 1e6,
-            library.taken() / 1e9,
-        )
+        logger.info("Fetched %s (%.1f MB).", source.describe(), got.size / 1e6)
     return got
 
 
@@ -91,14 +89,6 @@ def find_fetched(
 ) -> Fetched | None:
     """The file that ``source`` means if it is here already; makes no request."""
     return Library(roots).find(_site_of(source, access or Access()))
-
-
-def _until(should_stop: Callable[[], None], access: Access) -> Access:
-    try:
-        policy = access.policy or AddressPolicy.from_environment(access.env)
-    except ValueError as error:
-        raise FetchError(f"The environment is set up wrongly: {error}.") from None
-    return replace(access, client=replace(access.client, policy=policy, should_stop=should_stop))
 
 
 def _site_of(source: Source, access: Access) -> Site:
@@ -113,50 +103,31 @@ def _site_of(source: Source, access: Access) -> Site:
     return site or PlainLink.of(source, access)
 
 
-def _obtain(
-    site: Site, file: RemoteFile, library: Library, progress: Callable[[int, int | None], None]
-) -> Fetched:
-    """``file`` on this disk, in a free place."""
+def _obtain(site: Site, library: Library, progress: Callable[[int, int | None], None]) -> Fetched:
+    """The file of ``site`` on this disk, in a free place."""
+    wanted, config_url = site.resolve()
+    origin: dict[str, Any] = {"revision": None, "trigger_words": [], **wanted.origin}
     for _ in range(_PLACES):
-        target = library.place(site.folder, file)
-        wanted = Wanted(
-            url=file.url,
-            target=target,
-            key=file.key,
-            size=file.size,
-            sha256=file.sha256,
-            origin={
-                **file.note,
-                "asks": sorted({*file.asks}),
-                "revision": file.revision,
-                "trigger_words": file.trigger_words,
-            },
-            verify=_verify,
-            credentials=file.credentials,
-        )
+        target = library.place(site.folder, wanted)
+        here = replace(wanted, target=target, origin=origin, verify=read_header)
         try:
-            if file.config_url is not None:
+            if config_url is not None:
                 # Before the file: alpha may stand only there.
-                config = site.access.get_bytes(file.config_url, _MAX_CONFIG, file.credentials)
+                config = site.access.get_bytes(config_url, _MAX_CONFIG, wanted.credentials)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(target.with_name(CONFIG_NAME), config)
-            got = download(wanted, site.access.client, progress)
+            got = download(here, site.access.client, progress)
         except Occupied:
             continue
         except NetworkError as error:
-            raise site.explain(error, file.credentials) from error
+            raise site.explain(error, wanted.credentials) from error
+        except LoraFileError as error:
+            raise FetchError(f"What arrived is not a usable LoRA. {error}") from error
         except OSError as error:
             raise FetchError(
                 f"The file cannot be written ({error.strerror or error}).\n{target}"
             ) from error
         if not got.fetched:
-            add_asks(target, file.asks, file.revision)
-        return replace(got, revision=file.revision)
+            add_asks(target, origin)
+        return replace(got, revision=origin["revision"])
     raise FetchError(f"No free name for the file in {target.parent}.")
-
-
-def _verify(path: Path) -> None:
-    try:
-        read_header(path)
-    except LoraFileError as error:
-        raise FetchError(f"What arrived is not a usable LoRA. {error}") from error

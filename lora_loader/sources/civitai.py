@@ -9,12 +9,14 @@ civitai.green was an alias of civitai.com.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from ...network.download import Wanted
 from ...network.errors import HttpStatusError, NetworkError, WebPage
 from .library import safe_lora_name, safe_name
-from .site import Access, Credentials, FetchError, RemoteFile, Site, bearer, objects
+from .site import SHA256, Access, Credentials, FetchError, Site, bearer, matching, objects
 from .source import EXTENSION, UrlSource
 
 # A link's host -> where it is asked for.
@@ -25,11 +27,11 @@ ORIGINS: Mapping[str, str] = {
     "civitai.red": "https://civitai.red",
     "www.civitai.red": "https://civitai.red",
 }
-_MODEL = re.compile(r"/models/([0-9]{1,18})(?:/[^/]*)?/?")
-_VERSION = re.compile(
-    r"(?:/api/download/models|/model-versions|/api/v1/model-versions)/([0-9]{1,18})/?"
+_PAGE = re.compile(
+    r"/models/(?P<model>[0-9]{1,18})(?:/[^/]*)?/?"
+    r"|/(?:api/download/models|model-versions|api/v1/model-versions)/(?P<version>[0-9]{1,18})/?"
 )
-_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
+_ID = "[0-9]{1,18}"
 _MAX_WORDS = 50
 
 
@@ -48,18 +50,17 @@ class Civitai(Site):
         parts = urlsplit(link.url)
         host = parts.netloc.lower().removesuffix(":443")
         origin = (access.civitai_origins or ORIGINS).get(host)
-        by_version, by_model = _VERSION.fullmatch(parts.path), _MODEL.fullmatch(parts.path)
-        if origin is None or not (by_version or by_model):
+        page = _PAGE.fullmatch(parts.path)
+        if origin is None or page is None:
             return None
-        query = parse_qs(parts.query)
-        model = by_model[1] if by_model else None
-        version = by_version[1] if by_version else _number(query.get("modelVersionId"))
-        file = _number(query.get("fileId"))
+        asked = parse_qs(parts.query)
+        named, file = (matching(asked.get(k, [""])[0], _ID) for k in ("modelVersionId", "fileId"))
+        model, version = page["model"], page["version"] or named
         folder = safe_name(urlsplit(origin).hostname or "")
         ask = _ask(origin, model, version, file)
         return cls(access, folder, ask, None, origin, model, version, file)
 
-    def resolve(self) -> RemoteFile:
+    def resolve(self) -> tuple[Wanted, None]:
         """The file that the link means, by one request, or two for a model's newest version."""
         credentials = self._login()
         try:
@@ -68,28 +69,22 @@ class Civitai(Site):
             answer = self.access.get_object(url, credentials)
         except NetworkError as error:
             raise self.explain(error, credentials) from error
-        entry = self._choose(objects(answer.get("files")))
+        entry = self._choose(_lora_files(answer))
         file = str(entry["id"])
         name = safe_lora_name(str(entry.get("name"))) or f"civitai-{version}-{file}{EXTENSION}"
-        hashes = entry.get("hashes")
-        sha256 = hashes.get("SHA256") if isinstance(hashes, dict) else None
-        sha256 = sha256.lower() if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None
-        words = answer.get("trainedWords")
+        hashes, words = entry.get("hashes"), answer.get("trainedWords")
+        sha256 = matching(hashes.get("SHA256"), SHA256) if isinstance(hashes, dict) else None
+        sha256 = sha256 and sha256.lower()
+        words = words[:_MAX_WORDS] if isinstance(words, list) else []
         url = f"{self.origin}/api/download/models/{version}?fileId={file}"
-        return RemoteFile(
-            parts=(name,),
-            url=url,
-            key=f"civitai {self.folder} {version} {file} {sha256}",
-            asks=(self.ask, _ask(self.origin, self.model, version, file)),
-            note={"url": url},
-            sha256=sha256,
-            trigger_words=tuple(
-                word[:500]
-                for word in (words if isinstance(words, list) else [])[:_MAX_WORDS]
-                if isinstance(word, str)
-            ),
-            credentials=credentials,
-        )
+        origin = {
+            "asks": sorted({self.ask, _ask(self.origin, self.model, version, file)}),
+            "trigger_words": [word[:500] for word in words if isinstance(word, str)],
+            "url": url,
+        }
+        key = f"civitai {self.folder} {version} {file} {sha256}"
+        wanted = Wanted(url, Path(name), key, None, sha256, origin, credentials=credentials)
+        return wanted, None
 
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
         """Civitai's refusal in words; what is none stays as it is."""
@@ -127,31 +122,25 @@ class Civitai(Site):
             )
         return str(versions[0]["id"])
 
-    def _choose(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    def _choose(self, usable: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         """The file that the link names, else the version's primary or only .safetensors file."""
-        usable = [
-            entry
-            for entry in entries
-            if _is_id(entry.get("id")) and str(entry.get("name")).lower().endswith(EXTENSION)
-        ]
         if self.file is not None:
-            named = [entry for entry in usable if str(entry["id"]) == self.file]
-            if named:
-                return named[0]
+            best = [usable[self.file]] if self.file in usable else []
         else:
-            models = [entry for entry in usable if entry.get("type") == "Model"] or usable
-            primary = [entry for entry in models if entry.get("primary") is True]
-            if primary or len(models) == 1:
-                return (primary or models)[0]
+            every = list(usable.values())
+            models = [entry for entry in every if entry.get("type") == "Model"] or every
+            best = [entry for entry in models if entry.get("primary") is True][:1] or models
+        if len(best) == 1:
+            return best[0]
         if not usable:
             raise FetchError(
                 f"This Civitai version has no {EXTENSION} file; other formats are not read.\n"
                 f"{self.origin}"
             )
-        listed = "\n".join(f"fileId={e['id']}: {str(e['name'])[:100]}" for e in usable[:12])
+        names = [f"fileId={file}: {str(entry['name'])[:100]}" for file, entry in usable.items()]
         raise FetchError(
             "This Civitai version has several files. Add the one you want to the link as ?fileId=, "
-            f"from:\n{listed}"
+            "from:\n" + "\n".join(names[:12])
         )
 
 
@@ -160,9 +149,14 @@ def _ask(origin: str, model: str | None, version: str | None, file: str | None) 
     return f"civitai:{urlsplit(origin).netloc}/{what}" + (f"/file/{file}" if file else "")
 
 
+def _lora_files(version: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Id -> what Civitai says of it, for each .safetensors file of a version."""
+    return {
+        str(entry["id"]): entry
+        for entry in objects(version.get("files"))
+        if _is_id(entry.get("id")) and str(entry.get("name")).lower().endswith(EXTENSION)
+    }
+
+
 def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**18
-
-
-def _number(values: list[str] | None) -> str | None:
-    return values[0] if values and re.fullmatch(r"[0-9]{1,18}", values[0]) else None

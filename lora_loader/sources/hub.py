@@ -7,17 +7,18 @@ the two requests that are needed go through ``network``.
 
 import glob
 import logging
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from ...network.download import Wanted
 from ...network.errors import HttpStatusError, NetworkError
 from ..reading.scaling import CONFIG_NAME, PEFT_NAME
 from .library import FOLDER, safe_name
-from .site import Access, Credentials, FetchError, RemoteFile, Site, bearer, objects
-from .source import EXTENSION, HUB_HOSTS, HubSource, SourceError, UrlSource, parse_hub
+from .site import SHA256, Access, Credentials, FetchError, Site, bearer, matching, objects
+from .source import EXTENSION, HUB, HubSource, SourceError, UrlSource, parse_hub
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,7 @@ CANONICAL = "pytorch_lora_weights.safetensors"
 """The name that diffusers gives to a LoRA."""
 
 _TRUE = ("1", "ON", "YES", "TRUE")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_GIT = "[0-9a-f]{40}"
 _LISTED = 12
 
 
@@ -45,11 +45,9 @@ class Hub(Site):
 
         None for spaces, data sets and the other pages, which are plain links.
         """
-        parts = urlsplit(link.url)
-        if parts.netloc.lower() not in HUB_HOSTS:  # the mirror's
-            parts = parts._replace(netloc="huggingface.co")
+        at_hub = urlsplit(link.url)._replace(netloc="huggingface.co")
         try:
-            return cls.of(parse_hub(parts.geturl()), access)
+            return cls.of(parse_hub(at_hub.geturl()), access)
         except SourceError:
             return None
 
@@ -57,24 +55,25 @@ class Hub(Site):
     def of(cls, source: HubSource, access: Access) -> "Hub":
         """``source`` as the hub is asked for it."""
         folder = "--".join(safe_name(part) for part in source.repo.split("/"))
-        ask = _ask(source.repo, source.revision, source.file)
-        by_hand = None
-        if source.revision is None:
-            by_hand = glob.escape(source.file) if source.file else f"*{EXTENSION}"
-        return cls(access, folder, ask, by_hand, source)
+        by_hand = glob.escape(source.file) if source.file else f"*{EXTENSION}"
+        return cls(access, folder, _ask(source), None if source.revision else by_hand, source)
 
     @property
     def endpoint(self) -> str:
         """The origin of the hub, or of its mirror."""
-        named = self.access.env.get(ENDPOINT_VARIABLE)
-        return (named or "https://huggingface.co").rstrip("/")
+        return (self.access.env.get(ENDPOINT_VARIABLE) or HUB).rstrip("/")
 
-    def resolve(self) -> RemoteFile:
+    def resolve(self) -> tuple[Wanted, str | None]:
         """The file that is meant, at the commit that the repository is at, by one request."""
-        source = self.source
-        answer, credentials = self._listing()
-        commit = answer.get("sha")
-        if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        env, source = self.access.env, self.source
+        if (env.get("HF_HUB_OFFLINE") or env.get("TRANSFORMERS_OFFLINE") or "").upper() in _TRUE:
+            raise FetchError(
+                "HF_HUB_OFFLINE is set and this LoRA is not on disk. Unset it, or put the file "
+                f"into {FOLDER}/{self.folder} in a loras folder.\n{source.describe()}"
+            )
+        answer, credentials = self._listing(self._login())
+        commit = matching(answer.get("sha"), _GIT)
+        if commit is None:
             raise FetchError(f"The hub does not say which commit {source.repo} is at. Try later.")
         files = {
             entry["rfilename"]: entry
@@ -84,54 +83,44 @@ class Hub(Site):
         file = _choose(list(files), source)
         sha256, size, blob = _content(files[file])
         config = _config_of(file, list(files))
-        at_commit = f"{self.endpoint}/{source.repo}/resolve/{commit}"
-        return RemoteFile(
-            parts=tuple(safe_name(part) or "_" for part in file.split("/")),
-            url=f"{at_commit}/{quote(file)}",
+        found = HubSource(source.repo, commit, file)
+        asks = {self.ask, _ask(replace(source, file=file)), _ask(found)}
+        wanted = Wanted(
+            url=found.address(self.endpoint),
+            target=Path(*(safe_name(part) or "_" for part in file.split("/"))),
             key=f"hub {source.repo} {file} {sha256 or blob or commit}",
-            asks=(
-                self.ask,
-                _ask(source.repo, source.revision, file),
-                _ask(source.repo, commit, file),
-            ),
-            note={"repo": source.repo, "revision": commit, "file": file},
-            revision=commit,
             size=size,
             sha256=sha256,
+            origin={**asdict(found), "asks": sorted(asks)},
             credentials=credentials,
-            config_url=None if config is None else f"{at_commit}/{quote(config)}",
         )
+        return wanted, config and replace(found, file=config).address(self.endpoint)
 
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
         """The hub's refusal in words; what is none stays as it is.
 
-        Empty ``credentials`` although there is a token: the hub has refused the token.
+        Empty ``credentials`` although there is a token: the hub has refused the token. A missing
+        and a private repository look alike: 401 without a token, 404 with one.
         """
         if not isinstance(error, HttpStatusError):
             return error
-        return FetchError(f"{self._meaning(error, credentials)}\n{self.source.describe()}")
-
-    def _meaning(self, error: HttpStatusError, credentials: Credentials) -> str:
-        """A missing and a private repository look alike: 401 without a token, 404 with one."""
-        page, code = f"{self.endpoint}/{self.source.repo}", error.error_code
+        source, code = self.source, error.error_code
+        page = f"{self.endpoint}/{source.repo}"
         if not error.url.startswith(f"{self.endpoint}/"):  # the storage, which knows no accounts
-            return f"The hub's storage does not give the file. {error}"
-        if code == "GatedRepo" or error.status in (401, 403):
-            return self._no_access(code == "GatedRepo", credentials, page)
-        if code == "RevisionNotFound":
-            return (
-                f"The repository has no branch, tag or commit '{self.source.revision}'. See "
-                f"{page}/branches for those it has."
-            )
-        if code == "EntryNotFound":
-            return f"The repository has no such file. See {page}/tree/main."
-        if error.status == 404:
-            private = "" if credentials else " If it is private, set HF_TOKEN."
-            return (
-                f"There is no Hugging Face repository '{self.source.repo}'. Check the spelling."
-                f"{private}"
-            )
-        return f"Hugging Face: {error}"
+            said = f"The hub's storage does not give the file. {error}"
+        elif code == "GatedRepo" or error.status in (401, 403):
+            said = self._no_access(code == "GatedRepo", credentials, page)
+        elif code == "RevisionNotFound":
+            said = f"The repository has no branch, tag or commit '{source.revision}'. "
+            said += f"See {page}/branches for those it has."
+        elif code == "EntryNotFound":
+            said = f"The repository has no such file. See {page}/tree/main."
+        elif error.status == 404:
+            said = f"There is no Hugging Face repository '{source.repo}'. Check the spelling."
+            said += "" if credentials else " If it is private, set HF_TOKEN."
+        else:
+            said = f"Hugging Face: {error}"
+        return FetchError(f"{said}\n{source.describe()}")
 
     def _no_access(self, gated: bool, credentials: Credentials, page: str) -> str:
         """A gated repository asks for a login (401), and then for its licence (403)."""
@@ -142,11 +131,9 @@ class Hub(Site):
                 "it as HF_TOKEN, or run 'hf auth login'; then restart ComfyUI."
             )
         if not credentials:
-            missing = (
-                "The repository is gated: it wants a login and its licence accepted."
-                if gated
-                else "There is no such repository, or it is private."
-            )
+            missing = "There is no such repository, or it is private."
+            if gated:
+                missing = "The repository is gated: it wants a login and its licence accepted."
             return (
                 f"{missing} Log in at {page}, accept what it asks for, make a token at "
                 f"{TOKEN_PAGE} and set it as HF_TOKEN (or run 'hf auth login'); then restart "
@@ -162,34 +149,23 @@ class Hub(Site):
             f"and private repositories at {TOKEN_PAGE}."
         )
 
-    def _listing(self) -> tuple[dict[str, Any], Credentials]:
+    def _listing(self, credentials: Credentials) -> tuple[dict[str, Any], Credentials]:
         """The repository's files as the hub lists them, and the credentials it takes.
 
         A stale token makes the hub answer 401 even for public repositories (ComfyUI #7517): it is
         asked again without one.
         """
-        env, source = self.access.env, self.source
-        if (env.get("HF_HUB_OFFLINE") or env.get("TRANSFORMERS_OFFLINE") or "").upper() in _TRUE:
-            raise FetchError(
-                "HF_HUB_OFFLINE is set and this LoRA is not on disk. Unset it, or put the file "
-                f"into {FOLDER}/{self.folder} in a loras folder.\n{source.describe()}"
-            )
-        url = f"{self.endpoint}/api/models/{source.repo}"
-        if source.revision:
-            url += f"/revision/{quote(source.revision, safe='')}"
-        url += "?blobs=true"
-        credentials = self._login()
+        source = self.source
+        at = f"/revision/{quote(source.revision, safe='')}" if source.revision else ""
+        url = f"{self.endpoint}/api/models/{source.repo}{at}?blobs=true"
         try:
             return self.access.get_object(url, credentials), credentials
         except HttpStatusError as error:
             if not credentials or error.status != 401:
                 raise self.explain(error, credentials) from error
-        try:
-            answer = self.access.get_object(url, {})
-        except HttpStatusError as error:
-            raise self.explain(error, {}) from error
+        listing = self._listing({})
         logger.warning("Hugging Face refused the token; %s is read without it.", source.repo)
-        return answer, {}
+        return listing
 
     def _login(self) -> Credentials:
         """The operator's token, by the rules of huggingface_hub."""
@@ -200,8 +176,8 @@ class Hub(Site):
         return bearer(self.endpoint, named or self.access.login())
 
 
-def _ask(repo: str, revision: str | None, file: str | None) -> str:
-    return f"hub:{repo}@{revision or 'main'}:{file or ''}"
+def _ask(source: HubSource) -> str:
+    return f"hub:{source.repo}@{source.revision or 'main'}:{source.file or ''}"
 
 
 def _choose(files: Sequence[str], source: HubSource) -> str:
@@ -233,13 +209,11 @@ def _content(entry: dict[str, Any]) -> tuple[str | None, int | None, str | None]
     """sha256, size and git id that the hub's listing gives for a file."""
     lfs = entry.get("lfs")
     lfs = lfs if isinstance(lfs, dict) else {}
-    sha256 = lfs.get("sha256") or lfs.get("oid")
-    size = lfs.get("size", entry.get("size"))
-    blob = entry.get("blobId")
+    size, blob = lfs.get("size", entry.get("size")), matching(entry.get("blobId"), _GIT)
     return (
-        sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None,
+        matching(lfs.get("sha256") or lfs.get("oid"), SHA256),
         size if isinstance(size, int) and size >= 0 else None,
-        f"git {blob}" if isinstance(blob, str) and _COMMIT.fullmatch(blob) else None,
+        blob and f"git {blob}",
     )
 
 

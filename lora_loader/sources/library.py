@@ -9,14 +9,15 @@ import hashlib
 import re
 import tempfile
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...network.download import Wanted
 from ...network.files import Fetched, read_record, record_of, write_record
-from .site import FetchError, RemoteFile, Site
-from .source import EXTENSION, HubSource, Source, SourceError, parse_url
+from .site import SHA256, FetchError, Site, matching
+from .source import EXTENSION, HubSource, SourceError, UrlSource, parse_hub, parse_url
 
 FOLDER = "flux2-lora-edit"
 
@@ -36,11 +37,10 @@ class Library:
             base = root / FOLDER
             for folder in (base / site.folder, *sorted(base.glob(f"{site.folder}@*"))):
                 for path, note in _notes_in(folder):
-                    if site.ask not in _asks(note) or not path.is_file():
-                        continue
-                    size, sha256, revision = (note.get(k) for k in ("size", "sha256", "revision"))
-                    if path.stat().st_size == size:
-                        return Fetched(path, size, _text(sha256), _text(revision))
+                    size = note.get("size")
+                    if site.ask in _asks(note) and path.is_file() and path.stat().st_size == size:
+                        sha256 = matching(note.get("sha256"), SHA256)
+                        return Fetched(path, size, sha256, matching(note.get("revision")))
         if site.by_hand is None:
             return None
         for root in self.roots:
@@ -49,33 +49,23 @@ class Library:
                 return Fetched(found[0], found[0].stat().st_size, None)
         return None
 
-    def place(self, folder: str, file: RemoteFile) -> Path:
-        """Where ``file`` goes: its plain place in ``folder``, unless something else is there.
+    def place(self, folder: str, wanted: Wanted) -> Path:
+        """Where ``wanted`` goes: its plain place in ``folder``, unless something else is there.
 
         Another revision of a repository gets a folder of its own, ``<owner>--<repo>@<commit>``,
         because adapter_config.json lies beside its file.
         """
         base = self._writable()
-        place = base / folder
-        if file.revision is not None:
-            there = {note.get("revision") for _, note in _notes_in(place)}
-            if there - {file.revision}:
-                place = base / f"{folder}@{safe_name(file.revision[:12])}"
-        target = place.joinpath(*file.parts)
-        if target.exists():
-            note = read_record(record_of(target))
-            if note is None or note.get("key") != file.key:
-                target = target.with_name(f"{target.stem}-{digest(file.key)[:8]}{target.suffix}")
+        place, revision = base / folder, wanted.origin.get("revision")
+        if isinstance(revision, str):
+            if {note.get("revision") for _, note in _notes_in(place)} - {revision}:
+                place = base / f"{folder}@{safe_name(revision[:12])}"
+        target = place / wanted.target
+        note = read_record(record_of(target)) or {}
+        if target.exists() and note.get("key") != wanted.key:
+            digest = hashlib.sha256(wanted.key.encode("utf-8", "surrogatepass")).hexdigest()
+            target = target.with_name(f"{target.stem}-{digest[:8]}{target.suffix}")
         return target
-
-    def taken(self) -> int:
-        """Bytes of all files that were fetched."""
-        total = 0
-        for root in self.roots:
-            for path in (root / FOLDER).rglob("*"):
-                if path.suffix in (EXTENSION, ".part") and path.is_file():
-                    total += path.stat().st_size
-        return total
 
     def _writable(self) -> Path:
         for root in self.roots:
@@ -94,46 +84,43 @@ class Library:
         )
 
 
-def origin_of(path: Path) -> Source | None:
+def origin_of(path: Path) -> HubSource | UrlSource | None:
     """Where a fetched file came from, for who must name it elsewhere; None where unknown.
 
     A link whose query was left out of the note, because it may be a signature, is unknown.
     """
     note = read_record(record_of(path)) or {}
-    repo, revision, file, url = (_text(note.get(k)) for k in ("repo", "revision", "file", "url"))
-    if repo and file:
-        return HubSource(repo, revision, file)
+    repo, revision, file = (matching(note.get(key)) for key in ("repo", "revision", "file"))
     try:
-        return parse_url(url) if url else None
-    except SourceError:
+        # The note is a file like any other: what it names is checked as if it had been typed.
+        if repo and file:
+            return parse_hub(HubSource(repo, revision, file).describe())
+        return parse_url(note["url"])
+    except (KeyError, SourceError):
         return None
 
 
-def add_asks(path: Path, asks: Sequence[str], revision: str | None) -> None:
-    """Notes that the file answers these questions too."""
+def add_asks(path: Path, origin: Mapping[str, object]) -> None:
+    """Notes beside ``path`` that it answers the questions of ``origin`` too."""
     note = read_record(record_of(path))
     if note is None:
         return
-    asks = sorted({*_asks(note), *asks})
-    if asks != note.get("asks") or revision != note.get("revision"):
-        write_record(record_of(path), {**note, "asks": asks, "revision": revision})
+    asks = sorted({*_asks(note), *_asks(origin)})
+    known = {**note, "asks": asks, "revision": origin["revision"]}
+    if known != note:
+        write_record(record_of(path), known)
 
 
 def _notes_in(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The fetched files of ``folder``, each with what its note says."""
     for path in sorted(folder.rglob(f"*{EXTENSION}.json")):
-        note = read_record(path)
-        if note is not None:
+        if (note := read_record(path)) is not None:
             yield path.with_name(path.name.removesuffix(".json")), note
 
 
-def _asks(note: dict[str, Any]) -> list[str]:
+def _asks(note: Mapping[str, object]) -> list[str]:
     asks = note.get("asks")
     return [ask for ask in asks if isinstance(ask, str)] if isinstance(asks, list) else []
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def safe_name(text: str) -> str:
@@ -154,8 +141,3 @@ def safe_lora_name(text: str) -> str | None:
     """``safe_name`` where it ends in .safetensors and has something before that; else None."""
     name = safe_name(text)
     return name if name.lower().endswith(EXTENSION) and len(name) > len(EXTENSION) else None
-
-
-def digest(text: str) -> str:
-    """sha256 of ``text`` in hex."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

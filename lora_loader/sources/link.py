@@ -1,12 +1,15 @@
 """A plain https link to a file, whose name stands in its path or is known to the server alone."""
 
+import hashlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ...network.download import Wanted
 from ...network.errors import HttpStatusError, NetworkError
-from .library import digest, safe_lora_name, safe_name
-from .site import Access, Credentials, FetchError, RemoteFile, Site
+from .library import safe_lora_name, safe_name
+from .site import Access, Credentials, FetchError, Site
 from .source import EXTENSION, UrlSource
 
 _EXTENDED = re.compile(r"(?i)filename\*\s*=\s*utf-8''([^;\s]+)")
@@ -22,21 +25,18 @@ class PlainLink(Site):
     @classmethod
     def of(cls, source: UrlSource, access: Access) -> "PlainLink":
         """Any link. ``ask`` holds its hash alone: the query may be a signature."""
-        folder = safe_name((urlsplit(source.url).hostname or "").replace(":", "_"))
-        return cls(access, folder, f"url:{digest(source.url)}", None, source)
+        folder = safe_name(urlsplit(source.url).hostname or "")
+        digest = hashlib.sha256(source.url.encode("utf-8", "surrogatepass")).hexdigest()
+        return cls(access, folder, f"url:{digest}", None, source)
 
-    def resolve(self) -> RemoteFile:
+    def resolve(self) -> tuple[Wanted, None]:
         """The file behind the link; one request where only the server knows its name."""
         source, parts = self.source, urlsplit(self.source.url)
         name = safe_lora_name(unquote(parts.path)) or self._name_from_server()
-        return RemoteFile(
-            parts=(name or f"lora-{digest(source.url)[:12]}{EXTENSION}",),
-            url=source.url,
-            key=self.ask,
-            asks=(self.ask,),
-            # A query may be a signature: then what is left is a name for people, not an address.
-            note={"shown" if parts.query else "url": source.describe()},
-        )
+        target = Path(name or f"lora-{self.ask[4:16]}{EXTENSION}")
+        # A query may be a signature: then what is left is a name for people, not an address.
+        shown = {"shown" if parts.query else "url": source.describe()}
+        return Wanted(source.url, target, self.ask, origin={"asks": [self.ask], **shown}), None
 
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
         """A refusal as the login that it asks for; any other error as it is."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +11,12 @@ from urllib.parse import urlsplit
 
 from ...network.address import AddressPolicy
 from ...network.client import Credentials, HttpClient
+from ...network.download import Wanted
 from ...network.errors import NetworkError
 
 _MAX_JSON = 16 << 20
 _ATTEMPTS = 3
+SHA256 = "[0-9A-Fa-f]{64}"
 
 
 class FetchError(NetworkError):
@@ -64,6 +67,11 @@ def objects(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def matching(value: object, form: str = ".*") -> str | None:
+    """``value`` where it is text of the ``form``, a regular expression; else None."""
+    return value if isinstance(value, str) and re.fullmatch(form, value) else None
+
+
 def bearer(url: str, token: str | None) -> Credentials:
     """``token`` for the very host of ``url`` (an https address) and no other; empty without one.
 
@@ -74,28 +82,6 @@ def bearer(url: str, token: str | None) -> Credentials:
     if not token or not token.isascii() or not token.isprintable():
         return {}
     return {urlsplit(url).netloc: {"Authorization": f"Bearer {token}"}}
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """One file to fetch, and all that its site says of it before it comes.
-
-    parts: where it goes in its site's folder, safe names all. key: names its content as well as
-    it is known. asks: the questions it answers. note: what the note beside it says besides
-    (repo, revision, file; or url); nothing secret. config_url: its own adapter_config.json.
-    """
-
-    parts: tuple[str, ...]
-    url: str = field(repr=False)  # a plain link's may be signed
-    key: str
-    asks: tuple[str, ...]
-    note: Mapping[str, object]
-    revision: str | None = None
-    size: int | None = None
-    sha256: str | None = None
-    trigger_words: tuple[str, ...] = ()
-    credentials: Credentials = field(default_factory=dict, repr=False)
-    config_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,8 +99,12 @@ class Site(ABC):
     by_hand: str | None
 
     @abstractmethod
-    def resolve(self) -> RemoteFile:
-        """The file that is meant, by as few requests as it takes. Raises NetworkError."""
+    def resolve(self) -> tuple[Wanted, str | None]:
+        """The file that is meant, by few requests, and the address of its own adapter_config.json.
+
+        Its target is a path of safe names in ``folder``. Its origin holds the ``asks`` that it
+        answers, and what names it elsewhere (repo, revision and file; or url). Raises NetworkError.
+        """
 
     @abstractmethod
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:

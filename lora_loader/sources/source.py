@@ -6,14 +6,16 @@ Nothing here reads a file or opens a connection.
 import re
 from dataclasses import dataclass
 from typing import TypeAlias
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 EXTENSION = ".safetensors"
+HUB = "https://huggingface.co"
 HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 MAX_TEXT = 2048
 
-_REPO_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?")
-_REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/-]{0,198}[A-Za-z0-9_-])?")
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?"
+_REPO = re.compile(rf"(?!.*\.\.){_NAME}/{_NAME}")
+_REVISION = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9_](?:[A-Za-z0-9._/-]{0,198}[A-Za-z0-9_-])?")
 _HOST_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?\.?", re.IGNORECASE)
 _HUB_FORMS = "owner/repo, owner/repo:file.safetensors or owner/repo@revision:file.safetensors"
 
@@ -51,6 +53,11 @@ class HubSource:
         file = f":{self.file}" if self.file else ""
         return f"{self.repo}{revision}{file}"
 
+    def address(self, origin: str = HUB) -> str:
+        """The address of ``file``, which must be named, at the hub or a mirror of it."""
+        revision = quote(self.revision or "main", safe="")
+        return f"{origin}/{self.repo}/resolve/{revision}/{quote(self.file or '')}"
+
 
 @dataclass(frozen=True)
 class UrlSource:
@@ -73,19 +80,21 @@ def parse_hub(text: str) -> HubSource:
     Raises SourceError for anything else.
     """
     text = _plain(text, "Hugging Face repo", spaces=True)
-    if "://" in text:
-        return _parse_hub_url(text)
     host, _, rest = text.partition("/")
-    if host.lower() in HUB_HOSTS and rest:
-        return _parse_hub_url(f"https://{text}")
+    if host.lower() in HUB_HOSTS and rest and "://" not in text:
+        text = f"https://{text}"
+    if "://" in text:
+        repo, revision, file = _parts_of_url(text)
+        return _hub_source(repo, revision, file, repo)
     location, colon, file = text.partition(":")
     repo, at, revision = location.partition("@")
     if (colon and not file) or (at and not revision):
         raise SourceError(f"'{text}' ends in nothing after its '@' or ':'. Write {_HUB_FORMS}.")
-    return _hub_source(repo, revision if at else None, file, text)
+    return _hub_source(repo, revision, file, text)
 
 
-def _parse_hub_url(text: str) -> HubSource:
+def _parts_of_url(text: str) -> tuple[str, str, str]:
+    """Repository, revision and file that a hub URL names; the last two may be empty."""
     url = _split(text, "Hugging Face repo")
     if (url.hostname or "").lower() not in HUB_HOSTS:
         raise SourceError(
@@ -97,20 +106,34 @@ def _parse_hub_url(text: str) -> HubSource:
         raise SourceError(f"The address is one of the hub's {parts[0]}; a model repo is needed.")
     if len(parts) < 2:
         raise SourceError(f"The Hugging Face address names no repo. Write {_HUB_FORMS}.")
-    repo, page, rest = "/".join(parts[:2]), "".join(parts[2:3]), parts[3:]
-    source = _hub_source(repo, None, "", repo)
-    if not page:
-        return source
-    if page == "tree" and len(rest) == 1:
-        return _hub_source(repo, rest[0], "", repo)
-    if page in ("blob", "resolve", "raw") and len(rest) >= 2:
+    repo, page, rest = "/".join(parts[:2]), parts[2:3], parts[3:]
+    _hub_source(repo, "", "", repo)  # a name that is none is said first
+    if not page or (page == ["tree"] and len(rest) == 1):
+        return repo, "".join(rest), ""
+    if page[0] in ("blob", "resolve", "raw") and len(rest) >= 2:
         # A pull request's revision (refs/pr/3) is the one form with slashes of its own.
         cut = 3 if rest[0] == "refs" and len(rest) > 3 else 1
-        return _hub_source(repo, "/".join(rest[:cut]), "/".join(rest[cut:]), repo)
+        return repo, "/".join(rest[:cut]), "/".join(rest[cut:])
     raise SourceError(
         "The Hugging Face address must be a repo's page or a file's page (.../blob/main/"
         f"file.safetensors). Or write {_HUB_FORMS}."
     )
+
+
+def _hub_source(repo: str, revision: str, file: str, text: str) -> HubSource:
+    if not _REPO.fullmatch(repo):
+        raise SourceError(f"'{text}' names no Hugging Face repo. Write {_HUB_FORMS}.")
+    if revision and not _REVISION.fullmatch(revision):
+        raise SourceError(f"'{revision}' is not a branch, tag or commit of a repo.")
+    if not file:
+        return HubSource(repo, revision or None)
+    if {*file.split("/")} & {"", ".", ".."} or not file.isprintable() or {*file} & {*":\\"}:
+        raise SourceError(f"'{file}' is not a path inside a repo.")
+    if not file.lower().endswith(EXTENSION):
+        raise SourceError(
+            f"'{file}' is not a .safetensors file. Other formats can carry code and are never read."
+        )
+    return HubSource(repo, revision or None, file)
 
 
 def parse_url(text: str) -> UrlSource:
@@ -118,8 +141,7 @@ def parse_url(text: str) -> UrlSource:
 
     Whether its host is a public one is decided where the connection is made.
     """
-    text = _plain(text, "URL")
-    url = _split(text, "URL")
+    url = _split(_plain(text, "URL"), "URL")
     host = url.hostname or ""
     if ":" not in host and not _HOST_NAME.fullmatch(host):
         raise SourceError(f"The URL's host name '{host}' has characters that no host name has.")
@@ -161,22 +183,3 @@ def _split(text: str, what: str) -> SplitResult:
     if not url.hostname or port_is_odd:
         raise SourceError(f"The {what} has no usable host. Copy it again.")
     return url
-
-
-def _hub_source(repo: str, revision: str | None, file: str, text: str) -> HubSource:
-    names, path = repo.split("/"), file.split("/")
-    if len(names) != 2 or not all(_REPO_PART.fullmatch(name) for name in names) or ".." in repo:
-        raise SourceError(f"'{text}' names no Hugging Face repo. Write {_HUB_FORMS}.")
-    if revision is not None and (
-        not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision
-    ):
-        raise SourceError(f"'{revision}' is not a branch, tag or commit of a repo.")
-    if not file:
-        return HubSource(repo, revision)
-    if {*path} & {"", ".", ".."} or not file.isprintable() or {*file} & {*":\\"}:
-        raise SourceError(f"'{file}' is not a path inside a repo.")
-    if not file.lower().endswith(EXTENSION):
-        raise SourceError(
-            f"'{file}' is not a .safetensors file. Other formats can carry code and are never read."
-        )
-    return HubSource(repo, revision, file)

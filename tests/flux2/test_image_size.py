@@ -1,6 +1,7 @@
 import pytest
 
-from flux2_lora_edit.flux2.image_size import CHOICES, PRESETS, ImageSizeError, resolve, snap
+from flux2_lora_edit.flux2.image_size import CHOICES, PRESETS, resolve
+from flux2_lora_edit.flux2.references import InputError, snap
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_custom_is_cut_down_to_sixteen(width, height, expected):
     ("width", "height", "name"), [(77, 1024, "width"), (1024, 2049, "height"), (-1, 512, "width")]
 )
 def test_custom_out_of_range_names_the_input(width, height, name):
-    with pytest.raises(ImageSizeError, match=rf"^{name} is .*512-2048"):
+    with pytest.raises(InputError, match=rf"^{name} is .*512-2048"):
         resolve("custom", width, height, False, None)
 
 
@@ -70,12 +71,12 @@ def test_swap_applies_to_every_choice():
 
 
 def test_match_image_without_an_image_names_it():
-    with pytest.raises(ImageSizeError, match="image is not connected"):
+    with pytest.raises(InputError, match="image is not connected"):
         resolve("match image", 1024, 1024, False, None)
 
 
 def test_match_image_with_a_bad_image_names_it():
-    with pytest.raises(ImageSizeError, match=r"^image is 40x100; .*64 px"):
+    with pytest.raises(InputError, match=r"^image is 40x100; .*64 px"):
         resolve("match image", 1024, 1024, False, (40, 100))
 
 
@@ -87,7 +88,7 @@ def test_an_unused_image_is_said():
 
 
 def test_unknown_choice_lists_the_known_ones():
-    with pytest.raises(ImageSizeError, match="square_hd.*match image"):
+    with pytest.raises(InputError, match="square_hd.*match image"):
         resolve("huge", 1024, 1024, False, None)
 
 

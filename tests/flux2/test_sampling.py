@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flux2_lora_edit.flux2.sampling import (
-    SamplerInputError,
+    InputError,
     check_conditioning,
     check_latent,
     check_ranges,
@@ -31,7 +31,7 @@ def test_guidance(embeds, guidance, negative, cfg, words):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 20.1])
 def test_numbers_that_a_link_could_bring(value):
-    with pytest.raises(SamplerInputError, match="^guidance is .*0 to 20"):
+    with pytest.raises(InputError, match="^guidance is .*0 to 20"):
         check_ranges(guidance=value)
 
 
@@ -45,7 +45,7 @@ def test_numbers_that_a_link_could_bring(value):
 )
 def test_latents_of_another_kind(samples, words):
     check_latent(torch.zeros(1, 128, 4, 4))
-    with pytest.raises(SamplerInputError, match=f"^latent_image has .*{words}"):
+    with pytest.raises(InputError, match=f"^latent_image has .*{words}"):
         check_latent(samples)
 
 
@@ -63,5 +63,5 @@ def test_latents_of_another_kind(samples, words):
 )
 def test_conditionings_of_another_kind(conditioning, words):
     check_conditioning("negative", [(torch.zeros(1, 8, 15360), {})], 15360)
-    with pytest.raises(SamplerInputError, match=words):
+    with pytest.raises(InputError, match=words):
         check_conditioning("negative", conditioning, 15360)

@@ -14,13 +14,6 @@ def patch(comfy_inprocess):
     return patch
 
 
-@pytest.fixture(scope="module")
-def model_facts(comfy_inprocess):
-    from flux2_lora_edit.lora_loader.patch import model
-
-    return model
-
-
 @pytest.mark.parametrize(
     ("quantised", "exceeds", "changing", "way", "says"),
     [
@@ -44,16 +37,16 @@ class Model:
 
 def test_a_setting_keeps_its_way(patch):
     history, model = patch.History(), Model()
-    ways = [history.choice(model, 0, setting).way for setting in ("a", "b", "a", "b", "c")]
+    ways = [history.choice(model, 0, setting)[0] for setting in ("a", "b", "a", "b", "c")]
     assert ways == ["merge", "side path", "merge", "side path", "side path"]
 
 
 def test_models_and_places_are_told_apart(patch):
     history, one, two = patch.History(), Model(), Model()
-    assert history.choice(one, 0, "a").way == "merge"
-    assert history.choice(two, 0, "b").way == "merge"
-    assert history.choice(one, 1, "b").way == "merge"
-    assert history.choice(one, 1, "c").way == "side path"
+    assert history.choice(one, 0, "a")[0] == "merge"
+    assert history.choice(two, 0, "b")[0] == "merge"
+    assert history.choice(one, 1, "b")[0] == "merge"
+    assert history.choice(one, 1, "c")[0] == "side path"
 
 
 def test_the_story_is_bounded_and_holds_no_model(patch):
@@ -107,18 +100,18 @@ class Ggml(torch.Tensor):
         (torch.zeros(4, 4).as_subclass(Ggml), "Q4_K"),
     ],
 )
-def test_what_counts_as_quantised(model_facts, weight, kind):
+def test_what_counts_as_quantised(patch, weight, kind):
     class Patcher:
         class model:  # noqa: N801
             class layer:  # noqa: N801
                 pass
 
     Patcher.model.layer.weight = weight
-    assert model_facts.quantised(Patcher, ["layer.weight"]) == kind
+    assert patch.quantised(Patcher, ["layer.weight"]) == kind
 
 
 @pytest.mark.parametrize("form", ["float8_e4m3fn", "nvfp4", "int8_tensorwise"])
-def test_the_hosts_own_formats(model_facts, form):
+def test_the_hosts_own_formats(patch, form):
     import comfy.sd
 
     from host import tiny, tiny_quantised
@@ -128,9 +121,9 @@ def test_the_hosts_own_formats(model_facts, form):
     weights = tiny.transformer("klein-9b", dtype=torch.float32, double=1, single=1)
     model = comfy.sd.load_diffusion_model_state_dict(tiny_quantised.quantised(weights, form))
     blocks = "diffusion_model.double_blocks.0.img_attn."
-    found = model_facts.quantised(model, [f"{blocks}qkv.weight", "diffusion_model.img_in.weight"])
+    found = patch.quantised(model, [f"{blocks}qkv.weight", "diffusion_model.img_in.weight"])
     assert found == {"float8_e4m3fn": "fp8e4m3", "nvfp4": "nvfp4", "int8_tensorwise": "int8"}[form]
-    assert model_facts.quantised(model, ["diffusion_model.img_in.weight"]) == ""
+    assert patch.quantised(model, ["diffusion_model.img_in.weight"]) == ""
 
 
 @pytest.mark.parametrize(
@@ -144,9 +137,9 @@ def test_the_hosts_own_formats(model_facts, form):
         ("cuda", 23.9, "NORMAL_VRAM", True),
     ],
 )
-def test_a_model_larger_than_the_gpu(model_facts, monkeypatch, device, size, state, exceeds):
+def test_a_model_larger_than_the_gpu(patch, monkeypatch, device, size, state, exceeds):
     """A card of 24 GB; the host keeps about one for the work itself."""
-    management = model_facts.model_management
+    management = patch.model_management
     monkeypatch.setattr(management, "get_total_memory", lambda _: 24 * 2**30)
     monkeypatch.setattr(management, "vram_state", management.VRAMState[state])
 
@@ -156,4 +149,4 @@ def test_a_model_larger_than_the_gpu(model_facts, monkeypatch, device, size, sta
         def model_size(self):
             return size * 2**30
 
-    assert model_facts.exceeds_memory(Patcher()) is exceeds
+    assert patch.exceeds_memory(Patcher()) is exceeds

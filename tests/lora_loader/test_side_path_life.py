@@ -155,18 +155,18 @@ def test_a_model_is_let_go(patch, tmp_path):
 
 def test_kept_side_paths_are_bounded(patch, tmp_path):
     model, side_paths = load(), patch.SidePathCache(most=2)
-    loras = stack_of(model, tmp_path)
-    first = side_paths.get(model, loras[:1])
-    assert side_paths.get(model, scaled(loras[:1], 3.0)) is first
-    assert side_paths.get(load(), loras[:1]) is first, "another model of the same shapes"
-    side_paths.get(model, loras[:2])
-    side_paths.get(model, loras)
-    assert side_paths.get(model, loras[:1]) is not first
+    loras, shapes = stack_of(model, tmp_path), patch.weight_shapes(model)
+    first = side_paths.get(model, shapes, loras[:1])
+    assert side_paths.get(model, shapes, scaled(loras[:1], 3.0)) is first
+    assert side_paths.get(load(), shapes, loras[:1]) is first, "another model of the same shapes"
+    side_paths.get(model, shapes, loras[:2])
+    side_paths.get(model, shapes, loras)
+    assert side_paths.get(model, shapes, loras[:1]) is not first
     small = patch.SidePathCache(most_bytes=1)
-    first = small.get(model, loras[:1])
-    assert small.get(model, loras[:1]) is first, "the last one is kept, whatever its size"
-    small.get(model, loras[:2])
-    assert small.get(model, loras[:1]) is not first
+    first = small.get(model, shapes, loras[:1])
+    assert small.get(model, shapes, loras[:1]) is first, "the last one is kept, whatever its size"
+    small.get(model, shapes, loras[:2])
+    assert small.get(model, shapes, loras[:1]) is not first
 
 
 def test_the_same_file_changed_on_disk_is_another_setting(patch, tmp_path):

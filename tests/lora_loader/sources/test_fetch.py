@@ -21,7 +21,6 @@ from flux2_lora_edit.lora_loader.sources import (
     FetchError,
     HubSource,
     InstalledSource,
-    Library,
     UrlSource,
     civitai,
     fetch,
@@ -723,13 +722,6 @@ def test_a_disk_that_fails_is_said_so(get: Getter, hub: Hub) -> None:
     folder.mkdir(parents=True)
     (folder / "ann--ink").write_text("a file where the folder is wanted")
     assert "cannot be written" in refusal(get, HubSource("ann/ink"))
-
-
-def test_what_the_fetched_files_take(get: Getter, hub: Hub) -> None:
-    hub.add("ann/ink", {"ink.safetensors": INK})
-    assert Library([get.root]).taken() == 0
-    get(HubSource("ann/ink"))
-    assert Library([get.root]).taken() == len(INK)
 
 
 def test_an_installed_file_is_not_fetched(get: Getter) -> None:
