@@ -150,17 +150,19 @@ def plan_references(
 def gap_notice(connected: Sequence[str]) -> str:
     """What a skipped input does to the prompt's image numbers; empty where none is skipped.
 
-    ``connected`` are those of ``IMAGES`` that have a picture, in their order.
+    ``connected``: the input of each picture, in the order of ``IMAGES``; that of a batch stands
+    there once for each of its pictures, which may fill the gap.
     """
-    if tuple(connected) == IMAGES[: len(connected)]:
-        return ""
-    moved = ", ".join(
-        f'{name} is "image {number}" to the model'
-        for number, name in enumerate(connected, 1)
-        if name != f"image_{number}"
-    )
-    before = IMAGES[: IMAGES.index(connected[-1])]
+    before = IMAGES[: IMAGES.index(connected[-1])] if connected else ()
     empty = ", ".join(name for name in before if name not in connected)
+    places = {name: connected.index(name) + 1 for name in connected}
+    moved = ", ".join(
+        f'{name} is "image {place}" to the model'
+        for name, place in places.items()
+        if name != f"image_{place}"
+    )
+    if not (empty and moved):
+        return ""
     return f"{empty} is empty, so {moved}. Connect from image_1 on without a gap."
 
 

@@ -11,12 +11,13 @@ from itertools import groupby
 import torch
 
 from ..flux2.image_size import PRESETS, PRESETS_IN_WORDS
+from ..flux2.references import IMAGES
 from ..remote.account import open_account
 from ..remote.api.models import EDIT, MAX_IMAGES, MAX_LORAS, MAX_SCALE, MAX_SEED, TEXT_TO_IMAGE
 from ..remote.context import start
 from ..remote.errors import RemoteError, Stopped
 from ..remote.pictures.media import Picture
-from ..remote.plan import AUTO, IMAGES, MAX_BATCH, MODES, Settings
+from ..remote.plan import AUTO, MAX_BATCH, MODES, Settings
 from ..remote.run import MAX_MINUTES, OPEN, Run
 from . import host
 from .host import LoraStackType, io, ui
@@ -221,8 +222,9 @@ class Flux2EditRunComfy(io.ComfyNode):
         saved = await start(
             lambda: [i for batch in batches for i in ui.PreviewImage(batch).as_dict()["images"]]
         )
-        shown = {"images": saved, "animated": (False,), "text": (run.summary,)}
-        return io.NodeOutput(batches, masks, *await run.deliver(), ui=shown)
+        request_ids, info, summary = await run.deliver()
+        shown = {"images": saved, "animated": (False,), "text": (summary,)}
+        return io.NodeOutput(batches, masks, request_ids, info, ui=shown)
 
 
 def hosted_nodes(disable_api_nodes: bool) -> list[type[io.ComfyNode]]:

@@ -13,13 +13,13 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from ..network.address import AddressPolicy
+from ..network.address import PUBLIC_ONLY, AddressPolicy
 from ..network.client import HttpClient
-from ..network.files import write_atomically
+from ..network.files import read_record, write_atomically
 from .api.client import ModelApi
 from .errors import CredentialError
 from .journal import Journal, private_folder
@@ -27,7 +27,7 @@ from .journal import Journal, private_folder
 DEFAULT_API = "https://model-api.runcomfy.net"
 BASE_VARIABLE = "RUNCOMFY_API_BASE"
 TOKEN_URL = "https://www.runcomfy.com/profile"  # noqa: S105 (a page, not a password)
-MAX_FILE = 64 * 1024
+MAX_SALT = 64 * 1024
 
 # Names this process in the journal, so that its own running jobs are not shown as lost ones.
 SESSION = secrets.token_hex(8)
@@ -48,29 +48,19 @@ class Credential:
         return f"…{self.token[-4:]}" if len(self.token) >= 16 else "…"
 
 
-@dataclass(frozen=True)
-class ApiOrigin:
+class ApiOrigin(NamedTuple):
     """Scheme, host and port of the API. ``loopback`` is true for a stand-in on this machine."""
 
     url: str
     loopback: bool
 
 
-@dataclass(frozen=True)
-class Account:
-    """A token, the API's origin it goes to, the journal of its requests, and the media's policy."""
+class Account(NamedTuple):
+    """The API as a token asks it, the journal of its requests, and the media's policy."""
 
-    credential: Credential
-    origin: ApiOrigin
+    api: ModelApi
     journal: Journal
     policy: AddressPolicy
-
-    @cached_property
-    def api(self) -> ModelApi:
-        """The API as this account asks it: one a run, so that authorities are read once."""
-        # The operator's word: it may lie where pictures and links may not.
-        http = HttpClient(self.policy.allowing(self.origin.url))
-        return ModelApi(http, self.origin.url, self.credential.token)
 
 
 def open_account(folder: Path, environ: Mapping[str, str]) -> Account:
@@ -87,8 +77,13 @@ def open_account(folder: Path, environ: Mapping[str, str]) -> Account:
     origin = api_origin(environ)
     salt = read_salt(folder / "salt")
     fingerprint = account_fingerprint(salt, origin.url, found.token)
-    policy = storage_policy(origin, AddressPolicy.from_environment(environ))
-    return Account(found, origin, Journal(folder, salt, fingerprint, SESSION), policy)
+    policy = AddressPolicy.from_environment(environ)
+    if origin.loopback:  # a proxy would look for this machine's stand-in on its own
+        policy = PUBLIC_ONLY.allowing(origin.url)
+    # The operator's word: the API may lie where pictures and links may not.
+    http = HttpClient(policy.allowing(origin.url))
+    api = ModelApi(http, origin.url, found.token)
+    return Account(api, Journal(folder, salt, fingerprint, SESSION), policy)
 
 
 def settings_file(folder: Path) -> Path:
@@ -149,16 +144,6 @@ def api_origin(environ: Mapping[str, str]) -> ApiOrigin:
     )
 
 
-def storage_policy(origin: ApiOrigin, policy: AddressPolicy) -> AddressPolicy:
-    """``policy``; where the API is a stand-in here, only public addresses and its own origin.
-
-    A proxy would look for this machine's stand-in on its own.
-    """
-    if not origin.loopback:
-        return policy
-    return AddressPolicy().allowing(origin.url)
-
-
 def account_fingerprint(salt: bytes, origin: str, token: str) -> str:
     """Which account a request belongs to, without the token: HMAC-SHA256 under this user's salt."""
     return hmac.new(salt, f"{origin}\n{token}".encode(), hashlib.sha256).hexdigest()[:24]
@@ -166,15 +151,16 @@ def account_fingerprint(salt: bytes, origin: str, token: str) -> str:
 
 def read_salt(path: Path) -> bytes:
     """This user's salt, made on first use. Two processes that meet here agree on the first one."""
-    if (text := _read(path)) is None:
+    if not path.exists():
         private_folder(path.parent)
         write_atomically(path, secrets.token_hex(32).encode(), private=True, replace=False)
-        text = _read(path)
-    if text is None:
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_SALT).strip()
+    except FileNotFoundError:
         raise CredentialError(
             f"The folder for RunComfy's records cannot be written.\n{path.parent}"
-        )
-    return text.strip().encode()
+        ) from None
 
 
 def cli_file(environ: Mapping[str, str]) -> Path:
@@ -186,24 +172,8 @@ def cli_file(environ: Mapping[str, str]) -> Path:
 
 def _from_file(path: Path, key: str) -> str:
     """A string in a JSON file; an absent, unreadable or damaged file has none."""
-    try:
-        found = json.loads(_read(path) or "{}")
-    except (OSError, ValueError):
-        return ""
-    value = found.get(key) if isinstance(found, dict) else None
+    value = (read_record(path) or {}).get(key)
     return value.strip() if isinstance(value, str) else ""
-
-
-def _read(path: Path) -> str | None:
-    """The file's text, None where there is none; more than ``MAX_FILE`` bytes is a ValueError."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE + 1)
-    except FileNotFoundError:
-        return None
-    if len(data) > MAX_FILE:
-        raise ValueError(f"{path.name} is larger than {MAX_FILE} bytes")
-    return data.decode("utf-8", "replace")
 
 
 def _checked(token: str, where: str) -> str:

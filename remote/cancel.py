@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-UNSENT = "Stopped before anything was submitted."
 _RESUME = (
     "it will finish and bill. To fetch its result without paying again, put this id into "
     "resume_request_id."

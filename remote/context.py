@@ -16,21 +16,26 @@ from functools import partial
 from typing import TypeVar
 
 from ..network.address import AddressPolicy
+from ..network.client import backoff
 from .api.client import ModelApi
-from .errors import Transient
+from .errors import Stopped, Transient
 from .journal import Journal
 
 T = TypeVar("T")
 
 TICK = 0.1
 """Seconds between two looks at Stop; half of the promised 0.2 s."""
+UNSENT = "Stopped before anything was submitted."
 
 
-class Interrupted(Exception):
-    """The user pressed Stop; internal, turned into Stopped with the job's fate."""
+class Interrupted(Stopped):
+    """The user pressed Stop; once a job is under way, the job tells its own fate instead."""
+
+    def __init__(self) -> None:
+        super().__init__(UNSENT)
 
 
-def start(work: Callable[[], T], name: str = "runcomfy") -> asyncio.Future[T]:
+def start(work: Callable[[], T]) -> asyncio.Future[T]:
     """Run ``work`` in a thread of its own; the future may be awaited, or dropped."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -47,7 +52,7 @@ def start(work: Callable[[], T], name: str = "runcomfy") -> asyncio.Future[T]:
         except RuntimeError:  # the loop is closed: the prompt ended, nobody waits any more
             return
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    threading.Thread(target=run, name="runcomfy", daemon=True).start()
     return future
 
 
@@ -98,14 +103,14 @@ class Pace:
         """Seconds to the next poll of a job that is ``elapsed`` seconds old."""
         return min(max(self.share * elapsed, self.poll_first), self.poll_longest)
 
-    def before_retry(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row."""
-        return min(self.retry_first * 2.0 ** min(failures - 1, 10), self.retry_longest)
+    def before_retry(self, failures: int, asked: float | None = None) -> float:
+        """Seconds to wait after so many failures in a row; ``asked``: by Retry-After."""
+        return backoff(failures, self.retry_first, self.retry_longest, asked)
 
 
 @dataclass(frozen=True)
 class JobContext:
-    """One job's surroundings. ``api`` is its own connection, ``deadline`` is on ``clock``.
+    """The surroundings of a run's jobs. ``deadline`` is on the monotonic clock.
 
     ``report`` is called after every answered poll; ``policy`` says where pictures may come from.
     """
@@ -117,13 +122,12 @@ class JobContext:
     deadline: float
     report: Callable[[], None] = lambda: None
     pace: Pace = field(default_factory=Pace)
-    clock: Callable[[], float] = time.monotonic
     spread: Callable[[float, float], float] = random.uniform
 
     @property
     def left_s(self) -> float:
         """Seconds to the deadline."""
-        return max(self.deadline - self.clock(), 0.0)
+        return max(self.deadline - time.monotonic(), 0.0)
 
     def should_stop(self) -> None:
         """Raises ``Interrupted`` once the user has stopped."""
@@ -147,9 +151,9 @@ class JobContext:
 
     async def pause(self, wait: float, end: float) -> None:
         """Sleep about ``wait`` seconds (spread, so that jobs do not ask in step), not beyond
-        ``end`` on the clock, raising ``Interrupted`` within a TICK of a stop."""
-        end = min(self.clock() + wait * self.spread(0.85, 1.15), end)
-        while (left := end - self.clock()) > 0:
+        ``end`` on the monotonic clock, raising ``Interrupted`` within a TICK of a stop."""
+        end = min(time.monotonic() + wait * self.spread(0.85, 1.15), end)
+        while (left := end - time.monotonic()) > 0:
             self.should_stop()
             await asyncio.sleep(min(TICK, left))
         self.should_stop()

@@ -6,11 +6,22 @@ token, the prompt, a picture or a signed address; ``request_id`` is kept whereve
 
 
 class RemoteError(Exception):
-    """A hosted job that gave no picture."""
+    """A hosted job that gave no picture.
 
-    def __init__(self, message: str, request_id: str = "") -> None:
+    ``status``: what the API answered (its HTTP status or its code's class), 0 where it did not;
+    ``retry_after``: seconds that it asked to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        request_id: str = "",
+        *,
+        status: int = 0,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
-        self.request_id = request_id
+        self.request_id, self.status, self.retry_after = request_id, status, retry_after
 
     @classmethod
     def of(cls, request_id: str, message: str) -> "RemoteError":
@@ -33,10 +44,6 @@ class JournalError(RemoteError):
 class Refused(RemoteError):
     """The API answered that it did not take the job: nothing was submitted, nothing is billed."""
 
-    def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message)
-        self.status = status
-
 
 class OutcomeUnknown(RemoteError):
     """No usable answer to the submission: it may have been accepted. Never submitted again."""
@@ -45,17 +52,9 @@ class OutcomeUnknown(RemoteError):
 class Transient(RemoteError):
     """A question about a job that went unanswered; asked again until the deadline."""
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
 
 class RequestRejected(RemoteError):
     """The API answers questions about the job with a final no (token, permission, no such id)."""
-
-    def __init__(self, message: str, status: int, request_id: str = "") -> None:
-        super().__init__(message, request_id)
-        self.status = status
 
 
 class JobFailed(RemoteError):

@@ -9,13 +9,14 @@ changed, and closed, by ``Job.write`` alone.
 import asyncio
 import logging
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .api.answers import Phase, Result, phase_of, queue_position, read_result
 from .api.client import MAY_HAVE_RUN
-from .cancel import UNSENT, cancel, fate, leave
-from .context import Interrupted, JobContext, finish, start
+from .cancel import cancel, fate, leave
+from .context import UNSENT, Interrupted, JobContext, finish, start
 from .errors import (
     JobCancelled,
     JobFailed,
@@ -92,8 +93,7 @@ class Job:
         a job that is accepted after Stop is cancelled there, once.
         """
         context = self.context
-        if context.interrupted():
-            raise Stopped(UNSENT)
+        context.should_stop()
         if context.left_s <= 0:
             raise TimedOut("timeout_minutes was over before this request was submitted.")
         sending = start(self._send)
@@ -132,7 +132,7 @@ class Job:
             if error.status not in (400, 422):
                 raise
             hint = may_take_addresses_only(self.payload)
-            raise Refused(f"{error}{hint}", error.status) from None
+            raise Refused(f"{error}{hint}", status=error.status) from None
         except BaseException:
             self.write(UNKNOWN)
             raise
@@ -166,9 +166,9 @@ class Job:
 
     async def _poll(self) -> Result:
         context, pace = self.context, self.context.pace
-        began, failures = context.clock(), 0
+        began, failures = time.monotonic(), 0
         while True:
-            wait = pace.between_polls(context.clock() - began)
+            wait = pace.between_polls(time.monotonic() - began)
             try:
                 result = await self._look()
                 failures = 0
@@ -178,11 +178,11 @@ class Job:
                     raise await self._failed(result)
             except Transient as error:
                 failures += 1
-                wait = max(pace.before_retry(failures), error.retry_after or 0.0)
+                wait = pace.before_retry(failures, error.retry_after)
             except RequestRejected as error:
                 # Submitted a moment ago: not all of the API's servers may know it yet.
                 is_new = self.entry is not None and self.entry.state == ACCEPTED
-                is_new = is_new and context.clock() - began < pace.missing_s
+                is_new = is_new and time.monotonic() - began < pace.missing_s
                 if error.status != 404 or not is_new:
                     raise await self._rejected(error) from None
             await context.pause(wait, context.deadline)
@@ -223,7 +223,7 @@ class Job:
         hint = may_take_addresses_only(self.payload)
         return JobFailed.of(self.request_id, text + billed + hint)
 
-    async def _rejected(self, error: RequestRejected) -> RequestRejected:
+    async def _rejected(self, error: RequestRejected) -> RemoteError:
         """A final no to a question about the job, told with what it means for the job."""
         if error.status in (404, 410):
             state, advice = "gone", "Results expire; look at your generations on RunComfy."
@@ -231,8 +231,7 @@ class Job:
             state = LEFT
             advice = "The job is not lost: put this id into resume_request_id afterwards."
         await self.settle(state)
-        text = f"{error} {advice}\n{self.request_id}"
-        return RequestRejected(text, error.status, self.request_id)
+        return RequestRejected.of(self.request_id, f"{error} {advice}")
 
     # Fetch. The run closes the entry once it has handed the pictures on.
 
@@ -242,26 +241,24 @@ class Job:
         Raises MediaError or Stopped; the entry then stays open, to be resumed for nothing.
         """
         context = self.context
-        end = context.clock() + max(context.left_s, context.pace.download_s)
+        end = time.monotonic() + max(context.left_s, context.pace.download_s)
         try:
             found = [await fetch_picture(context, url, end, max_bytes) for url in result.images]
-        except UnreadablePicture as error:
+        except (UnreadablePicture, Interrupted, asyncio.CancelledError) as error:
             await self.settle(LEFT)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            if isinstance(error, Interrupted):
+                raise Stopped.of(
+                    self.request_id,
+                    "Stopped while downloading. The picture is made and billed: put this id into "
+                    "resume_request_id to fetch it without paying again.",
+                ) from None
             raise MediaError.of(
                 self.request_id,
                 f"The job succeeded, but its picture was not taken: {error}. The job is billed and "
                 "its result stays at RunComfy: open it there, or put this id into "
                 "resume_request_id to try again without paying.",
             ) from None
-        except Interrupted:
-            await self.settle(LEFT)
-            raise Stopped.of(
-                self.request_id,
-                "Stopped while downloading. The picture is made and billed: put this id into "
-                "resume_request_id to fetch it without paying again.",
-            ) from None
-        except asyncio.CancelledError:
-            await self.settle(LEFT)
-            raise
         self.result, self.pictures = result, found
         return found

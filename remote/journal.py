@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ class Journal:
         self._append(changed)
         return changed
 
-    def adopt(self, request_id: str, model: str = "") -> Entry:
+    def adopt(self, request_id: str) -> Entry:
         """The entry of an id that is to be fetched, a new one where the journal has none.
 
         Nothing is written. Raises JournalError when it belongs to another account.
@@ -120,7 +121,7 @@ class Journal:
                 return entry
         now = self.now()
         return Entry(
-            uuid.uuid4().hex, LEFT, model, self.account, "", self.session, now, now, request_id
+            uuid.uuid4().hex, LEFT, "", self.account, "", self.session, now, now, request_id
         )
 
     def entries(self) -> list[Entry]:
@@ -154,24 +155,21 @@ class Journal:
 
     def _append(self, entry: Entry) -> None:
         lock = filelock.FileLock(f"{self.path}.lock", timeout=self.lock_s, mode=OWNER_FILE)
+        owned = partial(os.open, mode=OWNER_FILE)
         try:
             private_folder(self.folder)
             with lock.acquire(poll_interval=0.01):
-                fresh = not self.path.exists()
-                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, OWNER_FILE)
-                try:
-                    size = os.fstat(handle).st_size
+                with open(self.path, "ab+", buffering=0, opener=owned) as file:
+                    size = file.seek(0, os.SEEK_END)
                     line = json.dumps(vars(entry), separators=(",", ":")).encode() + b"\n"
-                    # A crash may have cut the last line: its rest must not swallow this one.
                     if size:
-                        os.lseek(handle, -1, os.SEEK_END)
-                        line = line if os.read(handle, 1) == b"\n" else b"\n" + line
-                    if os.write(handle, line) != len(line):
+                        # A crash may have cut the last line: its rest must not swallow this one.
+                        file.seek(-1, os.SEEK_END)
+                        line = line if file.read(1) == b"\n" else b"\n" + line
+                    if file.write(line) != len(line):
                         raise OSError("the disk is full")
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
-                if fresh:
+                    os.fsync(file.fileno())
+                if not size:
                     sync_folder(self.folder)
                 if size > COMPACT_BYTES:
                     self._compact()
@@ -180,7 +178,10 @@ class Journal:
 
     def _compact(self) -> None:
         """Rewrite the file with one line a request, the oldest gone; called under the lock."""
-        kept = _bounded(self.entries(), self.now())
+        month_ago = self.now() - OPEN_DAYS * 86400
+        fresh = [e for e in self.entries() if not e.is_open or e.changed > month_ago]
+        kept = sorted(fresh, key=lambda e: (e.is_open, e.changed))[-MAX_ENTRIES:]
+        kept.sort(key=lambda e: e.started)
         lines = (json.dumps(vars(entry), separators=(",", ":")) + "\n" for entry in kept)
         write_atomically(self.path, "".join(lines).encode(), private=True)
         logger.info("RunComfy journal: compacted to %d requests", len(kept))
@@ -191,12 +192,6 @@ def private_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if os.name == "posix":
         folder.chmod(0o700)
-
-
-def _bounded(entries: list[Entry], now: float) -> list[Entry]:
-    fresh = [e for e in entries if not e.is_open or now - e.changed < OPEN_DAYS * 86400]
-    by_worth = sorted(fresh, key=lambda e: (e.is_open, e.changed), reverse=True)[:MAX_ENTRIES]
-    return sorted(by_worth, key=lambda entry: entry.started)
 
 
 def _parse(line: bytes) -> Entry | None:

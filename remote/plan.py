@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ..flux2.image_size import PRESETS
+from ..flux2.references import gap_notice
 from ..network.address import AddressPolicy
 from .api.models import (
     EDIT,
@@ -26,14 +27,12 @@ from .api.models import (
     HostedModel,
     problems,
 )
-from .context import Interrupted
 from .errors import InvalidInput
 from .pictures.encode import check_request, encode
 from .pictures.probe import picture_size
 
 AUTO = "auto"
 MODES = (AUTO, *MODELS)
-IMAGES = tuple(f"image_{number}" for number in range(1, MAX_IMAGES + 1))
 MAX_BATCH = 8
 
 
@@ -73,8 +72,11 @@ class Plan(NamedTuple):
     notices: list[str]
 
 
-def make_plan(settings: Settings, policy: AddressPolicy, interrupted: Callable[[], bool]) -> Plan:
-    """Everything checked and encoded, nothing sent; for a worker thread. Raises InvalidInput."""
+def make_plan(settings: Settings, policy: AddressPolicy, should_stop: Callable[[], None]) -> Plan:
+    """Everything checked and encoded, nothing sent; for a worker thread. Raises InvalidInput.
+
+    ``should_stop`` raises to stop.
+    """
     if settings.mode not in MODES:
         raise InvalidInput(f"mode is '{settings.mode}'; it takes {', '.join(MODES)}.")
     urls = image_addresses(settings.image_urls)
@@ -83,19 +85,20 @@ def make_plan(settings: Settings, policy: AddressPolicy, interrupted: Callable[[
     model = MODELS.get(settings.mode, auto)
     encoded = [encode(pixels, name) for name, pixels in pictures]
     addresses = [picture.address for picture in encoded] + urls
-    if encoded:
+    notices = [picture.notice for picture in encoded]
+    if pictures:
         check_request(addresses)
-    notices = [picture.notice for picture in encoded if picture.notice]
-    if settings.images and (notice := gap_notice(list(settings.images))):
-        notices.append(notice)
+        notices.append(gap_notice([name for name, image in settings.images.items() for _ in image]))
     if settings.image_size == AUTO:
-        size, unread = _auto_size(model, pictures, urls, policy, interrupted)
+        size, unread = _auto_size(model, pictures, urls, policy, should_stop)
         settings = replace(settings, image_size=size)
         notices += unread
-    first = draw_seed() if settings.seed == -1 else settings.seed
+    # A seed left to chance is drawn here, sent and reported, so that it can be repeated.
+    first = secrets.randbelow(MAX_SEED + 1) if settings.seed == -1 else settings.seed
     payload = build(model, settings, addresses, first)  # checks the seed before it is wrapped
     seeds = ((first + index) % (MAX_SEED + 1) for index in range(settings.batch_count))
-    return Plan(model, [{**payload, "seed": seed} for seed in seeds], notices)
+    payloads = [{**payload, "seed": seed} for seed in seeds]
+    return Plan(model, payloads, list(filter(None, notices)))
 
 
 def build(
@@ -123,7 +126,7 @@ def build(
         )
     _check_loras(settings.loras)
     if problem := next(problems(payload, model.document), None):
-        raise InvalidInput(f"{problem.path} {problem.message}.")
+        raise InvalidInput(f"{problem}.")
     if not 0 <= seed <= MAX_SEED:
         raise InvalidInput(f"seed is {seed}; it must be 0 to {MAX_SEED}.")
     return payload
@@ -157,11 +160,6 @@ def may_take_addresses_only(payload: dict[str, Any]) -> str:
         "take public https addresses only; put the picture on the web and write its address in "
         "image_urls."
     )
-
-
-def draw_seed() -> int:
-    """A seed for an input left to chance: drawn here, sent and reported, so it can be repeated."""
-    return secrets.randbelow(MAX_SEED + 1)
 
 
 def image_addresses(text: str) -> list[str]:
@@ -206,20 +204,12 @@ def _pictures(images: Mapping[str, np.ndarray], addresses: int) -> list[tuple[st
     return found
 
 
-def gap_notice(connected: list[str]) -> str:
-    """What an empty socket before a used one does to the prompt's numbers; empty without one."""
-    if connected == list(IMAGES[: len(connected)]):
-        return ""
-    order = ", ".join(f"{name} is image {place}" for place, name in enumerate(connected, 1))
-    return f"Pictures are numbered without gaps: in the prompt {order}."
-
-
 def _auto_size(
     model: HostedModel,
     pictures: list[tuple[str, np.ndarray]],
     urls: list[str],
     policy: AddressPolicy,
-    interrupted: Callable[[], bool],
+    should_stop: Callable[[], None],
 ) -> tuple[str, list[str]]:
     """The preset for ``auto``, and what the user should know of it."""
     if pictures:
@@ -228,11 +218,6 @@ def _auto_size(
     size = model.properties["image_size"]["default"]
     if not urls:
         return size, []
-
-    def should_stop() -> None:
-        if interrupted():
-            raise Interrupted
-
     if found := picture_size(urls[0], policy, should_stop):
         return nearest_size(*found), []
     width, height = PRESETS[size]

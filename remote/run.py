@@ -6,28 +6,26 @@ would fare the same and may cost); what was already accepted goes on, and its pi
 """
 
 import asyncio
+import json
 import logging
 import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
 
 from .account import Account
 from .api.answers import Phase
 from .api.client import is_request_id
-from .api.models import Price, read_price
-from .cancel import UNSENT
-from .context import Interrupted, JobContext, finish, start
+from .api.models import read_price
+from .context import JobContext, finish, start
 from .errors import InvalidInput, JournalError, OutcomeUnknown, Refused, RemoteError, Stopped
 from .job import Job
 from .journal import LEFT, Entry, Journal
 from .pictures.media import Picture
 from .plan import MAX_BATCH, Settings, make_plan
-from .report import info_text, progress_text, summary
+from .report import info_of, progress_text, summary
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 OPEN = "open"
 """The word that stands for every open request in ``resume_request_id``."""
@@ -58,10 +56,8 @@ class Run:
         self.deadline = self.began + 60.0 * timeout_minutes
         self.jobs: list[Job] = []
         self.open_requests: list[Entry] = []
-        self.image_size: str | None = None
         self.notices: list[str] = []
-        self.model = self.summary = ""
-        self.price: Price | None = None
+        self.price = ""
         self._said = ""
 
     async def generate(self, settings: Settings) -> list[Picture]:
@@ -70,44 +66,40 @@ class Run:
         Raises a RemoteError when there is no picture at all.
         """
         _check_range("batch_count", settings.batch_count, MAX_BATCH)
-        account = await self._open()
-        plan = await self._work(partial(make_plan, settings, account.policy, self.interrupted))
-        self.image_size, self.notices = plan.payloads[0]["image_size"], plan.notices
+        context = await self._open()
+        planning = start(partial(make_plan, settings, context.policy, context.should_stop))
+        plan = await finish(planning, self.interrupted)
+        self.notices = plan.notices
+        model_id = plan.model.model_id
 
         def ask_price() -> None:  # nothing waits for it
-            self.price = read_price(account.api, plan.model.model_id)
+            self.price = read_price(context.api, model_id)
 
         start(ask_price)
-        requests = [{"payload": payload} for payload in plan.payloads]
-        return await self._run(account, plan.model.model_id, requests)
+        return await self._run([Job(context, model_id, payload) for payload in plan.payloads])
 
     async def resume(self, text: str) -> list[Picture]:
         """Fetch the results of known ids, or of all open ones; submits and prices nothing."""
-        account = await self._open()
-        entries = await self._work(partial(resumed, account.journal, text))
-        return await self._run(account, entries[0].model, [{"entry": each} for each in entries])
+        context = await self._open()
+        entries = await finish(start(partial(resumed, context.journal, text)), self.interrupted)
+        return await self._run([Job(context, entry.model, entry=entry) for entry in entries])
 
-    async def deliver(self) -> tuple[str, str]:
-        """Close the journal's entries of all pictures, which are handed on; (ids, info)."""
+    async def deliver(self) -> tuple[str, str, str]:
+        """Close the journal's entries of all pictures, handed on; (ids, info, summary)."""
         done = [job for job in self.jobs if job.pictures]
         await asyncio.gather(*(job.settle("delivered") for job in done))
-        self.show(self.summary)
-        logger.info("RunComfy: %s", self.summary)
-        info = info_text(
-            self.model,
-            self.jobs,
-            self.open_requests,
-            self.price,
-            image_size=self.image_size,
-            notices=self.notices,
-            seconds=round(time.monotonic() - self.began, 3),
-        )
-        return "\n".join(job.request_id for job in done), info
+        seconds = time.monotonic() - self.began
+        info = info_of(self.jobs, self.open_requests, self.price, self.notices, seconds)
+        told = summary(info)
+        self.show(told)
+        logger.info("RunComfy: %s", told)
+        text = json.dumps(info, indent=2, ensure_ascii=False)
+        return "\n".join(job.request_id for job in done), text, told
 
-    async def _open(self) -> Account:
-        """The account; what earlier runs left open is said."""
-        account = await self._work(self.open_account)
-        self.open_requests = await self._work(account.journal.open_requests)
+    async def _open(self) -> JobContext:
+        """The surroundings of the account's jobs; what earlier runs left open is said."""
+        account = await finish(start(self.open_account), self.interrupted)
+        self.open_requests = await finish(start(account.journal.open_requests), self.interrupted)
         if self.open_requests:
             ids = ", ".join(e.request_id or f"({e.state}, no id)" for e in self.open_requests[-5:])
             text = (
@@ -116,45 +108,20 @@ class Run:
             )
             logger.warning("RunComfy: %s", text)
             self.show(text)
-        return account
+        return JobContext(*account, self.interrupted, self.deadline, self._progress)
 
-    async def _run(
-        self, account: Account, model_id: str, requests: Sequence[dict[str, Any]]
-    ) -> list[Picture]:
-        self.model = model_id
-        self.jobs = [
-            Job(
-                JobContext(
-                    account.api,
-                    account.journal,
-                    account.policy,
-                    self.interrupted,
-                    self.deadline,
-                    self._progress,
-                ),
-                model_id,
-                **request,
-            )
-            for request in requests
-        ]
+    async def _run(self, jobs: list[Job]) -> list[Picture]:
+        self.jobs = jobs
         try:
-            await run_all(self.jobs)
+            await run_all(jobs)
         except BaseException:
             # Fetched but not handed on: they stay open, to be fetched again for nothing.
-            await asyncio.gather(*(job.settle(LEFT) for job in self.jobs if job.pictures))
+            await asyncio.gather(*(job.settle(LEFT) for job in jobs if job.pictures))
             raise
-        pictures = [picture for job in self.jobs for picture in job.pictures]
+        pictures = [picture for job in jobs for picture in job.pictures]
         if not pictures:
-            raise _all_failed([job.error for job in self.jobs if job.error is not None])
-        self.summary = summary(self.jobs, time.monotonic() - self.began, self.notices)
+            raise _all_failed([job.error for job in jobs if job.error is not None])
         return pictures
-
-    async def _work(self, work: Callable[[], T]) -> T:
-        """Blocking work off the loop; Stop ends the wait."""
-        try:
-            return await finish(start(work), self.interrupted)
-        except Interrupted:
-            raise Stopped(UNSENT) from None
 
     def _progress(self) -> None:
         text = progress_text(self.jobs, time.monotonic() - self.began, self.price)
@@ -169,7 +136,7 @@ async def run_all(jobs: Sequence[Job], parallel: int = PARALLEL) -> None:
 
     async def one(job: Job) -> None:
         async with gate:
-            began = job.context.clock()
+            began = time.monotonic()
             try:
                 if job.entry is None:
                     async with sending:
@@ -186,7 +153,7 @@ async def run_all(jobs: Sequence[Job], parallel: int = PARALLEL) -> None:
             except RemoteError as error:  # known before the next one is let in to send
                 job.error, job.phase = error, Phase.FAILED
             finally:
-                job.seconds = round(job.context.clock() - began, 3)
+                job.seconds = round(time.monotonic() - began, 3)
 
     ended = await asyncio.gather(*map(one, jobs), return_exceptions=True)
     for error in ended:

@@ -10,7 +10,6 @@ be shown.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from enum import Enum
@@ -18,10 +17,13 @@ from typing import Any, NamedTuple
 
 MAX_FOREIGN_TEXT = 300
 
-_DATA_URI = re.compile(r"data:[\w.+-]*/[\w.+-]*(?:;[\w.=+-]+)*,[^\s\"'<>]*", re.IGNORECASE)
-_QUERY = re.compile(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*", re.IGNORECASE)
-_USER = re.compile(r"(https?://)[^\s/@\"'<>]+@", re.IGNORECASE)
-_BEARER = re.compile(r"(bearer\s+)[^\s\"'<>]+", re.IGNORECASE)
+_HIDDEN = (
+    (re.compile(r"(bearer\s+)[^\s\"'<>]+", re.IGNORECASE), r"\1***"),
+    (re.compile(r"data:[\w.+-]*/[\w.+-]*(?:;[\w.=+-]+)*,[^\s\"'<>]*", re.IGNORECASE), "data:***"),
+    (re.compile(r"(https?://)[^\s/@\"'<>]+@", re.IGNORECASE), r"\1***@"),
+    (re.compile(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*", re.IGNORECASE), r"\1?***"),
+)
+"""What is never shown of foreign text, and what stands in its place; in this order."""
 
 
 class Answer(NamedTuple):
@@ -77,20 +79,19 @@ _SENTENCES = {
     413: "The request is too large for RunComfy; send fewer or smaller pictures.",
     422: "RunComfy finds the inputs invalid.",
     429: "RunComfy asks to slow down; wait a little.",
+    3: "RunComfy's address redirects elsewhere, where the token is not sent.",
+    5: "RunComfy has a fault of its own.",
 }
+"""By the API's code, the status, or the status's class."""
 
 
 def explain(answer: Answer, *secrets: str) -> str:
     """One sentence for an answer that is not a success, with the API's own words cleaned."""
     code, meaning = answer.error_code, answer.meaning
     words = message_of(answer.body, *secrets)
-    text = _SENTENCES.get(code) or _SENTENCES.get(meaning)
-    if text is None and 300 <= meaning < 400:
-        text = "RunComfy's address redirects elsewhere, where the token is not sent."
-    elif text is None and meaning >= 500:
-        text = "RunComfy has a fault of its own."
-    number = f"{answer.status}" + (f", code {code}" if code else "")
+    text = _SENTENCES.get(code) or _SENTENCES.get(meaning) or _SENTENCES.get(meaning // 100)
     text = text or "RunComfy answered with an error."
+    number = f"{answer.status}" + (f", code {code}" if code else "")
     return f"{text} (HTTP {number})" + (f' It says: "{words}".' if words else "")
 
 
@@ -118,13 +119,9 @@ def _detail_line(item: object) -> str:
     if not isinstance(item, Mapping):
         return item if isinstance(item, str) else ""
     place = item.get("loc")
-    path = ""
-    if isinstance(place, list):
-        for part in place:
-            if isinstance(part, int):
-                path += f"[{part}]"
-            elif part != "body":
-                path += f".{part}" if path else str(part)
+    parts = [part for part in place if part != "body"] if isinstance(place, list) else []
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    path = path.removeprefix(".")
     message = item.get("msg") or item.get("message") or ""
     return f"{path}: {message}" if path and message else f"{path}{message}"
 
@@ -134,7 +131,6 @@ def clean(text: object, *secrets: str) -> str:
 
     ``secrets`` (the token, the prompt) are replaced wherever they stand, as they are or escaped.
     """
-
     forms = [
         form
         for secret in secrets
@@ -146,10 +142,8 @@ def clean(text: object, *secrets: str) -> str:
     )
     for form in filter(None, hidden):
         line = line.replace(form, "***")
-    line = _BEARER.sub(r"\1***", line)
-    line = _DATA_URI.sub("data:***", line)
-    line = _USER.sub(r"\1***@", line)
-    line = _QUERY.sub(r"\1?***", line)
+    for pattern, shown in _HIDDEN:
+        line = pattern.sub(shown, line)
     return line if len(line) <= MAX_FOREIGN_TEXT else line[: MAX_FOREIGN_TEXT - 3] + "..."
 
 
@@ -177,16 +171,13 @@ _PHASES = {word: phase for phase, words in _WORDS.items() for word in words.spli
 
 def phase_of(status: object) -> Phase:
     """The phase that a state of the API's means, UNKNOWN for any other word or kind of value."""
-    known = isinstance(status, str)
-    return _PHASES.get(str(status).strip().lower(), Phase.UNKNOWN) if known else Phase.UNKNOWN
+    return _PHASES.get(status.strip().lower() if isinstance(status, str) else "", Phase.UNKNOWN)
 
 
 def queue_position(body: Mapping[str, Any]) -> int | None:
     """Jobs ahead in the queue, where the answer says so."""
     value = body.get("queue_position")
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1_000_000:
-        return None
-    return value
+    return value if type(value) is int and 0 <= value < 1_000_000 else None
 
 
 class Result(NamedTuple):
@@ -207,7 +198,7 @@ def read_result(body: Mapping[str, Any], *secrets: str) -> Result:
     phase = phase_of(body.get("status"))
     if "status" not in body and images:
         phase = Phase.SUCCEEDED  # a picture is there: nothing is gained by asking on
-    cost, error = number(body.get("cost")), body.get("error")
+    error = body.get("error")
     created, finished = (
         clean(when)[:40] if isinstance(when, str | int | float) else ""
         for when in (body.get("created_at"), body.get("finished_at"))
@@ -217,7 +208,7 @@ def read_result(body: Mapping[str, Any], *secrets: str) -> Result:
         phase,
         tuple(images),
         videos,
-        cost if cost is not None and 0 <= cost < 1e6 else None,
+        number(body.get("cost"), 1_000_000),
         message or (message_of(body, *secrets) if phase is Phase.FAILED else ""),
         created,
         finished,
@@ -248,12 +239,12 @@ def _media(output: object) -> tuple[list[str], int]:
     return list(dict.fromkeys(address.strip() for address in images if address.strip())), videos
 
 
-def number(value: object) -> float | None:
-    """A finite number, also where it comes as a text; None for anything that is none."""
+def number(value: object, below: float) -> float | None:
+    """A number from 0 to ``below``, also where it comes as a text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         found = float(value)
     except (ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return found if 0 <= found < below else None

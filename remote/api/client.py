@@ -97,7 +97,7 @@ class ModelApi:
         if answer.length and answer.meaning in _REFUSING:
             raise Refused(
                 f"Nothing was submitted and nothing is billed. {explain(answer, *secrets)}",
-                answer.meaning,
+                status=answer.meaning,
             )
         if 200 <= answer.status < 300 and answer.meaning == answer.status:
             reason = f"HTTP {answer.status} without a usable request id."
@@ -132,10 +132,10 @@ class ModelApi:
         if 200 <= meaning < 300 and answer.body is not None:
             return answer.body
         if meaning in _FINAL and answer.body is not None:
-            raise RequestRejected(explain(answer, self.token), meaning, request_id)
+            raise RequestRejected(explain(answer, self.token), request_id, status=meaning)
         if 200 <= meaning < 300:
             raise Transient("the answer was not the API's (a proxy or an error page)")
-        raise Transient(explain(answer, self.token), answer.retry_after)
+        raise Transient(explain(answer, self.token), retry_after=answer.retry_after)
 
     def _call(self, path: str, upload: Upload | None, silence_s: float) -> Answer:
         """One HTTP exchange. Raises Transient when no whole answer came back."""

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...flux2.image_size import PRESETS
 from ..errors import RemoteError
@@ -50,33 +50,21 @@ _INSIDE = frozenset({"type", "properties", "required", "additionalProperties", "
 _ANNOTATIONS = frozenset({"$schema", "$id", "title", "description", "default"})
 
 
-class Problem(NamedTuple):
-    """Where a value breaks the schema (``loras[0].scale``) and what is wrong with it."""
-
-    path: str
-    message: str
-
-
 class HostedModel:
     """A hosted model: the word for it in ``mode``, its id at the API, its input schema."""
 
-    def __init__(self, mode: str, document: Mapping[str, Any]) -> None:
+    def __init__(self, mode: str, file: str) -> None:
         self.mode = mode
-        self.document = document
-        self.model_id: str = document["x-model-id"]
-        self.properties: Mapping[str, Any] = document.get("properties", {})
+        path = Path(__file__).parents[1] / "schemas" / file
+        self.document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        self.properties: dict[str, Any] = self.document["properties"]
+        self.properties["image_size"]["enum"] = list(PRESETS)
+        self.model_id: str = self.document["x-model-id"]
         self.edits = "image_urls" in self.properties
 
 
-def _load(mode: str, file: str) -> HostedModel:
-    path = Path(__file__).parents[1] / "schemas" / file
-    document = json.loads(path.read_text(encoding="utf-8"))
-    document["properties"]["image_size"]["enum"] = list(PRESETS)
-    return HostedModel(mode, document)
-
-
-TEXT_TO_IMAGE = _load("text to image", "text_to_image.json")
-EDIT = _load("edit", "edit.json")
+TEXT_TO_IMAGE = HostedModel("text to image", "text_to_image.json")
+EDIT = HostedModel("edit", "edit.json")
 MODELS = {model.mode: model for model in (TEXT_TO_IMAGE, EDIT)}
 """A hosted model is a row here; ``mode`` of the node offers them all."""
 
@@ -88,12 +76,12 @@ MAX_SEED = 2**31 - 1
 """The API publishes no range for seeds; a signed 32-bit integer is safe everywhere."""
 
 
-def problems(value: Any, schema: Mapping[str, Any], path: str = "") -> Iterator[Problem]:
-    """Everything that is wrong with a value at ``path`` of a payload."""
+def problems(value: Any, schema: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Everything that is wrong with a value at ``path`` (``loras[0].scale``) of a payload."""
     types = schema.get("type", [])
     names = [types] if isinstance(types, str) else types
     if names and not any(_is(value, name) for name in names):
-        yield Problem(path, f"must be {' or '.join(names)}, not {type(value).__name__}")
+        yield f"{path} must be {' or '.join(names)}, not {type(value).__name__}"
         return
     for word in schema.keys() - _INSIDE - _ANNOTATIONS - _LIMITS.keys():
         if not word.startswith("x-"):
@@ -101,18 +89,18 @@ def problems(value: Any, schema: Mapping[str, Any], path: str = "") -> Iterator[
     yield from _inside(value, schema, path)
     for word, wrong in _LIMITS.items():
         if word in schema and value is not None and (message := wrong(value, schema[word])):
-            yield Problem(path, message)
+            yield f"{path} {message}"
 
 
-def _inside(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[Problem]:
+def _inside(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:
     """The problems of an object's members and of an array's items."""
     properties, within = schema.get("properties", {}), f"{path}." if path else ""
     for name in schema.get("required", ()):
         if name not in value:
-            yield Problem(within + name, "is missing")
+            yield f"{within}{name} is missing"
     if schema.get("additionalProperties") is False:
         for name in value.keys() - properties.keys():
-            yield Problem(within + name, "is not an input of this model")
+            yield f"{within}{name} is not an input of this model"
     for name, inner in properties.items():
         if name in value:
             yield from problems(value[name], inner, within + name)
@@ -128,33 +116,18 @@ def _is(value: object, name: str) -> bool:
     return isinstance(value, _TYPES[name])
 
 
-class Price(NamedTuple):
-    """US dollars a unit, and the unit in the catalogue's words."""
-
-    usd: float
-    unit: str
-
-    @property
-    def text(self) -> str:
-        """``$0.02 per image``."""
-        return f"${self.usd:g}" + (f" per {self.unit}" if self.unit else "")
-
-
-def read_price(api: ModelApi, model_id: str) -> Price | None:
-    """The model's live price, None where the catalogue does not say or cannot be had. Blocking.
+def read_price(api: ModelApi, model_id: str) -> str:
+    """The model's live price (``$0.02 per image``), empty where it cannot be had. Blocking.
 
     A help, never a condition.
     """
     try:
-        return price_of(api.price(model_id))
+        entry = api.price(model_id)
     except RemoteError as error:
         logger.debug("RunComfy: no price for %s (%s)", model_id, error)
-        return None
-
-
-def price_of(entry: Mapping[str, Any]) -> Price | None:
-    """A catalogue entry's price, None where it has no usable one."""
-    usd = number(entry.get("base_price_usd"))
-    if usd is None or not 0 <= usd < 10_000:
-        return None
-    return Price(usd, clean(entry.get("price_unit") or "")[:40].removeprefix("per "))
+        return ""
+    usd = number(entry.get("base_price_usd"), 10_000)
+    if usd is None:
+        return ""
+    unit = clean(entry.get("price_unit") or "")[:40].removeprefix("per ")
+    return f"${usd:g}" + (f" per {unit}" if unit else "")

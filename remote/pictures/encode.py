@@ -6,6 +6,7 @@ The API has no upload; RunComfy's own pack sends pictures inside the request, at
 
 import base64
 import io
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -45,13 +46,14 @@ def encode(pixels: np.ndarray, name: str, max_bytes: int = MAX_PICTURE_BYTES) ->
             "that RunComfy takes. Scale it down first (Scale Image to Total Pixels).",
         )
     image = Image.fromarray(_on_white(pixels))
-    data, kind, change = _fit(image, max_bytes)
-    if data is None:
-        raise InvalidInput(
-            f"{name} does not fit into {max_bytes / 2**20:g} MiB. Scale it down first."
-        )
-    address = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return Encoded(address, f"{name} was sent as {change}: its PNG is too large." if change else "")
+    for kind, change, options in _ways(max(image.size)):
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        if buffer.tell() <= max_bytes:
+            data = base64.b64encode(buffer.getvalue()).decode()
+            notice = f"{name} was sent as {change}: its PNG is too large." if change else ""
+            return Encoded(f"data:image/{kind.lower()};base64,{data}", notice)
+    raise InvalidInput(f"{name} does not fit into {max_bytes / 2**20:g} MiB. Scale it down first.")
 
 
 def _on_white(pixels: np.ndarray) -> np.ndarray:
@@ -64,26 +66,14 @@ def _on_white(pixels: np.ndarray) -> np.ndarray:
     return (rgb * 255.0 + 0.5).astype(np.uint8)
 
 
-def _fit(image: Image.Image, max_bytes: int) -> tuple[bytes | None, str, str]:
-    """(bytes, type, what was changed), the first way that fits; no bytes if none does."""
-    if len(data := _saved(image, "PNG", compress_level=6)) <= max_bytes:
-        return data, "png", ""
-    if max(image.size) <= _WEBP_SIDE:
-        data = _saved(image, "WEBP", lossless=True, quality=50, method=2)
-        if len(data) <= max_bytes:
-            return data, "webp", "lossless WebP"
-    if max(image.size) <= _JPEG_SIDE:
+def _ways(side: int) -> Iterator[tuple[str, str, dict[str, int]]]:
+    """(format, what it changes, Pillow's options) for a longest side in pixels, the best first."""
+    yield "PNG", "", {"compress_level": 6}
+    if side <= _WEBP_SIDE:
+        yield "WEBP", "lossless WebP", {"lossless": True, "quality": 50, "method": 2}
+    if side <= _JPEG_SIDE:
         for quality in _JPEG_QUALITIES:
-            data = _saved(image, "JPEG", quality=quality, subsampling=0)
-            if len(data) <= max_bytes:
-                return data, "jpeg", f"JPEG of quality {quality}"
-    return None, "", ""
-
-
-def _saved(image: Image.Image, kind: str, **options: int | bool) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+            yield "JPEG", f"JPEG of quality {quality}", {"quality": quality, "subsampling": 0}
 
 
 def check_request(addresses: list[str], max_bytes: int = MAX_REQUEST_BYTES) -> None:

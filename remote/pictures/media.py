@@ -8,6 +8,8 @@ within the caps; the format is told by the bytes, never by a name or a declared 
 
 import asyncio
 import io
+import re
+import time
 import warnings
 from functools import partial
 from typing import NamedTuple
@@ -37,6 +39,7 @@ MAX_PIXELS = 64_000_000
 _STORAGE_TRIES = 4
 _DECODE_TRIES = 3
 _FORMATS = ("PNG", "JPEG", "WEBP")
+_BEGINS = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF.{4}WEBP", re.DOTALL)
 _SIXTEEN_BIT = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 
 
@@ -67,14 +70,14 @@ def is_storage(host: str, policy: AddressPolicy) -> bool:
 async def fetch_picture(
     context: JobContext, url: str, end: float, max_bytes: int = MAX_BYTES
 ) -> Picture:
-    """One picture, asked for until ``end`` on the context's clock.
+    """One picture, asked for until ``end`` on the monotonic clock.
 
     Raises UnreadablePicture with the reason, or Interrupted.
     """
     failures = refusals = damaged = 0
     reason = "no whole answer"
-    while (left := end - context.clock()) > 0:
-        asked_wait = 0.0
+    while (left := end - time.monotonic()) > 0:
+        asked = None
         try:
             # The thread sees Stop itself too, so an abandoned download closes its socket.
             work = partial(_download, context, url, left, max_bytes)
@@ -86,7 +89,7 @@ async def fetch_picture(
         except HttpStatusError as error:
             # A signed address may be known a moment later than the result that names it.
             refusals += not error.retryable
-            asked_wait = error.retry_after or 0.0
+            asked = error.retry_after
             reason = f"the storage answers HTTP {error.status}"
             if refusals >= _STORAGE_TRIES:
                 raise UnreadablePicture(f"{reason}; results expire") from None
@@ -101,7 +104,7 @@ async def fetch_picture(
             if not error.retryable:
                 raise UnreadablePicture(reason) from None
         failures += 1
-        await context.pause(max(context.pace.before_retry(failures), min(asked_wait, 60.0)), end)
+        await context.pause(context.pace.before_retry(failures, asked), end)
     raise UnreadablePicture(f"it could not be downloaded in time ({reason})")
 
 
@@ -126,17 +129,6 @@ def _why(error: NetworkError, url: str) -> str:
     return f"it cannot be fetched ({type(error).__name__})"
 
 
-def sniff(data: bytes) -> str:
-    """``PNG``, ``JPEG`` or ``WEBP`` by the first bytes, else an empty text."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    return ""
-
-
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     """The first frame of a PNG, JPEG or WebP, upright (EXIF), in its full range.
 
@@ -144,7 +136,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     """
     if not data:
         raise UnreadablePicture("the file is empty", whole=False)
-    if not sniff(data):
+    if not _BEGINS.match(data):
         raise UnreadablePicture("the file is neither PNG, JPEG nor WebP")
     try:
         with warnings.catch_warnings():

@@ -148,6 +148,8 @@ def test_what_is_no_reference_names_its_input(picture, words):
             ["image_1", "image_3"],
             'image_2 is empty, so image_3 is "image 2" to the model. Connect from',
         ),
+        (["image_1", "image_1", "image_3"], ""),  # a batch of two
+        (["image_2", "image_2", "image_3"], 'image_1 is empty, so image_2 is "image 1" to the mo'),
         (["image_3"], 'image_1, image_2 is empty, so image_3 is "image 1" to the model.'),
     ],
 )

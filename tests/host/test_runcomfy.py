@@ -179,7 +179,7 @@ def test_edit_with_pictures_addresses_and_loras(client: Client, account) -> None
     assert len(result.images("1s")) == 2
     info = info_of(result)
     assert info["model"].endswith("/edit") and info["cost_usd"] == 0.042
-    assert any("image_3 is image 2" in notice for notice in info["notices"])
+    assert any('image_3 is "image 2"' in notice for notice in info["notices"])
 
 
 def test_what_cannot_work_is_said_before_it_is_paid(client: Client, account, base: Path) -> None:

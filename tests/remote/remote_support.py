@@ -12,7 +12,7 @@ from standin_server import Standin
 from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
 from flux2_lora_edit.network.client import HttpClient
 from flux2_lora_edit.network.connection import Transport
-from flux2_lora_edit.remote.account import ApiOrigin, account_fingerprint, storage_policy
+from flux2_lora_edit.remote.account import account_fingerprint
 from flux2_lora_edit.remote.api.client import ModelApi
 from flux2_lora_edit.remote.api.models import EDIT, TEXT_TO_IMAGE
 from flux2_lora_edit.remote.context import JobContext, Pace
@@ -82,7 +82,7 @@ def api_at(
 
 
 def policy_of(standin: Standin) -> AddressPolicy:
-    return storage_policy(ApiOrigin(standin.origin, loopback=True), PUBLIC_ONLY)
+    return PUBLIC_ONLY.allowing(standin.origin)
 
 
 async def whole_job(

@@ -20,12 +20,12 @@ from flux2_lora_edit.network.address import PUBLIC_ONLY
 from flux2_lora_edit.remote import plan as planning
 from flux2_lora_edit.remote.account import Account, open_account
 from flux2_lora_edit.remote.api.answers import Phase, read_result
-from flux2_lora_edit.remote.api.models import MAX_SEED, Price
+from flux2_lora_edit.remote.api.models import MAX_SEED
 from flux2_lora_edit.remote.errors import InvalidInput, JobFailed
 from flux2_lora_edit.remote.job import Job
 from flux2_lora_edit.remote.pictures.media import Picture
 from flux2_lora_edit.remote.plan import Plan, Settings, make_plan
-from flux2_lora_edit.remote.report import info_text, progress_text
+from flux2_lora_edit.remote.report import info_of, progress_text, summary
 from flux2_lora_edit.remote.run import resumed
 
 
@@ -165,7 +165,10 @@ def test_auto_is_text_to_image_until_there_is_a_picture() -> None:
     assert size_of(plan()) == "landscape_4_3"
     edit = plan(images={"image_2": np.zeros((1, 90, 160, 3))})
     assert edit.model.model_id.endswith("/edit") and size_of(edit) == "landscape_16_9"
-    assert edit.notices == ["Pictures are numbered without gaps: in the prompt image_2 is image 1."]
+    assert edit.notices == [
+        'image_1 is empty, so image_2 is "image 1" to the model. Connect from image_1 on without a '
+        "gap."
+    ]
     square = plan(images={"image_1": np.zeros((1, 9, 9, 3))}, image_size="portrait_4_3")
     assert size_of(square) == "portrait_4_3" and square.notices == []
 
@@ -173,6 +176,8 @@ def test_auto_is_text_to_image_until_there_is_a_picture() -> None:
 def test_batches_spread_and_sizes_mix() -> None:
     many = plan(images={"image_1": RANDOM((2, 8, 16, 3)), "image_2": RANDOM((1, 4, 4, 4))})
     assert len(many.payloads[0]["image_urls"]) == 3
+    filled = plan(images={"image_1": RANDOM((2, 8, 16, 3)), "image_3": RANDOM((1, 4, 4, 4))})
+    assert filled.notices == [], "the batch is image 1 and 2, so image_3 is image 3 as it says"
     with pytest.raises(InvalidInput, match="4 connected pictures and 1 addresses"):
         plan(images={"image_1": RANDOM((4, 8, 8, 3))}, image_urls="https://a.example/b")
     with pytest.raises(InvalidInput, match="takes no picture"):
@@ -220,14 +225,14 @@ def request(phase: Phase, position: int | None = None) -> Job:
 
 
 def test_the_line_of_progress() -> None:
-    text, price = progress_text, Price(0.02, "image")
+    text, price = progress_text, "$0.02 per image"
     assert text([request(Phase.QUEUED, 3)], 12.4, price) == (
         "In queue (position 3) · 12 s · $0.02 per image"
     )
-    assert text([request(Phase.RUNNING)], 1, None) == "Running · 1 s"
+    assert text([request(Phase.RUNNING)], 1, "") == "Running · 1 s"
     several = [request(Phase.SUCCEEDED), request(Phase.QUEUED, 5), request(Phase.QUEUED, 2),
                request(Phase.FAILED), request(Phase.RUNNING)]  # fmt: skip
-    assert text(several, 3, None) == (
+    assert text(several, 3, "") == (
         "1 of 5 done · 1 running · 2 queued (position 2) · 1 failed · 3 s"
     )
 
@@ -238,12 +243,13 @@ def test_info_holds_what_is_promised_and_no_more() -> None:
     done.pictures = [picture(2, 2, 0)]
     failed.error = JobFailed("no luck", "id-2")
     done.payload = failed.payload = {"prompt": "secret words"}
-    text = info_text(MODEL, [done, failed], [], None, image_size="square")
-    info = json.loads(text)
+    info = info_of([done, failed], [], "", ["a notice"], 1.0)
+    text = json.dumps(info)
     assert info["cost_usd"] == 0.02 and [r["status"] for r in info["requests"]] == [
         "succeeded", "failed",
     ]  # fmt: skip
     assert "secret" not in text and "sig=" not in text and "https" not in text
+    assert summary(info) == "1 of 2 delivered · 1 s · cost $0.02\na notice\nno luck"
 
 
 def opened(room) -> Account:

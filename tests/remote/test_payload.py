@@ -18,7 +18,6 @@ from flux2_lora_edit.remote.plan import (
     RemoteLora,
     Settings,
     build,
-    draw_seed,
     image_addresses,
     make_plan,
     may_take_addresses_only,
@@ -198,7 +197,8 @@ def test_seeds() -> None:
     chosen = replace(GOOD, seed=MAX_SEED - 1, batch_count=4, image_urls=URL)
     payloads = make_plan(chosen, PUBLIC_ONLY, lambda: False).payloads
     assert [payload["seed"] for payload in payloads] == [MAX_SEED - 1, MAX_SEED, 0, 1]
-    drawn = {draw_seed() for _ in range(64)}
+    chance = replace(GOOD, seed=-1)
+    drawn = {make_plan(chance, PUBLIC_ONLY, lambda: None).payloads[0]["seed"] for _ in range(64)}
     assert len(drawn) > 60 and all(0 <= seed <= MAX_SEED for seed in drawn)
 
 
