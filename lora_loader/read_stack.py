@@ -8,11 +8,12 @@ from torch import Tensor
 
 from ..flux2.variants import Flux2Model, identify
 from .fuse import StackedLora
-from .reading.files import LoraFile, LoraFiles, settings_beside
+from .reading.files import LoraFile, LoraFiles
 from .reading.fit import ReadLora, read_lora
 from .reading.header import LoraFileError
 from .reading.layout import Layout
-from .reading.report import LoraReport, shortlist
+from .reading.report import LoraReport
+from .reading.scaling import settings_beside
 from .stack import LoraEntry
 
 Locate = Callable[[LoraEntry], Path]
@@ -65,7 +66,7 @@ def read_stack(
     """
     model = identify(shapes)
     layout = Layout(shapes)
-    loras, reports, text_encoder_loras = [], [], []
+    loras, reports, encoder_loras = [], [], []
     warnings: list[str] = []
     for entry, path in _same_file_once(entries, locate, before_each, warnings):
         before_each()
@@ -81,17 +82,16 @@ def read_stack(
             raise LoraStackError(f"{entry.slot}: {error}\n{entry.source.describe()}") from None
         if read.refusal and on_mismatch != "warn":
             raise LoraStackError(f"{entry.slot} {read.refusal}\n{entry.source.describe()}")
-        warnings += _warnings(entry.name, read, ignored)
+        warnings += [f"{entry.name}: {ignored}"] if ignored else []
+        warnings += read.warnings
         scale = entry.strength_model
         loras.append(StackedLora((*file.identity, repr(config)), scale, read.steps))
         reports.append(replace(read.report, scale=scale))
         if read.text_keys:
             text = TextEncoderLora(entry.name, entry.strength_clip, file, read.text_keys)
-            text_encoder_loras.append(text)
+            encoder_loras.append(text)
     files.trim()
-    return ReadStack(
-        tuple(loras), model, tuple(reports), tuple(warnings), tuple(text_encoder_loras)
-    )
+    return ReadStack(tuple(loras), model, tuple(reports), tuple(warnings), tuple(encoder_loras))
 
 
 def _same_file_once(
@@ -116,15 +116,3 @@ def _same_file_once(
         clip = earlier.strength_clip + entry.strength_clip
         found[path] = LoraEntry(earlier.name, total, clip, earlier.source, earlier.slot)
     return [(entry, path) for path, entry in found.items() if entry.strength_model != 0]
-
-
-def _warnings(name: str, read: ReadLora, ignored: str) -> list[str]:
-    warnings = [f"{name}: {ignored}"] if ignored else []
-    warnings += [f"{name} {sentence}" for sentence in (read.refusal, read.caution) if sentence]
-    for what, modules in (
-        ("not in this model", read.report.unmatched),
-        ("not applied", read.report.unsupported),
-    ):
-        if modules:
-            warnings.append(f"{name}: {len(modules)} modules {what}: {shortlist(modules)}")
-    return warnings

@@ -117,55 +117,13 @@ def parse_header(text: bytes, data_bytes: int) -> tuple[dict[str, TensorInfo], d
         ) from None
     if not isinstance(top, dict):
         raise LoraFileError("The file's header is damaged: it is not a table of tensors.")
-    metadata = top.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict):
-        metadata = {}
+    metadata = top.pop("__metadata__", None)
+    strings = metadata.items() if isinstance(metadata, dict) else ()
     if len(top) > MAX_TENSORS:
         raise LoraFileError(
             f"The file lists {len(top)} tensors; {MAX_TENSORS} is the most for a LoRA."
         )
     tensors = {name: _tensor(name, entry) for name, entry in top.items()}
-    _check_ranges(tensors, data_bytes)
-    return tensors, {key: value for key, value in metadata.items() if isinstance(value, str)}
-
-
-def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return table
-
-
-def _tensor(name: str, entry: object) -> TensorInfo:
-    damaged = LoraFileError(f"The file's header is damaged at the tensor '{name[:200]}'.")
-    if not isinstance(entry, dict):
-        raise damaged
-    dtype, shape = entry.get("dtype"), _counts(entry.get("shape"))
-    offsets = _counts(entry.get("data_offsets"))
-    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise LoraFileError(
-            f"The tensor '{name[:200]}' has the unknown type {str(dtype)[:40]}. Save the LoRA as "
-            "bf16, fp16 or fp32."
-        )
-    if shape is None or len(shape) > MAX_DIMS or offsets is None or len(offsets) != 2:
-        raise damaged
-    start, end = offsets
-    if start > end or (end - start) * 8 != prod(shape) * DTYPE_BITS[dtype]:
-        raise damaged
-    return TensorInfo(dtype, shape, start, end)
-
-
-def _counts(value: object) -> tuple[int, ...] | None:
-    """A list of natural numbers, or None."""
-    if not isinstance(value, list):
-        return None
-    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**62 for n in value):
-        return None
-    return tuple(value)
-
-
-def _check_ranges(tensors: Mapping[str, TensorInfo], data_bytes: int) -> None:
-    """The ranges must cover the data exactly: no gap, no overlap, nothing behind them."""
     end = 0
     for info in sorted(tensors.values(), key=lambda info: (info.start, info.end)):
         if info.start != end:
@@ -181,3 +139,33 @@ def _check_ranges(tensors: Mapping[str, TensorInfo], data_bytes: int) -> None:
             f"The file has {data_bytes - end} bytes behind its last tensor: it is damaged. "
             "Delete it and fetch it again."
         )
+    return tensors, {key: value for key, value in strings if isinstance(value, str)}
+
+
+def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return table
+
+
+def _tensor(name: str, entry: object) -> TensorInfo:
+    damaged = LoraFileError(f"The file's header is damaged at the tensor '{name[:200]}'.")
+    if not isinstance(entry, dict):
+        raise damaged
+    dtype, shape, offsets = (entry.get(field) for field in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        raise LoraFileError(
+            f"The tensor '{name[:200]}' has the unknown type {str(dtype)[:40]}. Save the LoRA as "
+            "bf16, fp16 or fp32."
+        )
+    if not isinstance(shape, list) or not isinstance(offsets, list):
+        raise damaged
+    if len(shape) > MAX_DIMS or len(offsets) != 2:
+        raise damaged
+    if not all(type(n) is int and 0 <= n < 2**62 for n in shape + offsets):  # a bool is no count
+        raise damaged
+    start, end = offsets
+    if start > end or (end - start) * 8 != prod(shape) * DTYPE_BITS[dtype]:
+        raise damaged
+    return TensorInfo(dtype, tuple(shape), start, end)

@@ -7,6 +7,7 @@ resolve to a weight that the model has not got. Names: black-forest-labs/flux2 a
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -114,12 +115,14 @@ def is_text_encoder(stem: Words) -> bool:
     return _TEXT_ENCODER.search("_".join(stem)) is not None
 
 
+@dataclass(frozen=True)
 class Layout:
-    """The loaded model's modules under every name that a trainer may give them."""
+    """The loaded model's modules under every name that a trainer may give them.
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """``shapes``: the model's weights by state-dict name, with ``diffusion_model.`` or not."""
-        self.shapes = dict(shapes)
+    ``shapes``: the model's weights by state-dict name, with ``diffusion_model.`` or not.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
 
     def resolve(self, stem: str) -> Place | None:
         """The module that a stem's last words name, or None where they name none of this model.
