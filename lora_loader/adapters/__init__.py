@@ -21,17 +21,14 @@ from .base import (
     Unsupported,
     blocks,
 )
+from .channels import ChannelScale, Dora, LycorisIa3, Magnitude, PeftIa3, read_magnitude
 from .difference import Bias, Dense, Difference, read_bias
-from .dora import Dora, Magnitude, read_magnitude
-from .glora import GeneralizedLora, Glora
-from .ia3 import ChannelScale, LycorisIa3, PeftIa3
-from .loha import Hadamard, Loha
-from .lokr import Kronecker, Lokr
 from .lora import FullRankLora, Lora, LowRank
-from .oft import BlockRotation, Boft, Butterfly, InputRotation, Oft, OftV2
+from .lycoris import GeneralizedLora, Glora, Hadamard, Kronecker, Loha, Lokr
+from .oft import BlockRotation, Boft, InputRotation, Oft, OftV2
 
 __all__ = [
-    "ALGORITHMS", "Adapter", "Additive", "Algorithm", "BlockRotation", "Butterfly", "ChannelScale",
+    "ALGORITHMS", "Adapter", "Additive", "Algorithm", "BlockRotation", "ChannelScale",
     "Dense", "Dora", "GeneralizedLora", "Geometry", "Given", "Hadamard", "InputRotation",
     "Kronecker", "Lora", "LowRank", "NotFinite", "Shape", "Transform", "Unfit", "Unpaired",
     "Unsupported", "blocks", "read_adapter", "recognise",

@@ -1,4 +1,5 @@
-"""LoKr: the Kronecker product of two small matrices (LyCORIS)."""
+"""LyCORIS' products of small matrices: LoHa (Hyeon-Woo et al. 2021), LoKr, and GLoRA (Chavan et al.
+2023), a LoRA and, in front of it, a LoRA of the weight's own input. None in its Tucker form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,8 +7,71 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .base import Additive, Algorithm, Geometry, Given, Shape, Unfit, Unpaired, matrix, rolled
+from .base import (
+    Additive,
+    Algorithm,
+    Geometry,
+    Given,
+    Shape,
+    Transform,
+    Unfit,
+    Unpaired,
+    blocks,
+    matrix,
+    rolled,
+)
 from .difference import Dense
+
+
+@dataclass(frozen=True, eq=False)
+class Hadamard(Additive):
+    """LoHa: ``scale * (a1 @ b1) * (a2 @ b2)`` (Hyeon-Woo et al. 2021); a (out, r), b (r, in)."""
+
+    by_row = ("a1", "a2")
+    by_all = ("b1", "b2")
+
+    a1: Tensor
+    b1: Tensor
+    a2: Tensor
+    b2: Tensor
+    scale: float
+
+    def dense(self) -> Tensor:
+        """``scale * (a1 @ b1) * (a2 @ b2)``."""
+        return (
+            (self.a1.float() @ self.b1.float()) * (self.a2.float() @ self.b2.float()) * self.scale
+        )
+
+    def add_to(self, weight: Tensor, strength: float, first: int = 0) -> None:
+        """Block by block, so that the products stay small."""
+        b1, b2 = self.b1.float(), self.b2.float()
+        for start, block in blocks(weight):
+            rows = slice(first + start, first + start + block.shape[0])
+            change = self.a1[rows].float() @ b1
+            change.mul_(self.a2[rows].float() @ b2)
+            block.add_(change, alpha=self.scale * strength)
+
+
+class Loha(Algorithm):
+    """LyCORIS' and PEFT's LoHa, without its Tucker form for convolutions."""
+
+    name = "LoHa"
+    peft_type = "LOHA"
+    required = factors = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+    endings = {role.replace("_", " "): role for role in (*required, "hada_t1", "hada_t2")}
+    unsupported = dict.fromkeys(("hada_t1", "hada_t2"), "Tucker LoHa")
+
+    def _read(self, given: Given) -> Hadamard:
+        a1, b1, a2, b2 = given.matrices(*self.factors)
+        return Hadamard(a1, b1, a2, b2, given.scale)
+
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
+        (rows, r1), (r1b, columns), (rows2, r2), (r2b, columns2) = (
+            matrix(shapes[role]) for role in self.factors
+        )
+        if (r1, r2, rows, columns) != (r1b, r2b, rows2, columns2):
+            raise Unfit("has LoHa factors that do not fit each other")
+        return Geometry(rows, columns, r1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,3 +163,40 @@ def _side(shapes: Mapping[str, Shape], name: str) -> tuple[tuple[int, int], int 
     if rank != rank_b:
         raise Unfit(f"has LoKr factors of rank {rank} and {rank_b}")
     return (rows, columns), rank
+
+
+@dataclass(frozen=True, eq=False)
+class GeneralizedLora(Transform):
+    """GLoRA: ``W + scale * (W @ a1 @ a2 + b1 @ b2)`` (Chavan et al. 2023, LyCORIS)."""
+
+    a1: Tensor
+    a2: Tensor
+    b1: Tensor
+    b2: Tensor
+    scale: float
+
+    def trained(self, weight: Tensor) -> Tensor:
+        """``W + scale * (W @ a1 @ a2 + b1 @ b2)``."""
+        change = weight @ self.a1.float() @ self.a2.float() + self.b1.float() @ self.b2.float()
+        return weight + change * self.scale
+
+
+class Glora(Algorithm):
+    """LyCORIS' GLoRA, without its Tucker form for convolutions."""
+
+    name = "GLoRA"
+    endings = {f"{name} weight": f"glora_{name}" for name in ("a1", "a2", "b1", "b2", "bm")}
+    required = factors = ("glora_a1", "glora_a2", "glora_b1", "glora_b2")
+    unsupported = {"glora_bm": "Tucker GLoRA"}
+
+    def _read(self, given: Given) -> GeneralizedLora:
+        a1, a2, b1, b2 = given.matrices(*self.factors)
+        return GeneralizedLora(a1, a2, b1, b2, given.scale)
+
+    def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
+        (columns, ra), (ra2, columns2), (rows, rb), (rb2, columns3) = (
+            matrix(shapes[role]) for role in self.factors
+        )
+        if (ra, rb) != (ra2, rb2) or len({columns, columns2, columns3}) != 1:
+            raise Unfit("has GLoRA factors that do not fit each other")
+        return Geometry(rows, columns, ra)
