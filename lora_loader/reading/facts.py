@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .. import adapters
 from ..adapters import Algorithm, Geometry, Unfit
-from .header import Header
+from .file import Header
 from .layout import WORD, Words
 from .scaling import PeftSettings, header_settings
 

@@ -11,8 +11,8 @@ from ..adapters import Adapter, Algorithm, Geometry, Unfit
 from ..fuse import Step
 from ..stack import LoraEntry
 from .facts import PLAIN, Facts, Module, facts
-from .files import LoraFile
-from .layout import Layout, Place, is_text_encoder, words
+from .file import LoraFile
+from .layout import Layout, Target, is_text_encoder, words
 from .report import LoraReport, refusal, shortlist
 from .scaling import PeftSettings
 from .training import Training, other_distillation, trained_for, wrong_base
@@ -22,10 +22,10 @@ Problems = dict[type[Unfit], list[str]]
 
 
 class Fitting(NamedTuple):
-    """A module of the file whose shapes are right for its place in the model."""
+    """A module of the file whose shapes are right for its target in the model."""
 
     module: Module
-    place: Place
+    target: Target
     algorithm: Algorithm
     geometry: Geometry
 
@@ -85,7 +85,7 @@ def read_lora(
     refused = wrong_base(training, model) or refusal(
         report, fitted.weights, fitted.text_encoder, training, model
     )
-    cautions = (refused, other_distillation(training, model, model_file))
+    cautions = (refused, other_distillation(file.header.metadata, model, model_file))
     warnings = [f"{entry.name} {sentence}" for sentence in cautions if sentence]
     for what, names in (
         ("not in this model", report.unmatched),
@@ -114,19 +114,20 @@ def fit(known: Facts, layout: Layout) -> Fit:
             weights += len(module.keys)
             continue
         namings.append(place.naming(module.stem))
-        rows = place.target[:3]
-        if rows in taken:
+        target = place.target
+        if target[:3] in taken:
             twice.append(module.stem)
-        taken.add(rows)
+        taken.add(target[:3])
         try:
             if isinstance(module.made, Unfit):
                 raise module.made
             algorithm, geometry = module.made
-            algorithm.check(geometry, place.target.shape)
+            shape = (target.rows,) if target.columns is None else (target.rows, target.columns)
+            algorithm.check(geometry, shape)
         except Unfit as error:
             problems[type(error)].append(f"{module.stem} {error}")
         else:
-            fitting.append(Fitting(module, place, algorithm, geometry))
+            fitting.append(Fitting(module, target, algorithm, geometry))
     text = {stem for stem in strange if is_text_encoder(words(stem))}
     unmatched = sorted(set(strange) - text)
     return Fit(
@@ -141,7 +142,7 @@ def _read(
     """The adapters of modules, and their steps by weight; what is wrong goes to ``problems``."""
     made, steps = [], []
     tensors = file.read(key for at in fitting for key in at.module.keys.values())
-    for (stem, keys, _), (target, *_), algorithm, geometry in fitting:
+    for (stem, keys, _), target, algorithm, geometry in fitting:
         given = adapters.Given(
             tensors={role: tensors[key] for role, key in keys.items()},
             peaks={role: file.peaks[key] for role, key in keys.items()},

@@ -11,7 +11,7 @@ from ..adapters import Unfit
 from ..sources.source import SourceError
 from ..stack import LoraEntry
 from .facts import Facts, facts
-from .header import LoraFileError, read_header
+from .file import LoraFileError, read_header
 from .scaling import json_table, settings_beside, short_text
 from .training import trained_for
 

@@ -80,11 +80,6 @@ class Target(NamedTuple):
     swapped: bool = False
     bias: str | None = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(rows, columns), or (rows,) of a vector."""
-        return (self.rows,) if self.columns is None else (self.rows, self.columns)
-
 
 class Place(NamedTuple):
     """A stem's target, the prefix before the module's name and whose name: "BFL", "diffusers"."""

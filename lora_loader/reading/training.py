@@ -74,7 +74,6 @@ class Training:
     double_blocks: int
     single_blocks: int
     base_model: str | None
-    distilled: bool | None
     sign: str
     trainer: str
 
@@ -114,7 +113,6 @@ def trained_for(facts: Facts) -> Training:
         blocks["double"],
         blocks["single"],
         next(iter(named), "")[:200] or None,
-        _distilled(metadata),
         next(iter(flux1), ""),
         next(trainers, ""),
     )
@@ -166,16 +164,6 @@ def _from_hint(hint: str) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _distilled(metadata: Mapping[str, str]) -> bool | None:
-    """Whether the metadata says the base was klein's distilled model, or its undistilled "base"."""
-    text = " ".join(
-        value[:10_000].lower() for key, value in metadata.items() if "lora_adapter" not in key
-    )
-    if re.search(r"klein[\W_]*(?:[49]b[\W_]*)?base", text):
-        return False
-    return True if re.search(r"klein[\W_]*(?:[49]b[\W_]*)?distilled", text) else None
-
-
 def wrong_base(training: Training, model: Flux2Model) -> str | None:
     """Why the file cannot be for this model: "was trained for X; the model is Y. Do Z."
 
@@ -206,19 +194,28 @@ def wrong_base(training: Training, model: Flux2Model) -> str | None:
     )
 
 
-def other_distillation(training: Training, model: Flux2Model, model_file: str) -> str | None:
-    """A warning where a LoRA of klein base meets the distilled klein, or the reverse; or None.
+def other_distillation(metadata: Mapping[str, str], model: Flux2Model, model_file: str) -> str:
+    """A warning where a LoRA of klein's undistilled "base" meets the distilled klein, or the
+    reverse, by the LoRA's metadata; or "".
 
     Their weights have the same shapes, so the model is known by the name of its file alone.
     """
     name = model_file.lower()
-    if training.distilled is None or model.guidance or "klein" not in name:
-        return None
-    distilled = "base" not in name
-    if distilled == training.distilled:
-        return None
-    kinds = ("klein base", "distilled klein")
+    if model.guidance or "klein" not in name:
+        return ""
+    text = " ".join(
+        value[:10_000].lower() for key, value in metadata.items() if "lora_adapter" not in key
+    )
+    ours = "klein base" if "base" in name else "distilled klein"
+    if re.search(r"klein[\W_]*(?:[49]b[\W_]*)?base", text):
+        theirs = "klein base"
+    elif re.search(r"klein[\W_]*(?:[49]b[\W_]*)?distilled", text):
+        theirs = "distilled klein"
+    else:
+        return ""
+    if theirs == ours:
+        return ""
     return (
-        f"was trained on {kinds[training.distilled]} and the model is {kinds[distilled]} "
+        f"was trained on {theirs} and the model is {ours} "
         f"({model_file}): it works, but may come out weaker or stronger than in training"
     )

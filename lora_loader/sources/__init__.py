@@ -15,7 +15,7 @@ from ...network.address import AddressPolicy
 from ...network.download import Wanted, download
 from ...network.errors import NetworkError, Occupied
 from ...network.files import write_atomically
-from ..reading.header import LoraFileError, read_header
+from ..reading.file import LoraFileError, read_header
 from ..reading.scaling import CONFIG_NAME
 from .civitai import ORIGINS, Civitai
 from .hub import ENDPOINT_VARIABLE, Hub

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flux2_lora_edit.lora_loader.reading.files import LoraFiles
-from flux2_lora_edit.lora_loader.reading.header import LoraFileError
+from flux2_lora_edit.lora_loader.read_stack import LoraFiles
+from flux2_lora_edit.lora_loader.reading.file import LoraFileError
 
 
 def write(path, value=1.0, **more):

@@ -8,8 +8,7 @@ from safetensors.torch import save_file
 
 from flux2_lora_edit.flux2.variants import NotFlux2Error, identify
 from flux2_lora_edit.lora_loader.fuse import fuse
-from flux2_lora_edit.lora_loader.read_stack import LoraStackError, read_stack
-from flux2_lora_edit.lora_loader.reading.files import LoraFiles
+from flux2_lora_edit.lora_loader.read_stack import LoraFiles, LoraStackError, read_stack
 from flux2_lora_edit.lora_loader.reading.report import Report
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny_loras
