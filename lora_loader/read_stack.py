@@ -105,7 +105,7 @@ def read_stack(
     Raises NotFlux2Error, LoraStackError, and what ``locate`` raises.
     """
     model = identify(shapes)
-    layout = Layout(shapes)
+    layout = Layout(dict(shapes))
     loras, reports, encoder_loras = [], [], []
     warnings: list[str] = []
     for entry, path in _same_file_once(entries, locate, before_each, warnings):

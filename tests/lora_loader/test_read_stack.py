@@ -293,6 +293,35 @@ def test_the_reports_json_has_a_fixed_shape(library):
     assert "a.safetensors: matched 22/22, rank 8" in report.to_text()
 
 
+@pytest.mark.parametrize(
+    ("trainer", "prefix", "metadata"),
+    [
+        ("ai-toolkit", "diffusion_model.", {"software": '{"name": "ai-toolkit"}'}),
+        ("ai-toolkit", "diffusion_model.", {"training_info": "", "lycoris_config": "{}"}),
+        ("OneTrainer", "transformer.", {"ot_branch": "master"}),
+        ("musubi-tuner", "lora_unet_", {"ss_network_module": "networks.lora_flux_2"}),
+        ("musubi-tuner", "lora_unet_", {"modelspec.architecture": "Flux.2-dev/lora"}),
+        ("kohya", "lora_unet_", {"ss_network_module": "networks.lora"}),
+        ("kohya naming", "lora_unet_", {"ss_network_module": ""}),
+        ("SimpleTuner", "lycoris_", {"lycoris_config": ""}),
+        ("diffusers", "transformer.", {"lora_adapter_metadata": "{}"}),
+        ("PEFT", "base_model.model.", {"modelspec.architecture": "a Flux.2-like one"}),
+        ("LyCORIS", "lycoris_", {}),
+        ("", "my.base_model.model.", {}),
+    ],
+)
+def test_the_trainer_is_told_by_the_first_of_its_signs(library, trainer, prefix, metadata):
+    weights = lora(f"{prefix}double_blocks.0.img_attn.proj")
+    stack = library.read(library.put("a.safetensors", weights, metadata))
+    assert stack.reports[0].trainer == trainer
+
+
+def test_diffsynth_is_told_by_peft_s_default_adapter(library):
+    named = {"lora_A.default.weight": torch.ones(4, H), "lora_B.default.weight": torch.ones(H, 4)}
+    stack = library.read(library.put("a.safetensors", lora(**named)))
+    assert stack.reports[0].trainer == "DiffSynth-Studio"
+
+
 def test_a_transform_says_that_its_order_matters(library):
     dora = lora(**pair(), dora_scale=torch.ones(H, 1))
     stack = library.read(library.put("a.safetensors", dora))
