@@ -67,7 +67,7 @@ class Applier:
 
     def __init__(self, paths: list[Path], mode: str) -> None:
         from flux2_lora_edit.lora_loader.patch import SidePathCache
-        from flux2_lora_edit.lora_loader.reading.files import LoraFiles
+        from flux2_lora_edit.lora_loader.read_stack import LoraFiles
 
         self.paths, self.mode = {path.name: path for path in paths}, mode
         self.files, self.side_paths = LoraFiles(), SidePathCache()

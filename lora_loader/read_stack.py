@@ -1,18 +1,20 @@
 """A stack of LoRAs against a model: each located, read and checked. ``patch`` applies it."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 
 from torch import Tensor
 
 from ..flux2.variants import Flux2Model, identify
 from .fuse import StackedLora
-from .reading.files import LoraFile, LoraFiles, settings_beside
+from .reading.file import LoraFile, LoraFileError, read_header
 from .reading.fit import ReadLora, read_lora
-from .reading.header import LoraFileError
 from .reading.layout import Layout
-from .reading.report import LoraReport, shortlist
+from .reading.report import LoraReport
+from .reading.scaling import settings_beside
 from .stack import LoraEntry
 
 Locate = Callable[[LoraEntry], Path]
@@ -20,6 +22,45 @@ Locate = Callable[[LoraEntry], Path]
 
 class LoraStackError(ValueError):
     """A LoRA of the stack that must not be applied; names slot, file, cause and way out."""
+
+
+class LoraFiles:
+    """The files last used, at most ``most`` of them and ``most_bytes`` together.
+
+    Moving a slider applies the same files again. A file is known by its path, size and modification
+    time: a changed file is read anew.
+    """
+
+    def __init__(self, most: int = 6, most_bytes: int = 2 * 2**30) -> None:
+        self.most, self.most_bytes = most, most_bytes
+        self._files: OrderedDict[tuple[str, int, int], LoraFile] = OrderedDict()
+        self._lock = Lock()
+
+    def open(self, path: Path) -> LoraFile:
+        """The file at ``path`` with its header checked; raises LoraFileError."""
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise LoraFileError(f"The file cannot be read: {error.strerror}.") from None
+        key = (str(path), stat.st_size, stat.st_mtime_ns)
+        with self._lock:
+            file = self._files.pop(key, None)
+            if file is None:
+                for stale in [other for other in self._files if other[0] == key[0]]:
+                    del self._files[stale]
+                file = LoraFile(read_header(path), key)
+            self._files[key] = file
+            return file
+
+    def trim(self) -> None:
+        """Let go of the files used longest ago until the rest fits."""
+        with self._lock:
+            while self._files and (
+                len(self._files) > self.most
+                or sum(t.nbytes for file in self._files.values() for t in file.tensors.values())
+                > self.most_bytes
+            ):
+                self._files.popitem(last=False)
 
 
 @dataclass(frozen=True)
@@ -64,8 +105,8 @@ def read_stack(
     Raises NotFlux2Error, LoraStackError, and what ``locate`` raises.
     """
     model = identify(shapes)
-    layout = Layout(shapes)
-    loras, reports, text_encoder_loras = [], [], []
+    layout = Layout(dict(shapes))
+    loras, reports, encoder_loras = [], [], []
     warnings: list[str] = []
     for entry, path in _same_file_once(entries, locate, before_each, warnings):
         before_each()
@@ -81,17 +122,16 @@ def read_stack(
             raise LoraStackError(f"{entry.slot}: {error}\n{entry.source.describe()}") from None
         if read.refusal and on_mismatch != "warn":
             raise LoraStackError(f"{entry.slot} {read.refusal}\n{entry.source.describe()}")
-        warnings += _warnings(entry.name, read, ignored)
+        warnings += [f"{entry.name}: {ignored}"] if ignored else []
+        warnings += read.warnings
         scale = entry.strength_model
         loras.append(StackedLora((*file.identity, repr(config)), scale, read.steps))
         reports.append(replace(read.report, scale=scale))
         if read.text_keys:
             text = TextEncoderLora(entry.name, entry.strength_clip, file, read.text_keys)
-            text_encoder_loras.append(text)
+            encoder_loras.append(text)
     files.trim()
-    return ReadStack(
-        tuple(loras), model, tuple(reports), tuple(warnings), tuple(text_encoder_loras)
-    )
+    return ReadStack(tuple(loras), model, tuple(reports), tuple(warnings), tuple(encoder_loras))
 
 
 def _same_file_once(
@@ -116,15 +156,3 @@ def _same_file_once(
         clip = earlier.strength_clip + entry.strength_clip
         found[path] = LoraEntry(earlier.name, total, clip, earlier.source, earlier.slot)
     return [(entry, path) for path, entry in found.items() if entry.strength_model != 0]
-
-
-def _warnings(name: str, read: ReadLora, ignored: str) -> list[str]:
-    warnings = [f"{name}: {ignored}"] if ignored else []
-    warnings += [f"{name} {sentence}" for sentence in (read.refusal, read.caution) if sentence]
-    for what, modules in (
-        ("not in this model", read.report.unmatched),
-        ("not applied", read.report.unsupported),
-    ):
-        if modules:
-            warnings.append(f"{name}: {len(modules)} modules {what}: {shortlist(modules)}")
-    return warnings

@@ -15,8 +15,7 @@ from ..lora_loader.patch import (
     model_file,
     weight_shapes,
 )
-from ..lora_loader.read_stack import read_stack
-from ..lora_loader.reading.files import LoraFiles
+from ..lora_loader.read_stack import LoraFiles, read_stack
 from ..lora_loader.reading.info import describe_stack
 from ..lora_loader.reading.report import Report
 from ..lora_loader.sources import InstalledSource, SourceError, fetch, find_fetched

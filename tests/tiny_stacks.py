@@ -5,8 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from flux2_lora_edit.lora_loader.fuse import StackedLora
-from flux2_lora_edit.lora_loader.read_stack import read_stack
-from flux2_lora_edit.lora_loader.reading.files import LoraFiles
+from flux2_lora_edit.lora_loader.read_stack import LoraFiles, read_stack
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny, tiny_loras, tiny_quantised
 

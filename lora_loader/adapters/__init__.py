@@ -21,17 +21,17 @@ from .base import (
     Unsupported,
     blocks,
 )
-from .difference import Bias, Dense, Difference, read_bias
+from .difference import Bias, Dense, Difference
 from .dora import Dora, Magnitude, read_magnitude
 from .glora import GeneralizedLora, Glora
 from .ia3 import ChannelScale, LycorisIa3, PeftIa3
 from .loha import Hadamard, Loha
 from .lokr import Kronecker, Lokr
 from .lora import FullRankLora, Lora, LowRank
-from .oft import BlockRotation, Boft, Butterfly, InputRotation, Oft, OftV2
+from .oft import BlockRotation, Boft, InputRotation, Oft, OftV2
 
 __all__ = [
-    "ALGORITHMS", "Adapter", "Additive", "Algorithm", "BlockRotation", "Butterfly", "ChannelScale",
+    "ALGORITHMS", "Adapter", "Additive", "Algorithm", "BlockRotation", "ChannelScale",
     "Dense", "Dora", "GeneralizedLora", "Geometry", "Given", "Hadamard", "InputRotation",
     "Kronecker", "Lora", "LowRank", "NotFinite", "Shape", "Transform", "Unfit", "Unpaired",
     "Unsupported", "blocks", "read_adapter", "recognise",
@@ -94,13 +94,14 @@ def read_adapter(algorithm: Algorithm, rank: int | None, given: Given) -> Adapte
             raise Unfit(f"is stored as {kind}, without the scale that would give it a meaning")
         if not math.isfinite(given.peaks[role]):
             raise NotFinite(f"holds NaN or infinity in {role}")
-    given = given._replace(scale=algorithm.scale(given, rank))
-    effect, bias, name = algorithm.read(given, rank), None, algorithm.name
-    if not given.tensors.keys().isdisjoint(Bias.roles):
-        bias = read_bias(given)
+    (effect, scale), name = algorithm.read(given, rank), algorithm.name
+    bias = None
+    for role, of_bias in (("diff_b", 1.0), ("up_bias", scale)):  # a LoRA's own is scaled as it is
+        if role in given.tensors:
+            bias = Dense(given.tensors[role].reshape(-1), of_bias)
     if effect is not None and not given.tensors.keys().isdisjoint(Magnitude.companions):
         if not isinstance(effect, Additive):
             raise Unfit(f"has a DoRA magnitude on {name}, which no trainer writes")
         effect = Dora(effect, read_magnitude(given))
         name = algorithm.name_with_dora or f"{name} with DoRA"
-    return Adapter(effect, bias, name, given.scale)
+    return Adapter(effect, bias, name, scale)

@@ -188,39 +188,33 @@ class Algorithm:
         if len(target) == 1 and not self.fits_norm:
             raise Unsupported(f"is {self.name} on a norm")
 
-    def scale(self, given: Given, rank: int | None) -> float:
-        """The file's own scale: alpha / rank, or what its settings say. Raises NotFinite, Unfit."""
-        if not self.factors:
-            return 1.0
-        if "alpha" not in given.tensors:
-            return given.scale
-        if rank is None:
-            return 1.0  # full LoKr has no rank to divide by, and its alpha may be 1e10 or infinite
-        alpha = given.number("alpha")
-        if not isfinite(alpha):
-            raise NotFinite("has an alpha that is NaN or infinite")
-        return alpha / max(rank, 1)
+    def read(self, given: Given, rank: int | None) -> tuple[Additive | Transform | None, float]:
+        """The effect on the weight, None where there is none; and the file's own scale in it.
 
-    def read(self, given: Given, rank: int | None) -> Additive | Transform | None:
-        """The effect on the weight at the scale that is given; None where there is none.
-
-        Raises NotFinite or Unfit.
+        That is alpha / rank, or what its settings say. Raises NotFinite or Unfit.
         """
-        effect = self._read(given)
+        scale = given.scale if self.factors else 1.0
+        if self.factors and "alpha" in given.tensors:
+            # Full LoKr has no rank to divide by, and its alpha may be 1e10 or infinite.
+            alpha = 1.0 if rank is None else given.number("alpha")
+            if not isfinite(alpha):
+                raise NotFinite("has an alpha that is NaN or infinite")
+            scale = alpha / max(rank or 1, 1)
+        effect = self._read(given._replace(scale=scale))
         # Finite factors whose product is not would put infinity into the model.
-        bound = abs(given.scale) * max(rank or 1, 1) ** 2
+        bound = abs(scale) * max(rank or 1, 1) ** 2
         for role in self.factors:
             bound *= given.peaks.get(role, 1.0)
         if self.factors and bound > torch.finfo(torch.float32).max:
             raise NotFinite("has factors so large that their product is infinite")
-        return effect
+        return effect, scale
 
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
         """``geometry`` where all that is required is there."""
         raise NotImplementedError
 
     def _read(self, given: Given) -> Additive | Transform | None:
-        """``read`` without a look at its size."""
+        """The effect at the scale that is given."""
         return None
 
 

@@ -56,10 +56,3 @@ class Bias(Algorithm):
 
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
         return None if shapes.keys().isdisjoint(self.roles) else Geometry(None, None)
-
-
-def read_bias(given: Given) -> Dense:
-    """The change of the bias that comes with any adapter; a LoRA's own is scaled as it is."""
-    if "up_bias" in given.tensors:
-        return Dense(given.tensors["up_bias"].reshape(-1), given.scale)
-    return Dense(given.tensors["diff_b"].reshape(-1), 1.0)

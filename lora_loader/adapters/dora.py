@@ -1,4 +1,4 @@
-"""DoRA: an additive adapter, and the magnitudes of the weight's rows or columns beside it."""
+"""DoRA: the magnitude of each row or column trained beside the change (Liu et al. 2024)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""IA3: the weight's rows or columns scaled, one by one (Liu et al. 2022)."""
+"""IA3: the inputs or outputs of a weight scaled one by one (Liu et al. 2022)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

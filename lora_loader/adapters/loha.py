@@ -1,4 +1,4 @@
-"""LoHa: the element-wise product of two low-rank changes (Hyeon-Woo et al. 2021)."""
+"""LoHa: the element-wise product of two products of factors (Hyeon-Woo et al. 2021)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""LoKr: the Kronecker product of two small matrices (LyCORIS)."""
+"""LoKr: a Kronecker product (LyCORIS), either side whole or in two factors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

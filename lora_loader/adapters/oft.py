@@ -12,10 +12,12 @@ from .base import Algorithm, Geometry, Given, NotFinite, Shape, Transform, Unfit
 
 
 @dataclass(frozen=True, eq=False)
-class _RowRotation(Transform):
-    """``blocks`` turn the rows; ``rescale`` (out, 1) or None scales them afterwards.
+class BlockRotation(Transform):
+    """Diag-OFT: each block of rows turned by its own rotation (LyCORIS ``diag-oft``).
 
-    ``limit`` bounds the norm of the blocks' skew part (0: none).
+    ``blocks`` (n, s, s) with out = n * s; or (m, n, s, s), the stages of BOFT: rotations of
+    butterfly-permuted rows (Liu et al. 2023). ``limit`` bounds the norm of their skew part (0:
+    none). ``rescale`` (out, 1) or None scales the rows afterwards.
     """
 
     blocks: Tensor
@@ -24,43 +26,19 @@ class _RowRotation(Transform):
 
     def trained(self, weight: Tensor) -> Tensor:
         """The weight with its rows turned and scaled."""
-        turned = self._turned(weight)
+        turns, columns = cayley(self.blocks.float(), self.limit), weight.shape[1]
+        if turns.ndim == 3:
+            count, size, _ = turns.shape
+            turned = torch.einsum("knm,kni->kmi", turns, weight.reshape(count, size, -1))
+        else:
+            turned = weight
+            for stage, turn in enumerate(turns):
+                stride = 2**stage * (turn.shape[-1] // 2)
+                paired = turned.reshape(-1, 2, stride, columns).transpose(1, 2)
+                turned = turn @ paired.reshape(turn.shape[0], turn.shape[1], columns)
+                turned = turned.reshape(-1, stride, 2, columns).transpose(1, 2)
+        turned = turned.reshape(weight.shape)
         return turned if self.rescale is None else turned * self.rescale.float().reshape(-1, 1)
-
-    def _turned(self, weight: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
-class BlockRotation(_RowRotation):
-    """Diag-OFT: each block of rows turned by its own rotation (LyCORIS ``diag-oft``).
-
-    ``blocks`` (n, s, s) with out = n * s.
-    """
-
-    def _turned(self, weight: Tensor) -> Tensor:
-        turn = cayley(self.blocks.float(), self.limit)
-        count, size, _ = turn.shape
-        turned = torch.einsum("knm,kni->kmi", turn, weight.reshape(count, size, -1))
-        return turned.reshape(weight.shape)
-
-
-class Butterfly(_RowRotation):
-    """BOFT: stages of block rotations over butterfly-permuted rows (Liu et al. 2023, LyCORIS).
-
-    ``blocks`` (m, n, s, s) with out = n * s.
-    """
-
-    def _turned(self, weight: Tensor) -> Tensor:
-        result = weight
-        turns = cayley(self.blocks.float(), self.limit)
-        half = turns.shape[-1] // 2
-        columns = weight.shape[1]
-        for stage, turn in enumerate(turns):
-            stride = 2**stage * half
-            paired = result.reshape(-1, 2, stride, columns).transpose(1, 2)
-            turned = turn @ paired.reshape(turn.shape[0], turn.shape[1], columns)
-            result = turned.reshape(-1, stride, 2, columns).transpose(1, 2).reshape(weight.shape)
-        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +92,7 @@ class Oft(Algorithm):
     required = ("oft_blocks",)
     companions = ("rescale",)
 
-    def _read(self, given: Given) -> _RowRotation:
+    def _read(self, given: Given) -> BlockRotation:
         limit = given.number("alpha") if "alpha" in given.tensors else 0.0
         # LyCORIS bounds the rotation by alpha x the output width, ComfyUI's trainer by alpha.
         limit *= 1 if given.stem.startswith(PREFIX) else given.rows
@@ -137,12 +115,12 @@ class Boft(Oft):
 
     name = "BOFT"
 
-    def _read(self, given: Given) -> _RowRotation:
+    def _read(self, given: Given) -> BlockRotation:
         rows = super()._read(given)
         stages, _, size, _ = rows.blocks.shape
         if size % 2 or given.rows % (2**stages * (size // 2)):
             raise Unfit(f"has {stages} butterfly stages, too many for {given.rows} rows")
-        return Butterfly(rows.blocks, rows.rescale, rows.limit)
+        return rows
 
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
         return super()._geometry(shapes) if len(shapes["oft_blocks"]) == 4 else None

@@ -5,14 +5,14 @@ is resolved by ``layout``. No tensor is read, and no model is asked.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from .. import adapters
 from ..adapters import Algorithm, Geometry, Unfit
-from .header import Header
+from .file import Header
 from .layout import WORD, Words
-from .scaling import METADATA_KEY, PeftSettings, header_settings
+from .scaling import PeftSettings, header_settings
 
 MAX_KEY = 1000
 
@@ -72,21 +72,17 @@ def facts(header: Header, config: PeftSettings | None = None) -> Facts:
         if split.role in keys:
             repeated.add(split.stem)
         keys[split.role] = key
-    companions = {role for algorithm in adapters.ALGORITHMS for role in algorithm.companions}
-    _hand_out(tables, companions)
     modules = []
-    for (stem, _), keys in tables.items():
-        for own in _apart(keys, companions):
-            shapes = {role: header.tensors[key].shape for role, key in own.items()}
-            made: tuple[Algorithm, Geometry] | Unfit = Unfit("has the same part twice")
-            if stem not in repeated:
-                try:
-                    made = adapters.recognise(shapes)
-                except Unfit as error:
-                    made = error.with_traceback(None)
-            modules.append(Module(stem, own, made))
-    settings = header_settings(header.metadata) if METADATA_KEY in header.metadata else None
-    return Facts(header, tuple(modules), tuple(unread), settings or config)
+    for stem, own in _apart(tables):
+        made: tuple[Algorithm, Geometry] | Unfit = Unfit("has the same part twice")
+        if stem not in repeated:
+            try:
+                made = adapters.recognise({r: header.tensors[key].shape for r, key in own.items()})
+            except Unfit as error:
+                made = error.with_traceback(None)
+        modules.append(Module(stem, own, made))
+    settings = header_settings(header.metadata) or config
+    return Facts(header, tuple(modules), tuple(unread), settings)
 
 
 def spellings(algorithms: Iterable[Algorithm]) -> Spellings:
@@ -143,20 +139,23 @@ def _named(
     return None
 
 
-def _hand_out(tables: dict[tuple[str, str], dict[str, str]], companions: set[str]) -> None:
-    """Give ``X.alpha`` to ``X.lora_A.<adapter name>``, where there is one such adapter."""
+def _apart(tables: dict[tuple[str, str], dict[str, str]]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The stem of each adapter and its tensors' keys by role, from those by stem and name."""
+    companions = {role for algorithm in adapters.ALGORITHMS for role in algorithm.companions}
     names: dict[str, list[str]] = {}
     for stem, name in tables:
         names.setdefault(stem, []).append(name)
     for stem, both in names.items():
+        # ``X.alpha`` belongs to ``X.lora_A.<adapter name>``, where there is one such adapter.
         lonely = [name for name in both if tables[stem, name].keys() <= companions]
         if len(both) == 2 and len(lonely) == 1:
             owner = both[1 - both.index(lonely[0])]
             tables[stem, owner].update(tables.pop((stem, lonely[0])))
-
-
-def _apart(keys: dict[str, str], companions: set[str]) -> list[dict[str, str]]:
-    """A LoRA and a full difference of one module are two adapters, which add."""
-    differences = {role: key for role, key in keys.items() if role in _DIFFERENCES}
-    others = {role: key for role, key in keys.items() if role not in _DIFFERENCES}
-    return [keys] if not differences or others.keys() <= companions else [others, differences]
+    for (stem, _), keys in tables.items():
+        # A LoRA and a full difference of one module are two adapters, which add.
+        differences = {}
+        if not keys.keys() <= companions | _DIFFERENCES:
+            differences = {role: keys.pop(role) for role in sorted(keys.keys() & _DIFFERENCES)}
+        yield stem, keys
+        if differences:
+            yield stem, differences

@@ -11,8 +11,8 @@ from ..adapters import Adapter, Algorithm, Geometry, Unfit
 from ..fuse import Step
 from ..stack import LoraEntry
 from .facts import PLAIN, Facts, Module, facts
-from .files import LoraFile
-from .layout import Layout, Place, is_text_encoder, words
+from .file import LoraFile
+from .layout import Layout, Target, is_text_encoder, words
 from .report import LoraReport, refusal, shortlist
 from .scaling import PeftSettings
 from .training import Training, other_distillation, trained_for, wrong_base
@@ -22,10 +22,10 @@ Problems = dict[type[Unfit], list[str]]
 
 
 class Fitting(NamedTuple):
-    """A module of the file whose shapes are right for its place in the model."""
+    """A module of the file whose shapes are right for its target in the model."""
 
     module: Module
-    place: Place
+    target: Target
     algorithm: Algorithm
     geometry: Geometry
 
@@ -51,14 +51,14 @@ class Fit(NamedTuple):
 class ReadLora:
     """A LoRA's steps by weight name at scale 1, and its report.
 
-    ``refusal`` is why it should not be used, ``caution`` what to beware of; "" where there is
-    nothing. ``text_keys`` are the keys of a text encoder's LoRA in the same file.
+    ``refusal`` is why it should not be used, or ""; it is one of the ``warnings`` too.
+    ``text_keys`` are the keys of a text encoder's LoRA in the same file.
     """
 
     steps: tuple[tuple[str, Step], ...]
     report: LoraReport
     refusal: str
-    caution: str
+    warnings: tuple[str, ...]
     text_keys: tuple[str, ...]
 
 
@@ -82,17 +82,21 @@ def read_lora(
     made, steps = _read(fitted.fitting, file, known.settings, fitted.problems)
     order_matters = any(isinstance(step.effect, adapters.Transform) for _, step in steps)
     report = _report(entry, fitted, made, order_matters, training)
+    refused = wrong_base(training, model) or refusal(
+        report, fitted.weights, fitted.text_encoder, training, model
+    )
+    cautions = (refused, other_distillation(file.header.metadata, model, model_file))
+    warnings = [f"{entry.name} {sentence}" for sentence in cautions if sentence]
+    for what, names in (
+        ("not in this model", report.unmatched),
+        ("not applied", report.unsupported),
+    ):
+        if names:
+            warnings.append(f"{entry.name}: {len(names)} modules {what}: {shortlist(names)}")
     text_keys = tuple(
         key for key in file.header.tensors if fitted.text_encoder and is_text_encoder(words(key))
     )
-    return ReadLora(
-        tuple(steps),
-        report,
-        wrong_base(training, model)
-        or refusal(report, fitted.weights, fitted.text_encoder, training, model),
-        other_distillation(training, model, model_file) or "",
-        text_keys,
-    )
+    return ReadLora(tuple(steps), report, refused, tuple(warnings), text_keys)
 
 
 def fit(known: Facts, layout: Layout) -> Fit:
@@ -110,19 +114,20 @@ def fit(known: Facts, layout: Layout) -> Fit:
             weights += len(module.keys)
             continue
         namings.append(place.naming(module.stem))
-        rows = place.target[:3]
-        if rows in taken:
+        target = place.target
+        if target[:3] in taken:
             twice.append(module.stem)
-        taken.add(rows)
+        taken.add(target[:3])
         try:
             if isinstance(module.made, Unfit):
                 raise module.made
             algorithm, geometry = module.made
-            algorithm.check(geometry, place.target.shape)
+            shape = (target.rows,) if target.columns is None else (target.rows, target.columns)
+            algorithm.check(geometry, shape)
         except Unfit as error:
             problems[type(error)].append(f"{module.stem} {error}")
         else:
-            fitting.append(Fitting(module, place, algorithm, geometry))
+            fitting.append(Fitting(module, target, algorithm, geometry))
     text = {stem for stem in strange if is_text_encoder(words(stem))}
     unmatched = sorted(set(strange) - text)
     return Fit(
@@ -137,14 +142,13 @@ def _read(
     """The adapters of modules, and their steps by weight; what is wrong goes to ``problems``."""
     made, steps = [], []
     tensors = file.read(key for at in fitting for key in at.module.keys.values())
-    for (stem, keys, _), (target, *_), algorithm, geometry in fitting:
-        meant = settings is not None and settings.peft_type == algorithm.peft_type
+    for (stem, keys, _), target, algorithm, geometry in fitting:
         given = adapters.Given(
             tensors={role: tensors[key] for role, key in keys.items()},
-            peaks={role: file.peak(key) for role, key in keys.items()},
+            peaks={role: file.peaks[key] for role, key in keys.items()},
             rows=target.rows,
             columns=target.columns,
-            scale=settings.scale(stem, geometry.rank) if settings and meant else 1.0,
+            scale=settings.scale(algorithm.peft_type, stem, geometry.rank) if settings else 1.0,
             stem=stem,
         )
         try:

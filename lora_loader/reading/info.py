@@ -11,9 +11,8 @@ from ..adapters import Unfit
 from ..sources.source import SourceError
 from ..stack import LoraEntry
 from .facts import Facts, facts
-from .files import settings_beside, short_text
-from .header import LoraFileError, read_header
-from .scaling import json_table
+from .file import LoraFileError, read_header
+from .scaling import json_table, settings_beside, short_text
 from .training import trained_for
 
 MAX_SIDECAR_BYTES = 16 * 1024

@@ -7,6 +7,7 @@ resolve to a weight that the model has not got. Names: black-forest-labs/flux2 a
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -79,11 +80,6 @@ class Target(NamedTuple):
     swapped: bool = False
     bias: str | None = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(rows, columns), or (rows,) of a vector."""
-        return (self.rows,) if self.columns is None else (self.rows, self.columns)
-
 
 class Place(NamedTuple):
     """A stem's target, the prefix before the module's name and whose name: "BFL", "diffusers"."""
@@ -114,12 +110,14 @@ def is_text_encoder(stem: Words) -> bool:
     return _TEXT_ENCODER.search("_".join(stem)) is not None
 
 
+@dataclass(frozen=True)
 class Layout:
-    """The loaded model's modules under every name that a trainer may give them."""
+    """The loaded model's modules under every name that a trainer may give them.
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """``shapes``: the model's weights by state-dict name, with ``diffusion_model.`` or not."""
-        self.shapes = dict(shapes)
+    ``shapes``: the model's weights by state-dict name, with ``diffusion_model.`` or not.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
 
     def resolve(self, stem: str) -> Place | None:
         """The module that a stem's last words name, or None where they name none of this model.

@@ -39,19 +39,6 @@ class LoraReport:
     notes: tuple[str, ...]
     order_matters: bool
 
-    def as_text(self) -> str:
-        """One line: "ink.safetensors: matched 88/88, rank 16, ai-toolkit, FLUX.2 klein 9B"."""
-        rank = "-".join(str(rank) for rank in self.ranks[:1] + self.ranks[1:][-1:])
-        facts = [
-            f"matched {self.matched}/{self.total}",
-            f"rank {rank}" if rank else "",
-            *(kind for kind in self.kinds if kind != Lora.name),
-            self.trainer,
-            self.trained_for,
-            f"scale {self.scale:g}",
-        ]
-        return f"{self.name}: {', '.join(fact for fact in facts if fact)}"
-
 
 @dataclass(frozen=True)
 class Report:
@@ -78,10 +65,24 @@ class Report:
         return json.dumps(table, indent=2, ensure_ascii=False)
 
     def to_text(self) -> str:
-        """A few lines for the node: one a LoRA, then the warnings."""
+        """For the node, a line each: the LoRAs, the warnings, the mode.
+
+        "ink.safetensors: matched 88/88, rank 16, ai-toolkit, FLUX.2 klein 9B, scale 1"
+        """
         if not self.loras:
             return "No LoRA is enabled; the model passes through unchanged."
-        lines = [lora.as_text() for lora in self.loras]
+        lines = []
+        for lora in self.loras:
+            rank = "-".join(str(rank) for rank in lora.ranks[:1] + lora.ranks[1:][-1:])
+            facts = [
+                f"matched {lora.matched}/{lora.total}",
+                f"rank {rank}" if rank else "",
+                *(kind for kind in lora.kinds if kind != Lora.name),
+                lora.trainer,
+                lora.trained_for,
+                f"scale {lora.scale:g}",
+            ]
+            lines.append(f"{lora.name}: {', '.join(fact for fact in facts if fact)}")
         lines += [f"Warning: {warning}" for warning in self.warnings]
         if self.mode_taken:
             lines.append(f"{self.mode_taken}: {self.mode_reason}")

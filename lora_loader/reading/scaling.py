@@ -10,12 +10,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 METADATA_KEY = "lora_adapter_metadata"
 # The files that PEFT itself writes, side by side.
 CONFIG_NAME = "adapter_config.json"
 PEFT_NAME = "adapter_model.safetensors"
 
+MAX_CONFIG_BYTES = 2**20
 _MOST_PATTERNS = 5_000
 
 
@@ -33,11 +35,14 @@ class PeftSettings:
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     rank_pattern: Mapping[str, float] = field(default_factory=dict)
 
-    def scale(self, stem: str, rank: int | None) -> float:
+    def scale(self, kind: str | None, stem: str, rank: int | None) -> float:
         """alpha / rank (or / sqrt(rank) with rsLoRA) of the module that ``stem`` names.
 
-        ``rank`` is that of its tensors; where they have none (full LoKr), the rank it was set to.
+        1 where its ``kind`` is not the settings'. ``rank`` is that of its tensors; where they have
+        none (full LoKr), the rank it was set to.
         """
+        if kind != self.peft_type:
+            return 1.0
         if rank is None:
             rank = int(_looked_up(self.rank_pattern, stem, self.rank or 0))
         if rank < 1:
@@ -77,12 +82,31 @@ def header_settings(metadata: Mapping[str, str]) -> PeftSettings | None:
     for key, value in table.items():
         if prefix and key.startswith(f"{prefix}."):
             own[key.removeprefix(f"{prefix}.")] = value
-    return _settings(own)
+    return peft_settings(own)
 
 
-def config_settings(text: str) -> PeftSettings | None:
-    """PEFT's settings from the text of an ``adapter_config.json``, or None where it has none."""
-    return _settings(json_table(text))
+def settings_beside(path: Path) -> tuple[PeftSettings | None, str]:
+    """PEFT's settings beside a file, where they are surely its own; and what was ignored."""
+    text = short_text(path.with_name(CONFIG_NAME), MAX_CONFIG_BYTES)
+    settings = peft_settings(json_table(text))
+    if settings is None or path.name == PEFT_NAME:
+        return settings, ""
+    if all(other == path for other in path.parent.glob("*.safetensors")):
+        return settings, ""
+    return None, (
+        f"the {CONFIG_NAME} beside it is not used, because other LoRAs lie there too. If it "
+        f"belongs to this one, give both a folder of their own"
+    )
+
+
+def short_text(path: Path, most_bytes: int) -> str:
+    """The text of a file; "" where there is none, or a longer one."""
+    try:
+        if path.stat().st_size > most_bytes:
+            return ""
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def json_table(text: str) -> dict[str, object]:
@@ -94,7 +118,8 @@ def json_table(text: str) -> dict[str, object]:
     return table if isinstance(table, dict) else {}
 
 
-def _settings(table: Mapping[str, object]) -> PeftSettings | None:
+def peft_settings(table: Mapping[str, object]) -> PeftSettings | None:
+    """What a table, as PEFT writes it, sets; None where it has no alpha."""
     kind = str(table.get("peft_type", "LORA"))
     alpha = _number(table.get("lora_alpha" if kind == "LORA" else "alpha"))
     rank = _number(table.get("r"))

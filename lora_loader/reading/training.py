@@ -13,17 +13,12 @@ from dataclasses import dataclass
 from ...flux2.variants import RELEASED, Flux2Model
 from ..adapters import Unfit
 from .facts import Facts
-from .header import Header
 from .layout import words
 
 FLUX1_WIDTH = 3072
 
-_BLOCKS: Mapping[tuple[str, ...], str] = {
-    ("single", "transformer", "blocks"): "single",
-    ("single", "blocks"): "single",
-    ("transformer", "blocks"): "double",
-    ("double", "blocks"): "double",
-}
+# In a stem's words joined by "_": BFL's or diffusers' block, its number, and the module inside.
+_BLOCK = re.compile(r"(?:^|_)(single|double|transformer)_(?:transformer_)?blocks_(\d+)(?:_(.*))?$")
 # Modules inside a block whose input is as wide as the model, and so tell its width.
 _WIDTH_IN = frozenset(
     "img_attn_qkv txt_attn_qkv attn_to_q attn_to_k attn_to_v attn_add_q_proj attn_add_k_proj "
@@ -43,6 +38,25 @@ _FLUX1_RATIOS: Mapping[str, tuple[int, int]] = {
     "img_mlp_2": (1, 4), "txt_mlp_2": (1, 4),
 }  # fmt: skip
 _METADATA_KEYS = ("ss_base_model_version", "modelspec.architecture", "base_model")
+_NAMES = ""
+# A key of the metadata, or _NAMES for the first tensors' names, a line each; what is found in it;
+# and the trainer or exporter that it is a sign of. The first sign counts.
+_TRAINER_SIGNS = (
+    ("software", "ai-toolkit", "ai-toolkit"),
+    ("training_info", "", "ai-toolkit"),
+    ("ot_revision", "", "OneTrainer"),
+    ("ot_branch", "", "OneTrainer"),
+    ("ss_network_module", "flux_2", "musubi-tuner"),
+    ("modelspec.architecture", r"^Flux\.2-", "musubi-tuner"),
+    ("ss_network_module", r"(?s).", "kohya"),
+    ("lycoris_config", "", "SimpleTuner"),
+    ("global_step", "", "SimpleTuner"),
+    ("lora_adapter_metadata", "", "diffusers"),
+    (_NAMES, r"\.default\.weight", "DiffSynth-Studio"),
+    (_NAMES, r"^base_model\.model\.", "PEFT"),
+    (_NAMES, "^lycoris_", "LyCORIS"),
+    (_NAMES, "^lora_unet_", "kohya naming"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,6 @@ class Training:
     double_blocks: int
     single_blocks: int
     base_model: str | None
-    distilled: bool | None
     sign: str
     trainer: str
 
@@ -80,34 +93,19 @@ class Training:
 def trained_for(facts: Facts) -> Training:
     """Everything a file tells about the base model, without a tensor read."""
     metadata = facts.header.metadata
-    widths: Counter[int] = Counter()
-    blocks = {"double": 0, "single": 0}
-    flux1 = []
-    for stem, _, made in facts.modules:
-        found = words(stem)
-        kind, number, module = _in_block(found)
-        if kind is None:
-            if {"vector", "in"} <= set(found) or "time_text_embed" in "_".join(found):
-                flux1.append(f"it has {stem}")
-            continue
-        blocks[kind] = max(blocks[kind], number + 1)
-        if _FLUX1_NAMES.match(module) or (kind == "single" and module in _FLUX1_SINGLE_NAMES):
-            flux1.append(f"it has {stem}")
-        rows, columns, _ = (None, None, None) if isinstance(made, Unfit) else made[1]
-        if not rows or not columns:
-            continue
-        if module in _WIDTH_IN:
-            widths[columns] += 1
-        high, wide = _FLUX1_RATIOS.get(module, (0, 0))
-        if high and rows * wide == columns * high:
-            flux1.append(f"its {stem} is {rows} x {columns}")
-    width = widths.most_common(1)[0][0] if widths else None
+    width, blocks, flux1 = _anatomy(facts)
     named = [metadata[key] for key in _METADATA_KEYS if key in metadata]
     family, variant = _from_hint(" ".join(named).lower())
     if family == "FLUX.1":
         flux1.append("its metadata says so")
     if width == FLUX1_WIDTH and (blocks["double"] > 5 or blocks["single"] > 20):
         flux1.append(f"it has {blocks['double']} double and {blocks['single']} single blocks")
+    told = {**metadata, _NAMES: "\n".join(list(facts.header.tensors)[:50])}
+    trainers = (
+        trainer
+        for key, sign, trainer in _TRAINER_SIGNS
+        if key in told and re.search(sign, told[key])
+    )
     return Training(
         "FLUX.1" if flux1 else family,
         None if flux1 else variant,
@@ -115,20 +113,42 @@ def trained_for(facts: Facts) -> Training:
         blocks["double"],
         blocks["single"],
         next(iter(named), "")[:200] or None,
-        _distilled(metadata),
         next(iter(flux1), ""),
-        _trainer(facts.header),
+        next(trainers, ""),
     )
 
 
-def _in_block(found: tuple[str, ...]) -> tuple[str | None, int, str]:
-    """The kind and number of the block that a stem's words lie in, and the module inside it."""
-    for at in range(len(found)):
-        for name, kind in _BLOCKS.items():
-            end = at + len(name)
-            if found[at:end] == name and end < len(found) and found[end].isdigit():
-                return kind, min(int(found[end][:6]), 10**5), "_".join(found[end + 1 :])
-    return None, 0, ""
+def _anatomy(facts: Facts) -> tuple[int | None, dict[str, int], list[str]]:
+    """The width, the blocks by kind, and what FLUX.1 alone has, as the modules tell them."""
+    widths: Counter[int] = Counter()
+    blocks = {"double": 0, "single": 0}
+    flux1 = []
+    for stem, _, made in facts.modules:
+        rows, columns, _ = (None, None, None) if isinstance(made, Unfit) else made[1]
+        block = _BLOCK.search("_".join(words(stem)))
+        if block is not None:
+            kind = "single" if block[1] == "single" else "double"
+            blocks[kind] = max(blocks[kind], min(int(block[2][:6]), 10**5) + 1)
+            if block[3] in _WIDTH_IN and rows and columns:
+                widths[columns] += 1
+        flux1 += _flux1_signs(stem, block, rows or 0, columns or 0)
+    return widths.most_common(1)[0][0] if widths else None, blocks, flux1
+
+
+def _flux1_signs(stem: str, block: re.Match[str] | None, rows: int, columns: int) -> list[str]:
+    """What of a module FLUX.1 alone has; 0 rows or columns are unknown."""
+    if block is None:
+        found = words(stem)
+        other = {"vector", "in"} <= set(found) or "time_text_embed" in "_".join(found)
+        return [f"it has {stem}"] if other else []
+    module = block[3] or ""
+    signs = []
+    if _FLUX1_NAMES.match(module) or (block[1] == "single" and module in _FLUX1_SINGLE_NAMES):
+        signs.append(f"it has {stem}")
+    high, wide = _FLUX1_RATIOS.get(module, (0, 0))
+    if rows and columns and high and rows * wide == columns * high:
+        signs.append(f"its {stem} is {rows} x {columns}")
+    return signs
 
 
 def _from_hint(hint: str) -> tuple[str | None, str | None]:
@@ -142,18 +162,6 @@ def _from_hint(hint: str) -> tuple[str | None, str | None]:
     if re.search(r"flux[\W_]*1|flux[\W_]*(?:dev|schnell)", hint):
         return "FLUX.1", None
     return None, None
-
-
-def _distilled(metadata: Mapping[str, str]) -> bool | None:
-    """Whether the metadata says the base was klein's distilled model, or its undistilled "base"."""
-    text = " ".join(
-        value[:10_000].lower() for key, value in metadata.items() if "lora_adapter" not in key
-    )
-    if re.search(r"klein[\W_]*base|klein[\W_]*[49]b[\W_]*base", text):
-        return False
-    if re.search(r"klein[\W_]*(?:[49]b[\W_]*)?distilled", text):
-        return True
-    return None
 
 
 def wrong_base(training: Training, model: Flux2Model) -> str | None:
@@ -186,49 +194,28 @@ def wrong_base(training: Training, model: Flux2Model) -> str | None:
     )
 
 
-def other_distillation(training: Training, model: Flux2Model, model_file: str) -> str | None:
-    """A warning where a LoRA of klein base meets the distilled klein, or the reverse; or None.
+def other_distillation(metadata: Mapping[str, str], model: Flux2Model, model_file: str) -> str:
+    """A warning where a LoRA of klein's undistilled "base" meets the distilled klein, or the
+    reverse, by the LoRA's metadata; or "".
 
     Their weights have the same shapes, so the model is known by the name of its file alone.
     """
     name = model_file.lower()
-    if training.distilled is None or model.guidance or "klein" not in name:
-        return None
-    distilled = "base" not in name
-    if distilled == training.distilled:
-        return None
-    kinds = ("klein base", "distilled klein")
+    if model.guidance or "klein" not in name:
+        return ""
+    text = " ".join(
+        value[:10_000].lower() for key, value in metadata.items() if "lora_adapter" not in key
+    )
+    ours = "klein base" if "base" in name else "distilled klein"
+    if re.search(r"klein[\W_]*(?:[49]b[\W_]*)?base", text):
+        theirs = "klein base"
+    elif re.search(r"klein[\W_]*(?:[49]b[\W_]*)?distilled", text):
+        theirs = "distilled klein"
+    else:
+        return ""
+    if theirs == ours:
+        return ""
     return (
-        f"was trained on {kinds[training.distilled]} and the model is {kinds[distilled]} "
+        f"was trained on {theirs} and the model is {ours} "
         f"({model_file}): it works, but may come out weaker or stronger than in training"
     )
-
-
-def _trainer(header: Header) -> str:
-    """The trainer's or exporter's name, or "" where nothing tells."""
-    metadata = header.metadata
-    keys = list(header.tensors)[:50]
-    software = metadata.get("software", "")
-    if "ai-toolkit" in software or "training_info" in metadata:
-        return "ai-toolkit"
-    if "ot_revision" in metadata or "ot_branch" in metadata:
-        return "OneTrainer"
-    module = metadata.get("ss_network_module", "")
-    if "flux_2" in module or metadata.get("modelspec.architecture", "").startswith("Flux.2-"):
-        return "musubi-tuner"
-    if module:
-        return "kohya"
-    if "lycoris_config" in metadata or "global_step" in metadata:
-        return "SimpleTuner"
-    if "lora_adapter_metadata" in metadata:
-        return "diffusers"
-    first = keys[0] if keys else ""
-    if any(".default.weight" in key for key in keys):
-        return "DiffSynth-Studio"
-    if first.startswith("base_model.model."):
-        return "PEFT"
-    if first.startswith("lycoris_"):
-        return "LyCORIS"
-    if first.startswith("lora_unet_"):
-        return "kohya naming"
-    return ""

@@ -16,7 +16,7 @@ from ...network.address import AddressPolicy
 from ...network.download import download
 from ...network.errors import NetworkError, Occupied
 from ...network.files import Fetched, write_atomically
-from ..reading.header import LoraFileError, read_header
+from ..reading.file import LoraFileError, read_header
 from ..reading.scaling import CONFIG_NAME
 from .civitai import ORIGINS, Civitai
 from .hub import ENDPOINT_VARIABLE, Hub

@@ -8,7 +8,6 @@ import torch
 from flux2_lora_edit.lora_loader.adapters import (
     Additive,
     BlockRotation,
-    Butterfly,
     ChannelScale,
     Dense,
     Dora,
@@ -47,7 +46,7 @@ TRANSFORMS = [
     Dora(ADDITIVE[2], r(1, IN).abs() + 1),
     BlockRotation(r(4, 4, 4), None, 0.0),
     BlockRotation(r(1, 16, 16), r(OUT, 1) + 1, 1.0),
-    Butterfly(r(2, 4, 4, 4), r(OUT, 1) + 1, 0.0),
+    BlockRotation(r(2, 4, 4, 4), r(OUT, 1) + 1, 0.0),
     InputRotation(r(3, 6), 1.0),
     InputRotation(r(1, 6), 2.0),
     GeneralizedLora(r(IN, 2), r(2, IN), r(OUT, 2), r(2, IN), 0.5),

@@ -9,9 +9,8 @@ from safetensors.torch import save_file
 from flux2_lora_edit.lora_loader import adapters
 from flux2_lora_edit.lora_loader.adapters import Additive, Algorithm, Geometry
 from flux2_lora_edit.lora_loader.fuse import fuse
-from flux2_lora_edit.lora_loader.read_stack import LoraStackError, read_stack
+from flux2_lora_edit.lora_loader.read_stack import LoraFiles, LoraStackError, read_stack
 from flux2_lora_edit.lora_loader.reading import facts as facts_module
-from flux2_lora_edit.lora_loader.reading.files import LoraFiles
 from flux2_lora_edit.lora_loader.reading.info import describe_stack
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny_loras

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flux2_lora_edit.lora_loader.reading.files import LoraFiles
-from flux2_lora_edit.lora_loader.reading.header import LoraFileError
+from flux2_lora_edit.lora_loader.read_stack import LoraFiles
+from flux2_lora_edit.lora_loader.reading.file import LoraFileError
 
 
 def write(path, value=1.0, **more):
@@ -72,7 +72,7 @@ def test_float8_and_float64_are_widened(tmp_path):
 def test_the_peak_shows_what_is_not_finite(tmp_path, value):
     file = LoraFiles().open(write(tmp_path / "a.safetensors", y=torch.tensor([1.0, value])))
     file.read(["x", "y"])
-    assert not torch.isfinite(torch.tensor(file.peak("y"))) and file.peak("x") == 1.0
+    assert not torch.isfinite(torch.tensor(file.peaks["y"])) and file.peaks["x"] == 1.0
 
 
 def test_a_file_that_went_away(tmp_path):

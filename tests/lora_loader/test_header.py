@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from flux2_lora_edit.lora_loader.reading.header import (
+from flux2_lora_edit.lora_loader.reading.file import (
     MAX_HEADER_BYTES,
     MAX_TENSORS,
     LoraFileError,

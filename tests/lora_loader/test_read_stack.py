@@ -8,8 +8,7 @@ from safetensors.torch import save_file
 
 from flux2_lora_edit.flux2.variants import NotFlux2Error, identify
 from flux2_lora_edit.lora_loader.fuse import fuse
-from flux2_lora_edit.lora_loader.read_stack import LoraStackError, read_stack
-from flux2_lora_edit.lora_loader.reading.files import LoraFiles
+from flux2_lora_edit.lora_loader.read_stack import LoraFiles, LoraStackError, read_stack
 from flux2_lora_edit.lora_loader.reading.report import Report
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from host import tiny_loras
@@ -292,6 +291,35 @@ def test_the_reports_json_has_a_fixed_shape(library):
         "unsupported", "notes", "order_matters",
     }  # fmt: skip
     assert "a.safetensors: matched 22/22, rank 8" in report.to_text()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "prefix", "metadata"),
+    [
+        ("ai-toolkit", "diffusion_model.", {"software": '{"name": "ai-toolkit"}'}),
+        ("ai-toolkit", "diffusion_model.", {"training_info": "", "lycoris_config": "{}"}),
+        ("OneTrainer", "transformer.", {"ot_branch": "master"}),
+        ("musubi-tuner", "lora_unet_", {"ss_network_module": "networks.lora_flux_2"}),
+        ("musubi-tuner", "lora_unet_", {"modelspec.architecture": "Flux.2-dev/lora"}),
+        ("kohya", "lora_unet_", {"ss_network_module": "networks.lora"}),
+        ("kohya naming", "lora_unet_", {"ss_network_module": ""}),
+        ("SimpleTuner", "lycoris_", {"lycoris_config": ""}),
+        ("diffusers", "transformer.", {"lora_adapter_metadata": "{}"}),
+        ("PEFT", "base_model.model.", {"modelspec.architecture": "a Flux.2-like one"}),
+        ("LyCORIS", "lycoris_", {}),
+        ("", "my.base_model.model.", {}),
+    ],
+)
+def test_the_trainer_is_told_by_the_first_of_its_signs(library, trainer, prefix, metadata):
+    weights = lora(f"{prefix}double_blocks.0.img_attn.proj")
+    stack = library.read(library.put("a.safetensors", weights, metadata))
+    assert stack.reports[0].trainer == trainer
+
+
+def test_diffsynth_is_told_by_peft_s_default_adapter(library):
+    named = {"lora_A.default.weight": torch.ones(4, H), "lora_B.default.weight": torch.ones(H, 4)}
+    stack = library.read(library.put("a.safetensors", lora(**named)))
+    assert stack.reports[0].trainer == "DiffSynth-Studio"
 
 
 def test_a_transform_says_that_its_order_matters(library):

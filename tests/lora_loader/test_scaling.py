@@ -5,7 +5,11 @@ import math
 
 import pytest
 
-from flux2_lora_edit.lora_loader.reading.scaling import config_settings, header_settings
+from flux2_lora_edit.lora_loader.reading.scaling import (
+    header_settings,
+    json_table,
+    peft_settings,
+)
 
 STEM = "transformer.transformer_blocks.0.attn.to_q"
 
@@ -19,17 +23,19 @@ def prefixed(prefix, **adapter):
 
 
 def test_diffusers_prefix_and_simpletuners_none():
-    assert prefixed("transformer", lora_alpha=4, r=16).scale(STEM, 16) == 0.25
-    assert from_header(lora_alpha=4, r=16).scale(STEM, 16) == 0.25
+    assert prefixed("transformer", lora_alpha=4, r=16).scale("LORA", STEM, 16) == 0.25
+    assert from_header(lora_alpha=4, r=16).scale("LORA", STEM, 16) == 0.25
 
 
 def test_the_tensors_rank_counts_not_the_settings():
-    assert from_header(lora_alpha=4, r=16).scale(STEM, 8) == 0.5
+    assert from_header(lora_alpha=4, r=16).scale("LORA", STEM, 8) == 0.5
 
 
 def test_rslora():
-    assert from_header(lora_alpha=4, r=16, use_rslora=True).scale(STEM, 16) == 1.0
-    assert math.isclose(from_header(lora_alpha=4, r=8, use_rslora=True).scale(STEM, 8), 4 / 8**0.5)
+    assert from_header(lora_alpha=4, r=16, use_rslora=True).scale("LORA", STEM, 16) == 1.0
+    assert math.isclose(
+        from_header(lora_alpha=4, r=8, use_rslora=True).scale("LORA", STEM, 8), 4 / 8**0.5
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,12 +55,12 @@ def test_rslora():
 )
 def test_alpha_pattern(pattern, hits):
     settings = from_header(lora_alpha=4, r=8, alpha_pattern={pattern: 16})
-    assert settings.scale(STEM, 8) == (2.0 if hits else 0.5)
+    assert settings.scale("LORA", STEM, 8) == (2.0 if hits else 0.5)
 
 
 def test_a_pattern_made_to_hang_is_not_tried():
     settings = from_header(lora_alpha=4, r=8, alpha_pattern={"(a+)+$": 16, "(.*)*x": 16, "(": 16})
-    assert settings.scale("a" * 4000, 8) == 0.5
+    assert settings.scale("LORA", "a" * 4000, 8) == 0.5
 
 
 def test_a_text_encoders_settings_are_not_the_transformers():
@@ -66,15 +72,14 @@ def test_a_text_encoders_settings_are_not_the_transformers():
 )
 def test_nothing_to_be_had(text):
     assert header_settings({"lora_adapter_metadata": text}) is None
-    assert config_settings(text) is None
+    assert peft_settings(json_table(text)) is None
 
 
 def test_raw_peft_configs_name_the_type():
-    lora = config_settings(json.dumps({"peft_type": "LORA", "lora_alpha": 4, "r": 8}))
-    loha = config_settings(json.dumps({"peft_type": "LOHA", "alpha": 4, "r": 8}))
-    lokr = config_settings(
-        json.dumps({"peft_type": "LOKR", "alpha": 4, "r": 8, "rank_pattern": {"to_q": 2}})
-    )
+    lora = peft_settings({"peft_type": "LORA", "lora_alpha": 4, "r": 8})
+    loha = peft_settings({"peft_type": "LOHA", "alpha": 4, "r": 8})
+    lokr = peft_settings({"peft_type": "LOKR", "alpha": 4, "r": 8, "rank_pattern": {"to_q": 2}})
     assert (lora.peft_type, loha.peft_type, lokr.peft_type) == ("LORA", "LOHA", "LOKR")
-    assert loha.scale(STEM, 8) == 0.5
-    assert lokr.scale(STEM, None) == 2.0 and lokr.scale("x.to_k", None) == 0.5
+    assert loha.scale("LOHA", STEM, 8) == 0.5
+    assert lokr.scale("LOKR", STEM, None) == 2.0 and lokr.scale("LOKR", "x.to_k", None) == 0.5
+    assert loha.scale("LORA", STEM, 8) == lora.scale(None, STEM, 8) == 1.0

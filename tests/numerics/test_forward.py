@@ -96,8 +96,7 @@ def comfy_forward(patcher, noise, text, timestep, guidance, references):
 
 def with_our_loader(patcher, path, scale):
     from flux2_lora_edit.lora_loader.patch import apply_stack, weight_shapes
-    from flux2_lora_edit.lora_loader.read_stack import read_stack
-    from flux2_lora_edit.lora_loader.reading.files import LoraFiles
+    from flux2_lora_edit.lora_loader.read_stack import LoraFiles, read_stack
     from flux2_lora_edit.lora_loader.sources.source import InstalledSource
     from flux2_lora_edit.lora_loader.stack import LoraEntry
 

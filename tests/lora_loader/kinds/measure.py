@@ -93,8 +93,7 @@ def plan_ours(model: Any, files: Iterable[tuple[Path, float]], **how: str) -> Ou
     """The pack's reading and checking of a stack against a MODEL's shapes; ``how`` is
     ``read_stack``'s own."""
     from flux2_lora_edit.lora_loader.patch import weight_shapes
-    from flux2_lora_edit.lora_loader.read_stack import read_stack
-    from flux2_lora_edit.lora_loader.reading.files import LoraFiles
+    from flux2_lora_edit.lora_loader.read_stack import LoraFiles, read_stack
     from flux2_lora_edit.lora_loader.sources.source import InstalledSource
     from flux2_lora_edit.lora_loader.stack import LoraEntry
 

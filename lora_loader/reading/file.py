@@ -1,4 +1,4 @@
-"""The header of a .safetensors file, read and checked without reading a tensor.
+"""A .safetensors file: its header, read and checked without reading a tensor, and its tensors.
 
 The format (huggingface/safetensors README): 8 bytes, little-endian length N; N bytes of JSON that
 map each tensor's name to dtype, shape and byte range; then the tensors, in order and without gaps.
@@ -7,10 +7,15 @@ The checks here are stricter than a parser needs: a LoRA comes from anywhere.
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 100_000
@@ -22,6 +27,7 @@ DTYPE_BITS: Mapping[str, int] = {
     "F8_E5M2FNUZ": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32,
     "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
+_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 class LoraFileError(ValueError):
@@ -46,6 +52,49 @@ class Header:
     size: int
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
+
+
+@dataclass(eq=False)
+class LoraFile:
+    """One file: its header, and what was read of it so far.
+
+    Of equal ``identity`` (path, size, modification time) are equal tensors. ``tensors`` are bf16,
+    fp16, fp32 or integers; ``peaks`` their largest magnitudes, NaN or infinity where they hold one.
+    ``made`` is what was last made of the file, and for what: see ``read_stack``.
+    """
+
+    header: Header
+    identity: tuple[str, int, int]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
+    made: tuple[Any, Any] | None = None
+
+    def read(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """The tensors of ``keys``, which stay in memory; raises LoraFileError."""
+        wanted = list(keys)
+        missing = [key for key in wanted if key not in self.tensors]
+        try:
+            if missing:
+                with safe_open(self.header.path, framework="pt", device="cpu") as file:
+                    for key in missing:
+                        self._keep(key, file.get_tensor(key))
+        except (SafetensorError, OSError, TypeError, RuntimeError) as error:
+            raise LoraFileError(
+                f"The file cannot be read: {error}. Delete it and fetch it again."
+            ) from None
+        return {key: self.tensors[key] for key in wanted}
+
+    def _keep(self, key: str, tensor: Tensor) -> None:
+        if tensor.dtype in _FLOAT8:
+            tensor = tensor.to(torch.bfloat16)  # exact: it holds every such value
+        elif tensor.dtype == torch.float64 and tensor.numel() > 1:
+            tensor = tensor.float()
+        low = high = 0.0
+        if tensor.numel() and tensor.is_floating_point():
+            low, high = (float(end) for end in torch.aminmax(tensor))
+        self.peaks[key] = max(high, -low)  # aminmax carries NaN into both ends
+        # A copy: what safe_open gives is the mapped file, which may be replaced.
+        self.tensors[key] = tensor.clone()
 
 
 def read_header(path: Path) -> Header:
@@ -117,55 +166,13 @@ def parse_header(text: bytes, data_bytes: int) -> tuple[dict[str, TensorInfo], d
         ) from None
     if not isinstance(top, dict):
         raise LoraFileError("The file's header is damaged: it is not a table of tensors.")
-    metadata = top.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict):
-        metadata = {}
+    metadata = top.pop("__metadata__", None)
+    strings = metadata.items() if isinstance(metadata, dict) else ()
     if len(top) > MAX_TENSORS:
         raise LoraFileError(
             f"The file lists {len(top)} tensors; {MAX_TENSORS} is the most for a LoRA."
         )
     tensors = {name: _tensor(name, entry) for name, entry in top.items()}
-    _check_ranges(tensors, data_bytes)
-    return tensors, {key: value for key, value in metadata.items() if isinstance(value, str)}
-
-
-def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return table
-
-
-def _tensor(name: str, entry: object) -> TensorInfo:
-    damaged = LoraFileError(f"The file's header is damaged at the tensor '{name[:200]}'.")
-    if not isinstance(entry, dict):
-        raise damaged
-    dtype, shape = entry.get("dtype"), _counts(entry.get("shape"))
-    offsets = _counts(entry.get("data_offsets"))
-    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise LoraFileError(
-            f"The tensor '{name[:200]}' has the unknown type {str(dtype)[:40]}. Save the LoRA as "
-            "bf16, fp16 or fp32."
-        )
-    if shape is None or len(shape) > MAX_DIMS or offsets is None or len(offsets) != 2:
-        raise damaged
-    start, end = offsets
-    if start > end or (end - start) * 8 != prod(shape) * DTYPE_BITS[dtype]:
-        raise damaged
-    return TensorInfo(dtype, shape, start, end)
-
-
-def _counts(value: object) -> tuple[int, ...] | None:
-    """A list of natural numbers, or None."""
-    if not isinstance(value, list):
-        return None
-    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**62 for n in value):
-        return None
-    return tuple(value)
-
-
-def _check_ranges(tensors: Mapping[str, TensorInfo], data_bytes: int) -> None:
-    """The ranges must cover the data exactly: no gap, no overlap, nothing behind them."""
     end = 0
     for info in sorted(tensors.values(), key=lambda info: (info.start, info.end)):
         if info.start != end:
@@ -181,3 +188,33 @@ def _check_ranges(tensors: Mapping[str, TensorInfo], data_bytes: int) -> None:
             f"The file has {data_bytes - end} bytes behind its last tensor: it is damaged. "
             "Delete it and fetch it again."
         )
+    return tensors, {key: value for key, value in strings if isinstance(value, str)}
+
+
+def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return table
+
+
+def _tensor(name: str, entry: object) -> TensorInfo:
+    damaged = LoraFileError(f"The file's header is damaged at the tensor '{name[:200]}'.")
+    if not isinstance(entry, dict):
+        raise damaged
+    dtype, shape, offsets = (entry.get(field) for field in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        raise LoraFileError(
+            f"The tensor '{name[:200]}' has the unknown type {str(dtype)[:40]}. Save the LoRA as "
+            "bf16, fp16 or fp32."
+        )
+    if not isinstance(shape, list) or not isinstance(offsets, list):
+        raise damaged
+    if len(shape) > MAX_DIMS or len(offsets) != 2:
+        raise damaged
+    if not all(type(n) is int and 0 <= n < 2**62 for n in shape + offsets):  # a bool is no count
+        raise damaged
+    start, end = offsets
+    if start > end or (end - start) * 8 != prod(shape) * DTYPE_BITS[dtype]:
+        raise damaged
+    return TensorInfo(dtype, tuple(shape), start, end)
