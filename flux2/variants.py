@@ -11,6 +11,8 @@ from dataclasses import dataclass
 Shape = tuple[int, ...]
 
 PREFIX = "diffusion_model."
+
+_BLOCK = re.compile(r"(double_blocks|single_blocks)\.(\d+)\.")
 """Before the names of the transformer's weights, where the host names a whole MODEL's."""
 
 
@@ -58,15 +60,13 @@ def identify(shapes: Mapping[str, Shape]) -> Flux2Model:
     modulation = found.get("double_stream_modulation_img.lin.weight", ())
     if len(image_in) != 2 or len(modulation) != 2:
         raise NotFlux2Error(_what_it_is(found))
-    sizes = image_in[0], _count(found, "double_blocks"), _count(found, "single_blocks")
+    blocks = {"double_blocks": 0, "single_blocks": 0}
+    for match in map(_BLOCK.match, found):
+        if match is not None:
+            blocks[match[1]] = max(blocks[match[1]], int(match[2]) + 1)
+    sizes = (image_in[0], blocks["double_blocks"], blocks["single_blocks"])
     known = {(m.width, m.double_blocks, m.single_blocks): m.name for m in RELEASED}
     return Flux2Model(known.get(sizes), *sizes, guidance="guidance_in.in_layer.weight" in found)
-
-
-def _count(names: Mapping[str, Shape], kind: str) -> int:
-    """How many blocks of the ``kind`` ("double_blocks") the names number."""
-    numbered = re.compile(rf"^{kind}\.(\d+)\.")
-    return max((int(match[1]) + 1 for name in names if (match := numbered.match(name))), default=0)
 
 
 def _what_it_is(found: Mapping[str, Shape]) -> str:

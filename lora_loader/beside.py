@@ -102,27 +102,28 @@ def build(steps: Sequence[tuple[int, Step]], dtype: torch.dtype) -> tuple[Beside
     """The layout and the factors, in ``dtype``, of (LoRA's number, step) pairs on one weight; every
     effect is a LowRank or a Kronecker."""
     groups: dict[tuple[int, int], list[tuple[Gain, Tensor, Tensor]]] = {}
+    kronecker: list[Tensor] = []
+    kronecker_gains, products = [], []
     for lora, step in steps:
-        if isinstance(step.effect, LowRank):
-            gain = Gain(step.scale * step.effect.scale, lora)
-            member = (gain, *_balanced(step.effect, dtype))
+        effect = step.effect
+        if isinstance(effect, LowRank):
+            member = (Gain(step.scale * effect.scale, lora), *_balanced(effect, dtype))
             groups.setdefault((step.start, step.rows), []).append(member)
+        elif isinstance(effect, Kronecker):
+            factors = _cheapest(effect)
+            kronecker += factors
+            products.append((step.start, len(factors)))
+            kronecker_gains.append(Gain(step.scale * effect.scale, lora))
     # Slice by slice, so that the columns that a slice takes lie side by side.
     members = [member for group in groups.values() for member in group]
     gains = [gain for gain, _, down in members for _ in range(down.shape[0])]
     matrices = [torch.cat([down for _, _, down in members])] if members else []
     matrices += [torch.cat([up for _, up, _ in group], dim=1) for group in groups.values()]
-    products = []
-    for lora, step in steps:
-        if isinstance(step.effect, Kronecker):
-            factors = _cheapest(step.effect)
-            matrices += factors
-            products.append((step.start, len(factors)))
-            gains.append(Gain(step.scale * step.effect.scale, lora))
+    matrices += kronecker
     shapes = tuple((matrix.shape[0], matrix.shape[1]) for matrix in matrices)
     starts = tuple(start for start, _ in groups)
     flat = torch.cat([matrix.to(dtype).reshape(-1) for matrix in matrices])
-    return Beside(shapes, starts, tuple(products), tuple(gains)), flat
+    return Beside(shapes, starts, tuple(products), (*gains, *kronecker_gains)), flat
 
 
 def _balanced(effect: LowRank, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,6 @@ from ..reading.file import LoraFileError, read_header
 from ..reading.scaling import CONFIG_NAME
 from .civitai import ORIGINS, Civitai
 from .hub import ENDPOINT_VARIABLE, Hub
-from .installed import resolve_installed
 from .library import Library, add_asks, origin_of
 from .link import PlainLink
 from .site import Access, FetchError, Site
@@ -34,6 +33,7 @@ from .source import (
     UrlSource,
     parse_hub,
     parse_url,
+    resolve_installed,
 )
 
 __all__ = [
