@@ -157,8 +157,7 @@ class PartFile:
         """An empty part of this version."""
         self.size, self.sha256 = 0, hashlib.sha256()
         self.etag, self.last_modified, self.total = etag, last_modified, total
-        with open(self.path, "wb"):
-            pass
+        self.path.write_bytes(b"")
         version = {"etag": etag, "last_modified": last_modified, "total": total}
         write_record(self._note, {"key": self._key, **version})
 
