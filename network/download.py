@@ -228,14 +228,14 @@ class _Transfer:
         self._hold(total)
 
     def _store(self, answer: Answer) -> None:
-        part, since_look = self.part, 0
+        part, looked_at = self.part, self.part.size
         self.progress(part.size, part.total)
         with open(part.path, "ab", buffering=0) as file:
             for piece in answer.pieces:
-                look = since_look >= _SYNC_EVERY
+                look = part.size - looked_at >= _SYNC_EVERY
                 self._hold(part.size + len(piece), look)
                 if look:
-                    since_look = 0
+                    looked_at = part.size
                     # In small portions, so that no flush holds up a stop for long.
                     os.fsync(file.fileno())
                 try:
@@ -244,7 +244,6 @@ class _Transfer:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT):
                         raise self._no_space() from error
                     raise
-                since_look += len(piece)
                 if time.monotonic() - self.reported >= _PROGRESS_EVERY:
                     self.reported = time.monotonic()
                     self.progress(part.size, part.total)

@@ -50,7 +50,6 @@ class ModelApi:
     ``connect_s`` and ``read_s`` bound the silence on a socket, ``answer_s`` the silence after a
     submission (its last megabytes may still be on their way when the wait begins); ``total_s``
     bounds one whole answer, so that a server which drips bytes cannot hold a worker for ever.
-    Every call has a connection of its own: none meets one that the server has just closed.
     """
 
     http: HttpClient
