@@ -75,10 +75,8 @@ def write_atomically(
         if not replace:
             try:
                 os.link(scratch, path)
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without hard links
-                replace = not path.exists()
+            except OSError:  # it is there already, or the file system has no hard links
+                replace = not os.path.lexists(path)
         if replace:
             os.replace(scratch, path)
         sync_folder(path.parent)
