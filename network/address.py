@@ -99,8 +99,7 @@ class AddressPolicy:
 
     def allowing(self, *origins: str) -> "AddressPolicy":
         """This policy with these origins (``scheme://host[:port]``) allowed too."""
-        targets = map(parse, origins)
-        named = {f"{target.scheme}://{target.authority}" for target in targets}
+        named = {f"{target.scheme}://{target.authority}" for target in map(parse, origins)}
         return replace(self, origins=self.origins | named)
 
     def check(self, url: str) -> Target:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from .address import PUBLIC_ONLY, AddressPolicy
 from .connection import Transport
 from .errors import LONGEST_WAIT_S, HttpStatusError, NetworkError
-from .exchange import THREAD_NAME, Answer, Reader, Upload
+from .exchange import Answer, Reader, Upload
 
 _OWN_HEADERS = {"authorization", "cookie", "host", "proxy-authorization", "accept-encoding"}
 
@@ -87,7 +87,7 @@ class HttpClient:
                 raise ValueError(f"{name} is not the caller's to set; use credentials")
         keyed = {host.lower(): own for host, own in (credentials or {}).items()}
         reader = Reader(self, self.policy.check(url), headers or {}, keyed, upload)
-        threading.Thread(target=reader.run, name=THREAD_NAME, daemon=True).start()
+        threading.Thread(target=reader.run, name="flux2-lora-edit network", daemon=True).start()
         try:
             yield cast(Answer, reader.next())  # it hands over an answer first, or an error
         finally:
@@ -114,8 +114,7 @@ class HttpClient:
     def wait(self, failures: int, error: NetworkError) -> None:
         """The pause after so many failures, which a stop ends."""
         asked = error.retry_after if isinstance(error, HttpStatusError) else None
-        spread = random.uniform(0.75, 1.25)  # noqa: S311
-        first = self.limits.backoff_s * spread
+        first = self.limits.backoff_s * random.uniform(0.75, 1.25)  # noqa: S311
         end = time.monotonic() + backoff(failures, first, LONGEST_WAIT_S, asked)
         while (left := end - time.monotonic()) > 0:
             self.should_stop()

@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from http.client import HTTPMessage
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -55,35 +55,20 @@ class Transport:
         return context
 
 
-class Http(HTTPConnection):
-    """Plain http, which only a loopback origin may have; ``_new_conn`` is the reader's."""
-
-    auto_open = 0  # one request on one connection, and never a second that nobody asked for
-    # urllib3's own waits for a whole block where these bytes are to be seen as they come.
-    getresponse: Any = http.client.HTTPConnection.getresponse
-
-
-class Https(HTTPSConnection):
-    """TLS to the target, perhaps through a proxy's tunnel; ``_new_conn`` is the reader's."""
-
-    auto_open = 0
-    getresponse: Any = http.client.HTTPConnection.getresponse
-    assert_hostname = None  # urllib3 1.26 leaves this to its pools: the name that was asked for
-
-
 def connection_to(
     target: Target, proxy: str | None, transport: Transport, timeout: float
-) -> Http | Https:
+) -> HTTPConnection:
     """A connection that is still to be made. ``timeout`` in seconds holds until its TLS stands.
 
     Through the proxy, whose own address is the operator's word, unless the target is loopback.
     """
-    if target.scheme == "http":
-        return Http(target.host, target.port, timeout=timeout)
+    if target.scheme == "http":  # which only a loopback origin may have
+        return HTTPConnection(target.host, target.port, timeout=timeout)
+    secure = partial(HTTPSConnection, timeout=timeout, ssl_context=transport.context)
     if proxy is None or target.loopback:
-        return Https(target.host, target.port, timeout=timeout, ssl_context=transport.context)
+        return secure(target.host, target.port)
     parts = urlsplit(proxy)
-    made = Https(parts.hostname or "", parts.port, timeout=timeout, ssl_context=transport.context)
+    made = secure(parts.hostname or "", parts.port)
     headers = {}
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -18,16 +18,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from . import errors
 from .client import Answer, Credentials, HttpClient
-from .errors import (
-    BadResponse,
-    IntegrityError,
-    NetworkError,
-    NotEnoughSpace,
-    Occupied,
-    TooLarge,
-    WebPage,
-)
 from .files import Fetched, PartFile, locked, read_record, record_of, write_record
 
 logger = logging.getLogger(__name__)
@@ -84,7 +76,7 @@ def download(
         if target.exists():
             note = read_record(record_of(target)) or {}
             if note.get("key") != wanted.key:
-                raise Occupied(f"Another file is in the place.\n{target}")
+                raise errors.Occupied(f"Another file is in the place.\n{target}")
             size, sha256 = note.get("size"), note.get("sha256")
             if isinstance(sha256, str) and target.is_file() and target.stat().st_size == size:
                 # Perhaps from another process while this one waited, or from one that was killed
@@ -127,9 +119,10 @@ class _Transfer:
             named = wanted.sha256 or self.named_sha256
             try:
                 if part.total is not None and part.size != part.total:
-                    raise IntegrityError(f"{part.size:,} bytes arrived instead of {part.total:,}.")
+                    arrived = f"{part.size:,} bytes arrived instead of {part.total:,}."
+                    raise errors.IntegrityError(arrived)
                 if named is not None and sha256 != named.lower():
-                    raise IntegrityError(
+                    raise errors.IntegrityError(
                         "The file that arrived is not the one the server announced "
                         "(its sha256 differs).",
                         wanted.url,
@@ -157,7 +150,7 @@ class _Transfer:
                 return
             try:
                 return self._request()
-            except NetworkError as error:
+            except errors.NetworkError as error:
                 failures += 1
                 if isinstance(error, _Changed):
                     part.discard()
@@ -201,14 +194,14 @@ class _Transfer:
         """A new part, after the answer's headers have been found plausible."""
         wanted, headers = self.wanted, answer.headers
         if (headers.get("Content-Type") or "").lower().startswith("text/html"):
-            raise WebPage(
+            raise errors.WebPage(
                 "The link leads to a web page (perhaps a login), not to a file.", wanted.url
             )
         length, etag, date = answer.length, headers.get("ETag"), headers.get("Last-Modified")
         if encoded:  # then all three are those of the encoded bytes
             length = etag = date = None
         if wanted.size is not None and length is not None and length != wanted.size:
-            raise IntegrityError(
+            raise errors.IntegrityError(
                 f"The server sends {length:,} bytes where {wanted.size:,} were announced.",
                 wanted.url,
             )
@@ -235,14 +228,14 @@ class _Transfer:
         self._hold(total)
 
     def _store(self, answer: Answer) -> None:
-        part, since_look = self.part, 0
+        part, looked_at = self.part, self.part.size
         self.progress(part.size, part.total)
         with open(part.path, "ab", buffering=0) as file:
             for piece in answer.pieces:
-                look = since_look >= _SYNC_EVERY
+                look = part.size - looked_at >= _SYNC_EVERY
                 self._hold(part.size + len(piece), look)
                 if look:
-                    since_look = 0
+                    looked_at = part.size
                     # In small portions, so that no flush holds up a stop for long.
                     os.fsync(file.fileno())
                 try:
@@ -251,7 +244,6 @@ class _Transfer:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT):
                         raise self._no_space() from error
                     raise
-                since_look += len(piece)
                 if time.monotonic() - self.reported >= _PROGRESS_EVERY:
                     self.reported = time.monotonic()
                     self.progress(part.size, part.total)
@@ -262,21 +254,21 @@ class _Transfer:
         cap, folder = self.client.limits.max_bytes, self.wanted.target.parent
         if size is not None and size > cap:
             self.part.discard()
-            raise TooLarge(
+            raise errors.TooLarge(
                 f"The file has {size / 1e9:.1f} GB or more; {cap / 1e9:.1f} GB are allowed.",
                 self.wanted.url,
             )
         if look and self.disk_usage(folder).free < max((size or 0) - self.part.size, 0) + _SPARE:
             raise self._no_space()
 
-    def _no_space(self) -> NotEnoughSpace:
-        return NotEnoughSpace(
+    def _no_space(self) -> errors.NotEnoughSpace:
+        return errors.NotEnoughSpace(
             f"The disk is too full for {self.wanted.target.name}. Free some space and run again: "
             f"the download goes on where it stopped.\n{self.wanted.target.parent}"
         )
 
 
-class _Changed(BadResponse):
+class _Changed(errors.BadResponse):
     """The part does not belong to what the server has now: start anew."""
 
     retryable = True

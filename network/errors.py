@@ -4,11 +4,11 @@ A message never holds a query string, a fragment or a credential: links are show
 :func:`shown`, because the query of a download link is often its signature.
 """
 
-import http.client
 import math
 import ssl
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException, HTTPMessage, IncompleteRead, RemoteDisconnected
 from urllib.parse import urlsplit
 
 from urllib3.util.ssl_match_hostname import CertificateError
@@ -100,16 +100,14 @@ class HttpStatusError(NetworkError):
     X-Error-Code (else empty), ``retry_after`` is the server's Retry-After in seconds.
     """
 
-    def __init__(
-        self, status: int, url: str, error_code: str = "", retry_after: float | None = None
-    ) -> None:
+    def __init__(self, status: int, url: str, headers: HTTPMessage) -> None:
         fault = "The server has a fault of its own; try again later"
         other = fault if status >= 500 else "The server gave an unexpected answer"
         super().__init__(f"{_STATUS.get(status, other)} (HTTP {status}).", url)
         self.status = status
         self.url = url
-        self.error_code = error_code
-        self.retry_after = retry_after
+        self.error_code = headers.get("X-Error-Code") or ""
+        self.retry_after = retry_after(headers.get("Retry-After"))
         self.retryable = status in (408, 425, 429) or status >= 500
 
 
@@ -146,14 +144,6 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT_S)
 
 
-_BROKEN_OFF = (
-    ssl.SSLEOFError,
-    ssl.SSLZeroReturnError,
-    http.client.IncompleteRead,
-    http.client.RemoteDisconnected,
-)
-
-
 def translated(error: Exception, host: str) -> NetworkError:
     """What urllib3's connections, ssl and sockets raise, as this room's errors."""
     if isinstance(error, ssl.SSLCertVerificationError | CertificateError):
@@ -164,11 +154,12 @@ def translated(error: Exception, host: str) -> NetworkError:
         )
     if isinstance(error, TimeoutError):
         return Stalled(f"{host} does not answer.")
-    if isinstance(error, _BROKEN_OFF):
+    broken_off = (ssl.SSLEOFError, ssl.SSLZeroReturnError, IncompleteRead, RemoteDisconnected)
+    if isinstance(error, broken_off):
         return ConnectionFailed(f"{host} broke the connection off.")
     if isinstance(error, ssl.SSLError):
         return TlsFailed(f"No secure connection to {host} ({error.reason or 'TLS error'}).")
-    if isinstance(error, http.client.HTTPException | ValueError):
+    if isinstance(error, HTTPException | ValueError):
         return BadResponse(f"{host} gave an answer that is not HTTP ({type(error).__name__}).")
     if isinstance(error, ConnectionError):
         return ConnectionFailed(f"{host} refused or broke off the connection.")

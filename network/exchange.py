@@ -18,25 +18,13 @@ from http.client import HTTPMessage
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urljoin
 
+from . import errors
 from .address import Target
-from .connection import Http, Https, body_of, connection_to, declared_length, inflated
-from .errors import (
-    AddressRefused,
-    BadResponse,
-    ConnectionFailed,
-    DeadlineExceeded,
-    HttpStatusError,
-    Stalled,
-    TooManyRedirects,
-    retry_after,
-    translated,
-)
+from .connection import body_of, connection_to, declared_length, inflated
 
 if TYPE_CHECKING:
     from .client import HttpClient
 
-USER_AGENT = "flux2-lora-edit (ComfyUI custom nodes)"
-THREAD_NAME = "flux2-lora-edit network"
 _SLICE = 0.1  # seconds between two looks at whether anybody still reads, or wants to stop
 _READ_AHEAD = 8  # pieces
 _MAX_ADDRESSES = 4
@@ -69,11 +57,9 @@ class Answer(NamedTuple):
     length: int | None
     pieces: Iterator[bytes]
 
-    def status_error(self) -> HttpStatusError:
+    def status_error(self) -> errors.HttpStatusError:
         """This answer's status as an error to raise."""
-        asked = retry_after(self.headers.get("Retry-After"))
-        code = self.headers.get("X-Error-Code") or ""
-        return HttpStatusError(self.status, self.url, code, asked)
+        return errors.HttpStatusError(self.status, self.url, self.headers)
 
 
 _Event = Answer | bytes | None | Exception  # None: the body is complete
@@ -112,13 +98,13 @@ class Reader:
             now = time.monotonic()
             sent = upload.read_at if upload is not None and upload.read_at else 0.0
             if limits.total_s is not None and now >= max(self.began, sent) + limits.total_s:
-                raise DeadlineExceeded(f"{self.target.host} took too long.")
+                raise errors.DeadlineExceeded(f"{self.target.host} took too long.")
             try:
                 event = self.events.get(timeout=_SLICE)
             except queue.Empty:
                 moved = max(asked, self.hop_began, sent)
                 if now >= moved + limits.connect_s + limits.idle_s:
-                    raise Stalled(f"{self.target.host} does not answer.") from None
+                    raise errors.Stalled(f"{self.target.host} does not answer.") from None
                 continue
             if isinstance(event, Exception):
                 raise event
@@ -144,7 +130,7 @@ class Reader:
                     if self.abandoned:
                         return
         except (OSError, http.client.HTTPException, ValueError) as error:
-            end = translated(error, self.target.host)
+            end = errors.translated(error, self.target.host)
         except Exception as error:  # a bug of ours must reach the caller, not die in a thread
             end = error
         self.events.put(end)
@@ -155,7 +141,7 @@ class Reader:
         limits, first = client.limits, target
         for _ in range(limits.redirects + 1):
             if client.allowed_hosts is not None and not client.allowed_hosts(target.host):
-                raise AddressRefused(f"{target.host} is not a host to fetch this from.")
+                raise errors.AddressRefused(f"{target.host} is not a host to fetch this from.")
             if target.authority != self.target.authority:
                 credentials = {}  # for good: a way back would be the other host's idea
             self.target = target
@@ -176,11 +162,11 @@ class Reader:
                     return
                 location = response.headers.get("Location")
             if not location:
-                raise BadResponse(f"{target.host} redirects to nowhere.")
+                raise errors.BadResponse(f"{target.host} redirects to nowhere.")
             # http.client reads headers as Latin-1; links are UTF-8 where they are not ASCII.
             location = location.encode("latin-1", "replace").decode("utf-8", "replace")
             target = client.policy.check(urljoin(target.url, location))
-        raise TooManyRedirects("The link redirects in circles.", first.url)
+        raise errors.TooManyRedirects("The link redirects in circles.", first.url)
 
     @contextmanager
     def _hop(self, credentials: Mapping[str, str]) -> Iterator[http.client.HTTPResponse]:
@@ -192,9 +178,11 @@ class Reader:
             target, client.policy.proxy, client.transport, limits.connect_s
         )
         connection._new_conn = partial(self._dial, connection)  # urllib3's hook
+        connection.auto_open = 0  # one request, and never a second that nobody asked for
+        connection.assert_hostname = None  # urllib3 1.26 leaves it to its pools: the name dialled
         headers = {
             "Host": target.authority,
-            "User-Agent": USER_AGENT,
+            "User-Agent": "flux2-lora-edit (ComfyUI custom nodes)",
             "Accept": "*/*",
             "Accept-Encoding": "identity",
             "Connection": "close",
@@ -210,7 +198,8 @@ class Reader:
                 method = "GET" if upload is None else "POST"
                 connection.request(method, target.request_path, upload, headers)
             connection.sock.settimeout(limits.idle_s)
-            with connection.getresponse() as response:
+            # urllib3's own waits for a whole block where these bytes are to be seen as they come.
+            with http.client.HTTPConnection.getresponse(connection) as response:
                 yield response
         finally:
             connection.close()
@@ -219,16 +208,16 @@ class Reader:
                     self.handle.close()
                     self.handle = None
 
-    def _dial(self, connection: Http | Https) -> socket.socket:
+    def _dial(self, connection: Any) -> socket.socket:
         """A socket to the very address that was checked: of the target, or of the proxy."""
         host, port, client = connection.host, connection.port, self.client
         try:
             found = client.transport.resolve(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise ConnectionFailed(f"{host} cannot be found; are you online?") from error
+            raise errors.ConnectionFailed(f"{host} cannot be found; are you online?") from error
         addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
         if not addresses:
-            raise ConnectionFailed(f"{host} has no address.")
+            raise errors.ConnectionFailed(f"{host} has no address.")
         if connection._tunnel_host is None:
             client.policy.check_addresses(self.target, addresses)
         failure: OSError = OSError("stopped")

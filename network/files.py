@@ -75,10 +75,8 @@ def write_atomically(
         if not replace:
             try:
                 os.link(scratch, path)
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without hard links
-                replace = not path.exists()
+            except OSError:  # it is there already, or the file system has no hard links
+                replace = not os.path.lexists(path)
         if replace:
             os.replace(scratch, path)
         sync_folder(path.parent)
@@ -157,8 +155,7 @@ class PartFile:
         """An empty part of this version."""
         self.size, self.sha256 = 0, hashlib.sha256()
         self.etag, self.last_modified, self.total = etag, last_modified, total
-        with open(self.path, "wb"):
-            pass
+        self.path.write_bytes(b"")
         version = {"etag": etag, "last_modified": last_modified, "total": total}
         write_record(self._note, {"key": self._key, **version})
 

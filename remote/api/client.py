@@ -11,18 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from ...network import errors
 from ...network.client import HttpClient
-from ...network.errors import (
-    AddressRefused,
-    ConnectionFailed,
-    DeadlineExceeded,
-    NetworkError,
-    Stalled,
-    TlsFailed,
-    TooLarge,
-    Truncated,
-    retry_after,
-)
 from ...network.exchange import Upload
 from ..errors import OutcomeUnknown, Refused, RequestRejected, Transient
 from .answers import Answer, explain, parse_body
@@ -37,13 +27,13 @@ MAY_HAVE_RUN = (
 _REFUSING = frozenset({400, 401, 402, 403, 404, 422, 429})
 _FINAL = frozenset({400, 401, 402, 403, 404, 405, 410, 422})
 _REASONS: dict[type[Exception], str] = {
-    Stalled: "no answer in time",
-    AddressRefused: "its address is not a public one",
-    DeadlineExceeded: "the answer took longer than {total_s:.0f} s",
-    TooLarge: f"the answer is larger than {MAX_ANSWER} bytes",
-    TlsFailed: "the connection is not secure (certificate)",
-    Truncated: "the answer was cut short",
-    ConnectionFailed: "the connection failed or broke",
+    errors.Stalled: "no answer in time",
+    errors.AddressRefused: "its address is not a public one",
+    errors.DeadlineExceeded: "the answer took longer than {total_s:.0f} s",
+    errors.TooLarge: f"the answer is larger than {MAX_ANSWER} bytes",
+    errors.TlsFailed: "the connection is not secure (certificate)",
+    errors.Truncated: "the answer was cut short",
+    errors.ConnectionFailed: "the connection failed or broke",
 }
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -60,7 +50,6 @@ class ModelApi:
     ``connect_s`` and ``read_s`` bound the silence on a socket, ``answer_s`` the silence after a
     submission (its last megabytes may still be on their way when the wait begins); ``total_s``
     bounds one whole answer, so that a server which drips bytes cannot hold a worker for ever.
-    Every call has a connection of its own: none meets one that the server has just closed.
     """
 
     http: HttpClient
@@ -77,7 +66,9 @@ class ModelApi:
         Raises Refused when the API says that it did not take it, OutcomeUnknown for everything
         else: no answer, a 5xx, a redirect, a cut or unreadable body, an answer without an id.
         """
-        secrets = (self.token, *_long_texts(payload))
+        # The prompt and the addresses, which an error body may echo; short words stay readable.
+        texts = (payload.get("prompt"), *payload.get("image_urls", []))
+        secrets = (self.token, *(t for t in texts if isinstance(t, str) and len(t) >= 8))
         body = Upload(json.dumps(payload, allow_nan=False).encode())
         try:
             answer = self._call(f"/v1/models/{quote(model_id, safe='/')}", body, self.answer_s)
@@ -90,10 +81,9 @@ class ModelApi:
             raise OutcomeUnknown(
                 f"The submission's answer was lost ({error}). {MAY_HAVE_RUN}"
             ) from None
-        if 200 <= answer.status < 300 and answer.body is not None:
-            request_id = answer.body.get("request_id")
-            if is_request_id(request_id):
-                return str(request_id)
+        request_id = (answer.body or {}).get("request_id")
+        if 200 <= answer.status < 300 and is_request_id(request_id):
+            return str(request_id)
         if answer.length and answer.meaning in _REFUSING:
             raise Refused(
                 f"Nothing was submitted and nothing is billed. {explain(answer, *secrets)}",
@@ -154,18 +144,12 @@ class ModelApi:
             token = {url.authority: {"Authorization": f"Bearer {self.token}"}}
             with http.stream(url.url, headers=headers, credentials=token, upload=upload) as answer:
                 data = b"".join(answer.pieces)
-        except (NetworkError, OSError) as error:
+        except (errors.NetworkError, OSError) as error:
             # The error's own text names addresses: its kind is enough.
             reason = _REASONS.get(type(error), "the answer could not be read ({kind})")
-            if isinstance(error, Stalled) and upload is not None and upload.read_at is None:
+            if isinstance(error, errors.Stalled) and upload is not None and upload.read_at is None:
                 reason = "no connection in time"
             kind = type(error).__name__
             raise Transient(reason.format(total_s=self.total_s, kind=kind)) from None
-        wait = retry_after(answer.headers.get("Retry-After"))
+        wait = errors.retry_after(answer.headers.get("Retry-After"))
         return Answer(answer.status, len(data), parse_body(data), wait)
-
-
-def _long_texts(payload: dict[str, Any]) -> list[str]:
-    """The prompt and the addresses, which an error body may echo; short words stay readable."""
-    texts = [payload.get("prompt"), *payload.get("image_urls", [])]
-    return [text for text in texts if isinstance(text, str) and len(text) >= 8]

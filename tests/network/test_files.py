@@ -25,6 +25,16 @@ def test_a_file_that_is_there_stays_where_it_is_not_to_be_replaced(tmp_path: Pat
     assert os.listdir(tmp_path) == ["salt"]
 
 
+def test_nor_where_the_file_system_has_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*names: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    test_a_file_that_is_there_stays_where_it_is_not_to_be_replaced(tmp_path)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes are posix")
 def test_a_private_file_is_its_owners_from_the_first_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
