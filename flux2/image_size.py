@@ -4,8 +4,6 @@ Presets: the pixel sizes of RunComfy's ``blackforestlabs/flux-2/lora`` schema. E
 makes is a multiple of 16 a side; sizes are cut down to that, never stretched.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from .references import InputError, plan_reference, snap, token_count
@@ -42,17 +40,6 @@ class ImageSize(NamedTuple):
         return f"{self.width}x{self.height}{source}, {tokens} tokens\n{self.note}".rstrip()
 
 
-def custom_size(width: int, height: int) -> ImageSize:
-    """A size of the user's own, each side 512-2048 px, cut down to multiples of 16."""
-    for name, value in (("width", width), ("height", height)):
-        if not MIN_CUSTOM <= value <= MAX_CUSTOM:
-            raise InputError(
-                f"{name} is {value}; a custom size takes {MIN_CUSTOM}-{MAX_CUSTOM} px a side. "
-                "Choose a value in that range or a preset."
-            )
-    return ImageSize((width, height), snap(width), snap(height))
-
-
 def resolve(
     choice: str, width: int, height: int, swap: bool, image: tuple[int, int] | None
 ) -> ImageSize:
@@ -63,7 +50,13 @@ def resolve(
     if choice in PRESETS:
         size = ImageSize(PRESETS[choice], *PRESETS[choice])
     elif choice == CUSTOM:
-        size = custom_size(width, height)
+        for name, value in (("width", width), ("height", height)):
+            if not MIN_CUSTOM <= value <= MAX_CUSTOM:
+                raise InputError(
+                    f"{name} is {value}; a custom size takes {MIN_CUSTOM}-{MAX_CUSTOM} px a side. "
+                    "Choose a value in that range or a preset."
+                )
+        size = ImageSize((width, height), snap(width), snap(height))
     elif choice != MATCH_IMAGE:
         raise InputError(f'image_size "{choice}" is unknown; choose one of {", ".join(CHOICES)}.')
     elif image is None:

@@ -7,8 +7,6 @@ centre-crop to a multiple of 16. diffusers and ai-toolkit cap every reference at
 count, and an edit LoRA is sensitive to the rule it was trained with: so the rule is a choice.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -38,14 +36,6 @@ class ReferenceSize(str, Enum):
     FLUX2 = "flux2"
     ONE_MEGAPIXEL = "1 megapixel each"
     AS_IS = "as is"
-
-    def area_cap(self, several: bool) -> int | None:
-        """Largest area in pixels, or None for no cap."""
-        if self is ReferenceSize.AS_IS:
-            return None
-        if self is ReferenceSize.ONE_MEGAPIXEL or several:
-            return SEVERAL_REFERENCES_AREA
-        return ONE_REFERENCE_AREA
 
 
 class InputError(ValueError):
@@ -112,9 +102,10 @@ def plan_reference(
             f"{size}, longer than {MAX_ASPECT}:1; FLUX.2 takes references up to "
             f"{MAX_ASPECT}:1. Crop it first."
         )
-    cap = rule.area_cap(several)
+    one = rule is ReferenceSize.FLUX2 and not several
+    cap = ONE_REFERENCE_AREA if one else SEVERAL_REFERENCES_AREA
     scaled = (width, height)
-    if cap is not None and width * height > cap:
+    if rule is not ReferenceSize.AS_IS and width * height > cap:
         scale = math.sqrt(cap / (width * height))
         scaled = (int(width * scale), int(height * scale))
     new_width, new_height = map(snap, scaled)

@@ -1,7 +1,5 @@
 """What FLUX.2 takes to be sampled: its ranges, latents, texts, and what guidance does on it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

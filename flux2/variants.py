@@ -11,9 +11,8 @@ from dataclasses import dataclass
 Shape = tuple[int, ...]
 
 PREFIX = "diffusion_model."
-
-_BLOCK = re.compile(r"(double_blocks|single_blocks)\.(\d+)\.")
 """Before the names of the transformer's weights, where the host names a whole MODEL's."""
+_BLOCK = re.compile(r"(double_blocks|single_blocks)\.(\d+)\.")
 
 
 class NotFlux2Error(ValueError):

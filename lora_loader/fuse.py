@@ -62,22 +62,20 @@ def fuse(stack: Iterable[StackedLora]) -> dict[str, tuple[Step, ...]]:
 
 def _joined(run: Sequence[Step]) -> list[Step]:
     """Additive steps commute: the plain LoRAs first, row slice by row slice, then the others."""
-    plain = [step for step in run if isinstance(step.effect, LowRank)]
+    plain = [(step, step.effect) for step in run if isinstance(step.effect, LowRank)]
     others = [step for step in run if not isinstance(step.effect, LowRank)]
-    edges = sorted({edge for step in plain for edge in (step.start, step.end)})
+    edges = sorted({edge for step, _ in plain for edge in (step.start, step.end)})
     slices = [
-        (start, end, [step for step in plain if step.start <= start and end <= step.end])
+        (start, end, [one for one in plain if one[0].start <= start and end <= one[0].end])
         for start, end in pairwise(edges)
     ]
     return [_concatenated(start, end, over) for start, end, over in slices if over] + others
 
 
-def _concatenated(start: int, end: int, steps: Sequence[Step]) -> Step:
+def _concatenated(start: int, end: int, plain: Sequence[tuple[Step, LowRank]]) -> Step:
     """The plain LoRAs' rows ``start`` to ``end`` as one LoRA at scale 1."""
     pieces = []
-    for step in steps:
-        effect = step.effect
-        assert isinstance(effect, LowRank)  # noqa: S101  (told by _joined; for the type checker)
+    for step, effect in plain:
         up = effect.up[start - step.start : end - step.start]
         pieces.append(replace(effect, up=up, scale=effect.scale * step.scale))
     if len(pieces) == 1:

@@ -1,7 +1,5 @@
 """The extension: which nodes ComfyUI sees."""
 
-from __future__ import annotations
-
 from . import host
 from .download_loras import Flux2EditDownloadLoras
 from .edit_conditioning import Flux2EditConditioning

@@ -1,10 +1,6 @@
 """Download LoRAs: a stack's files on disk, under names that any pack's loader knows."""
 
-from __future__ import annotations
-
 import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ..lora_loader.sources import SourceError
@@ -12,14 +8,6 @@ from ..lora_loader.stack import LoraEntry, combine
 from . import host
 from .host import LoraStackType, io
 from .lora import locate
-
-
-def installed_name(path: Path, folders: Sequence[Path]) -> str:
-    """The name under which the host's loras folders list ``path``."""
-    for folder in folders:
-        if path.is_relative_to(folder):
-            return str(path.relative_to(folder))
-    raise SourceError(f"The file is in none of the loras folders.\n{path.name}")
 
 
 class Flux2EditDownloadLoras(io.ComfyNode):
@@ -62,7 +50,10 @@ class Flux2EditDownloadLoras(io.ComfyNode):
         files = [(entry, locate(node_id, entry)) for entry in combine(lora_stack, [])]
         fetched, lines = [], []
         for entry, path in files:
-            name = installed_name(path, folders)
+            folder = next((one for one in folders if path.is_relative_to(one)), None)
+            if folder is None:
+                raise SourceError(f"The file is in none of the loras folders.\n{path.name}")
+            name = str(path.relative_to(folder))
             lines.append(f"{name}, {path.stat().st_size / 1e6:.1f} MB")
             # The source stays: a fetched LoRA can still go to RunComfy by its address.
             fetched.append(LoraEntry(name, *entry[1:], entry.source, entry.slot))

@@ -4,8 +4,6 @@ Text and pictures are encoded by the host's own CLIPTextEncode and VAEEncode; of
 rule, the checks and the bookkeeping.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import OrderedDict
 from typing import Any
@@ -14,21 +12,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..flux2.references import (
-    HOW_MANY,
-    IMAGES,
-    LATENT_CHANNELS,
-    MAX_ASPECT,
-    MIN_SIDE,
-    MULTIPLE,
-    ONE_REFERENCE_AREA,
-    SEVERAL_REFERENCES_AREA,
-    ReferencePlan,
-    ReferenceSize,
-    gap_notice,
-    plan_references,
-    prepare_reference,
-)
+from ..flux2 import references
+from ..flux2.references import IMAGES, LATENT_CHANNELS, MULTIPLE, ReferencePlan, ReferenceSize
 from . import host
 from .host import io
 
@@ -62,7 +47,7 @@ class EncodeMemory:
         pictures = self._latents.setdefault(vae, WeakTensorKeyDictionary())
         if image not in pictures or pictures[image][0] != plan:
             # One per picture: a changed rule replaces it.
-            pixels = prepare_reference(image[0], plan).unsqueeze(0)
+            pixels = references.prepare_reference(image[0], plan).unsqueeze(0)
             pictures[image] = plan, host.VAEEncode().encode(vae, pixels)[0]["samples"]
         return pictures[image][1]
 
@@ -100,9 +85,9 @@ class Flux2EditConditioning(io.ComfyNode):
             node_id="Flux2EditConditioning",
             display_name="FLUX.2 Edit Conditioning",
             description=(
-                f"A prompt and up to {HOW_MANY} reference images for FLUX.2. Refer to them as "
-                f"{', '.join(_NAMES)}: these are the socket numbers. Without an image it is text "
-                "to image."
+                f"A prompt and up to {references.HOW_MANY} reference images for FLUX.2. Refer to "
+                f"them as {', '.join(_NAMES)}: these are the socket numbers. Without an image it "
+                "is text to image."
             ),
             search_aliases=[
                 "reference image", "reference latent", "kontext", "image edit", "edit image",
@@ -133,8 +118,9 @@ class Flux2EditConditioning(io.ComfyNode):
                     io.Image.Input(
                         name, optional=True,
                         tooltip=(
-                            f'"{called}" in the prompt: one picture, at least {MIN_SIDE} px a '
-                            f"side and at most {MAX_ASPECT}:1."
+                            f'"{called}" in the prompt: one picture, at least '
+                            f"{references.MIN_SIDE} px a side and at most "
+                            f"{references.MAX_ASPECT}:1."
                         ),
                     )
                     for name, called in zip(IMAGES, _NAMES, strict=True)
@@ -144,10 +130,10 @@ class Flux2EditConditioning(io.ComfyNode):
                     default=ReferenceSize.FLUX2.value, optional=True,
                     tooltip=(
                         "flux2: the model authors' rule, shrink to "
-                        f"{ONE_REFERENCE_AREA // 10**6} megapixels for one reference and to "
-                        f"{SEVERAL_REFERENCES_AREA // 10**6} megapixel each for several. "
-                        "1 megapixel each: as diffusers and ai-toolkit train. as is: no resizing. "
-                        f"All cut to multiples of {MULTIPLE}, none enlarges."
+                        f"{references.ONE_REFERENCE_AREA // 10**6} megapixels for one reference "
+                        f"and to {references.SEVERAL_REFERENCES_AREA // 10**6} megapixel each for "
+                        "several. 1 megapixel each: as diffusers and ai-toolkit train. as is: no "
+                        f"resizing. All cut to multiples of {MULTIPLE}, none enlarges."
                     ),
                 ),
             ],
@@ -177,8 +163,8 @@ class Flux2EditConditioning(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         connected = {name: images[name] for name in IMAGES if images.get(name) is not None}
         check_vae(vae)
-        plans = plan_references(connected, ReferenceSize(reference_size))
-        notice = gap_notice(list(connected))
+        plans = references.plan_references(connected, ReferenceSize(reference_size))
+        notice = references.gap_notice(list(connected))
         if notice:
             logger.warning("FLUX.2 Edit Conditioning: %s", notice)
         lines = [f"{name}: {plan.describe()}" for name, plan in plans.items()]

@@ -4,8 +4,6 @@ What the host renames or moves is one edit: its own types, nodes and modules pas
 are, and what takes more than a name is a function.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import fields
 from pathlib import Path

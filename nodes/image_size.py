@@ -1,7 +1,5 @@
 """FLUX.2 Image Size: a preset, a size of one's own, or the size of a picture."""
 
-from __future__ import annotations
-
 from ..flux2 import image_size as sizes
 from ..flux2.references import LATENT_CHANNELS, MULTIPLE, ONE_REFERENCE_AREA, InputError
 from . import host

@@ -1,20 +1,11 @@
 """Apply LoRA Stack and LoRA Info: shells round ``lora_loader``."""
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..lora_loader.patch import (
-    MODES,
-    History,
-    SidePathCache,
-    apply_stack,
-    model_file,
-    weight_shapes,
-)
+from ..lora_loader import patch
 from ..lora_loader.read_stack import LoraFiles, read_stack
 from ..lora_loader.reading.info import describe_stack
 from ..lora_loader.reading.report import Report
@@ -32,8 +23,8 @@ logger = logging.getLogger(__name__)
 _FILES = LoraFiles()
 # Likewise the side paths last built, and which settings each model had: both bounded, the models
 # held weakly.
-_SIDE_PATHS = SidePathCache()
-_HISTORY = History()
+_SIDE_PATHS = patch.SidePathCache()
+_HISTORY = patch.History()
 
 
 def locate(node_id: str | None, entry: LoraEntry) -> Path:
@@ -100,7 +91,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
                     ),
                 ),
                 io.Combo.Input(
-                    "mode", options=list(MODES), default="auto", advanced=True,
+                    "mode", options=list(patch.MODES), default="auto", advanced=True,
                     tooltip=(
                         "auto chooses and says why. merge adds the LoRAs to the weights; side path "
                         "computes them beside the weights, for quantised or offloaded models and "
@@ -133,14 +124,16 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             raise ValueError(f"on_mismatch is '{on_mismatch}'; choose error or warn.")
         stack = read_stack(
             combine(lora_stack, []),
-            weight_shapes(model),
+            patch.weight_shapes(model),
             locate=partial(locate, cls.hidden.unique_id),
             files=_FILES,
             on_mismatch=on_mismatch,
-            model_file=model_file(model),
+            model_file=patch.model_file(model),
             before_each=host.throw_exception_if_processing_interrupted,
         )
-        applied = apply_stack(model, stack.loras, mode, side_paths=_SIDE_PATHS, history=_HISTORY)
+        applied = patch.apply_stack(
+            model, stack.loras, mode, side_paths=_SIDE_PATHS, history=_HISTORY
+        )
         warnings = stack.warnings
         for lora in stack.text_encoder_loras:
             if lora.scale != 0 and clip is None:

@@ -5,22 +5,13 @@ question: before queueing (does it name a file? refuse it while nothing has run)
 (did the file change?), and in ``execute`` (the host's own name for it, which any pack can load).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..lora_loader.sources import (
-    EXTENSION,
-    InstalledSource,
-    Source,
-    SourceError,
-    parse_hub,
-    parse_url,
-    resolve_installed,
-)
+from ..lora_loader import sources
+from ..lora_loader.sources import EXTENSION, InstalledSource, Source, SourceError
 from ..lora_loader.stack import MAX_LORAS, MAX_SCALE, LoraEntry, combine
 from . import host
 from .host import LoraStackType, io
@@ -84,7 +75,7 @@ def installed_path(name: str) -> Path:
     Raises SourceError where there is none.
     """
     names = installed_names()
-    listed = name if name in names else resolve_installed(name, names)
+    listed = name if name in names else sources.resolve_installed(name, names)
     path = host.folder_paths.get_full_path("loras", listed)
     if path is None:
         raise SourceError(f"'{name}' was in the loras folders and is gone. Press R to refresh.")
@@ -115,10 +106,10 @@ def _source(name: str, kind: str, value: Any) -> Source:
     """Where a slot's LoRA comes from, with an installed one under the host's own name for it."""
     try:
         if kind == HUB:
-            return parse_hub(value)
+            return sources.parse_hub(value)
         if kind == URL:
-            return parse_url(value)
-        found = resolve_installed(value, installed_names())
+            return sources.parse_url(value)
+        found = sources.resolve_installed(value, installed_names())
         installed_path(found)  # it is there, and not only listed
         return InstalledSource(found)
     except SourceError as error:

@@ -1,7 +1,5 @@
 """LORA_STACK -> the LoRAs of a hosted request: where RunComfy's machines can fetch them."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 from ..lora_loader.sources import InstalledSource, Source, SourceError, UrlSource, origin_of

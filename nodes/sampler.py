@@ -4,20 +4,12 @@ Everything numeric is the host's: noise, guider, schedule, sampler and preview a
 called as they stand, so that the same inputs give the same latent bit for bit.
 """
 
-from __future__ import annotations
-
 import logging
 
 import torch
 
+from ..flux2 import sampling
 from ..flux2.references import MULTIPLE
-from ..flux2.sampling import (
-    RANGES,
-    check_conditioning,
-    check_latent,
-    check_ranges,
-    plan_guidance,
-)
 from ..flux2.variants import PREFIX, identify
 from ..lora_loader.patch import weight_shapes
 from . import host
@@ -66,15 +58,15 @@ class Flux2EditSampler(io.ComfyNode):
                     tooltip="klein base only; without it there is no CFG. dev does not use it.",
                 ),
                 io.Int.Input(
-                    "seed", default=0, **RANGES["seed"], control_after_generate=True,
+                    "seed", default=0, **sampling.RANGES["seed"], control_after_generate=True,
                     tooltip="The noise: the same seed and inputs give the same picture.",
                 ),
                 io.Int.Input(
-                    "steps", default=28, **RANGES["steps"],
+                    "steps", default=28, **sampling.RANGES["steps"],
                     tooltip="dev 28 to 50, klein distilled 4, klein base 20 to 50.",
                 ),
                 io.Float.Input(
-                    "guidance", default=2.5, **RANGES["guidance"], step=0.1, round=0.01,
+                    "guidance", default=2.5, **sampling.RANGES["guidance"], step=0.1, round=0.01,
                     tooltip=(
                         "dev: embedded guidance, 2.5 to 4. klein base: CFG, 4 to 5, needs a "
                         "negative. klein distilled: leave the negative open."
@@ -86,7 +78,7 @@ class Flux2EditSampler(io.ComfyNode):
                     tooltip="euler is what the model's authors use.",
                 ),
                 io.Float.Input(
-                    "denoise", default=1.0, **RANGES["denoise"], step=0.01, optional=True,
+                    "denoise", default=1.0, **sampling.RANGES["denoise"], step=0.01, optional=True,
                     advanced=True,
                     tooltip="Below 1 keeps part of latent_image; 1 starts from pure noise.",
                 ),
@@ -101,14 +93,14 @@ class Flux2EditSampler(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         shapes = weight_shapes(model)
         embeds, text_width = identify(shapes).guidance, shapes[f"{PREFIX}txt_in.weight"][-1]
-        check_ranges(seed=seed, steps=steps, guidance=guidance, denoise=denoise)
+        sampling.check_ranges(seed=seed, steps=steps, guidance=guidance, denoise=denoise)
         samples = latent_image["samples"]
-        check_latent(samples)
-        check_conditioning("positive", positive, text_width)
-        cfg, words = plan_guidance(embeds, guidance, negative is not None)
+        sampling.check_latent(samples)
+        sampling.check_conditioning("positive", positive, text_width)
+        cfg, words = sampling.plan_guidance(embeds, guidance, negative is not None)
 
         if cfg:
-            check_conditioning("negative", negative, text_width)
+            sampling.check_conditioning("negative", negative, text_width)
             guider = host.CFGGuider.execute(model, positive, negative, guidance)[0]
         else:
             if embeds:

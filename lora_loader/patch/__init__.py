@@ -138,9 +138,7 @@ class History:
 
     def __init__(self, most: int = 64) -> None:
         self.most = most
-        self._models: WeakKeyDictionary[
-            Any, OrderedDict[tuple[Hashable, Hashable], tuple[str, str]]
-        ] = WeakKeyDictionary()
+        self._models: WeakKeyDictionary[Any, _Settings] = WeakKeyDictionary()
 
     def choice(
         self,

@@ -29,9 +29,8 @@ def merge(model: Any, steps_by_weight: Mapping[str, tuple[Step, ...]]) -> Any:
     """A clone of ``model`` with the steps as patches. Raises PatchError where it takes none."""
     clone = model.clone()
     patches = {key: FusedAdapter(set(), pack(steps)) for key, steps in steps_by_weight.items()}
-    taken = set(clone.add_patches(patches, 1.0))
-    if len(taken) != len(patches):
-        left = sorted(patches.keys() - taken)
+    left = sorted(patches.keys() - set(clone.add_patches(patches, 1.0)))
+    if left:
         raise PatchError(
             f"The model takes no patch for {len(left)} of its weights ({left[0]}). A node before "
             "this one has replaced them; load the model with a stock loader."

@@ -62,14 +62,16 @@ class Civitai(Site):
 
     def resolve(self) -> tuple[Wanted, None]:
         """The file that the link means, by one request, or two for a model's newest version."""
-        credentials = self._login()
+        env = self.access.env
+        token = env.get("CIVITAI_API_TOKEN") or env.get("CIVITAI_TOKEN")
+        credentials = bearer(self.origin, token)
         try:
             version = self.version or self._newest(credentials)
             url = f"{self.origin}/api/v1/model-versions/{version}"
             answer = self.access.get_object(url, credentials)
         except NetworkError as error:
             raise self.explain(error, credentials) from error
-        entry = self._choose(_lora_files(answer))
+        entry = self._choose(answer)
         file = str(entry["id"])
         name = safe_lora_name(str(entry.get("name"))) or f"civitai-{version}-{file}{EXTENSION}"
         hashes, words = entry.get("hashes"), answer.get("trainedWords")
@@ -109,10 +111,6 @@ class Civitai(Site):
             f"early access or withdrawn. Open its page while logged in to see which.{where}"
         )
 
-    def _login(self) -> Credentials:
-        env = self.access.env
-        return bearer(self.origin, env.get("CIVITAI_API_TOKEN") or env.get("CIVITAI_TOKEN"))
-
     def _newest(self, credentials: Credentials) -> str:
         answer = self.access.get_object(f"{self.origin}/api/v1/models/{self.model}", credentials)
         versions = objects(answer.get("modelVersions"))
@@ -122,8 +120,13 @@ class Civitai(Site):
             )
         return str(versions[0]["id"])
 
-    def _choose(self, usable: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    def _choose(self, version: Mapping[str, Any]) -> dict[str, Any]:
         """The file that the link names, else the version's primary or only .safetensors file."""
+        usable = {
+            str(entry["id"]): entry
+            for entry in objects(version.get("files"))
+            if _is_id(entry.get("id")) and str(entry.get("name")).lower().endswith(EXTENSION)
+        }
         if self.file is not None:
             best = [usable[self.file]] if self.file in usable else []
         else:
@@ -147,15 +150,6 @@ class Civitai(Site):
 def _ask(origin: str, model: str | None, version: str | None, file: str | None) -> str:
     what = f"version/{version}" if version else f"model/{model}"
     return f"civitai:{urlsplit(origin).netloc}/{what}" + (f"/file/{file}" if file else "")
-
-
-def _lora_files(version: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Id -> what Civitai says of it, for each .safetensors file of a version."""
-    return {
-        str(entry["id"]): entry
-        for entry in objects(version.get("files"))
-        if _is_id(entry.get("id")) and str(entry.get("name")).lower().endswith(EXTENSION)
-    }
 
 
 def _is_id(value: object) -> bool:

@@ -184,13 +184,13 @@ def test_a_name_is_resolved_once_a_step(nodes, model, monkeypatch):
     import importlib
 
     module = importlib.import_module("flux2_lora_edit.nodes.lora_stack")
-    asked, resolve = [], module.resolve_installed
+    asked, resolve = [], module.sources.resolve_installed
 
     def counted(name, available):
         asked.append(name)
         return resolve(name, available)
 
-    monkeypatch.setattr(module, "resolve_installed", counted)
+    monkeypatch.setattr(module.sources, "resolve_installed", counted)
     inputs = nested(NONE | slot(1, file="ink"))
     for step in ("validate_inputs", "fingerprint_inputs", "execute"):
         made = getattr(nodes.Flux2EditLoraStack, step)(**inputs)
