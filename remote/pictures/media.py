@@ -18,16 +18,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ...network import errors
 from ...network.address import AddressPolicy
 from ...network.client import HttpClient, Limits
-from ...network.errors import (
-    AddressRefused,
-    BadResponse,
-    DeadlineExceeded,
-    HttpStatusError,
-    NetworkError,
-    TooLarge,
-)
 from ..api.answers import clean
 from ..context import JobContext, finish, start
 
@@ -86,20 +79,20 @@ async def fetch_picture(
             damaged, reason = damaged + 1, str(error)
             if error.whole or damaged >= _DECODE_TRIES:
                 raise
-        except HttpStatusError as error:
+        except errors.HttpStatusError as error:
             # A signed address may be known a moment later than the result that names it.
             refusals += not error.retryable
             asked = error.retry_after
             reason = f"the storage answers HTTP {error.status}"
             if refusals >= _STORAGE_TRIES:
                 raise UnreadablePicture(f"{reason}; results expire") from None
-        except BadResponse:
+        except errors.BadResponse:
             damaged, reason = damaged + 1, "the storage's answer makes no sense"
             if damaged >= _DECODE_TRIES:
                 raise UnreadablePicture(reason) from None
-        except (DeadlineExceeded, asyncio.TimeoutError):
+        except (errors.DeadlineExceeded, asyncio.TimeoutError):
             continue
-        except NetworkError as error:
+        except errors.NetworkError as error:
             reason = _why(error, url)
             if not error.retryable:
                 raise UnreadablePicture(reason) from None
@@ -117,14 +110,14 @@ def _download(context: JobContext, url: str, deadline: float, max_bytes: int) ->
     return decode(client.get_bytes(url))
 
 
-def _why(error: NetworkError, url: str) -> str:
-    if isinstance(error, AddressRefused):
+def _why(error: errors.NetworkError, url: str) -> str:
+    if isinstance(error, errors.AddressRefused):
         # The message names host and path, never the query that may be a signature; an address of
         # another kind (data:) may hold anything, so nothing of it is shown.
         known = url.lower().startswith(("https://", "http://"))
         detail = f" ({clean(error).rstrip('.')})" if known else ""
         return f"its address is not RunComfy's storage{detail}"
-    if isinstance(error, TooLarge):
+    if isinstance(error, errors.TooLarge):
         return "it is larger than this node takes"
     return f"it cannot be fetched ({type(error).__name__})"
 
