@@ -98,10 +98,9 @@ async def _own_json(request: web.Request) -> dict[str, Any]:
     """The body of a request that only this server's own pages can have sent."""
     if request.headers.get(HEADER) != "1" or request.content_type != "application/json":
         raise web.HTTPForbidden(text="Send it from ComfyUI's settings page.")
-    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        raise web.HTTPForbidden(text="Other sites may not change this.")
+    foreign = request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
+    if foreign or origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
         raise web.HTTPForbidden(text="Other sites may not change this.")
     if request.content_length is None or request.content_length > MAX_BODY:
         raise web.HTTPRequestEntityTooLarge(MAX_BODY, request.content_length or 0)

@@ -74,8 +74,8 @@ def make_plan(settings: Settings, policy: AddressPolicy, should_stop: Callable[[
     auto = models.EDIT if pictures or urls else models.TEXT_TO_IMAGE
     model = models.MODELS.get(settings.mode, auto)
     encoded = [encode(pixels, name) for name, pixels in pictures]
-    addresses = [picture.address for picture in encoded] + urls
-    notices = [picture.notice for picture in encoded]
+    addresses = [address for address, _ in encoded] + urls
+    notices = [notice for _, notice in encoded]
     if pictures:
         check_request(addresses)
         notices.append(gap_notice([name for name, image in settings.images.items() for _ in image]))
