@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from itertools import groupby
 
+import numpy as np
 import torch
 
 from ..flux2.image_size import PRESETS, PRESETS_IN_WORDS
@@ -37,13 +38,10 @@ def as_batches(pictures: Iterable[Picture]) -> tuple[list[torch.Tensor], list[to
     images, masks = [], []
     for (height, width, _), group in groupby(pictures, key=lambda picture: picture.rgb.shape):
         members = list(group)
-        images.append(torch.stack([torch.from_numpy(picture.rgb.copy()) for picture in members]))
-        opaque = torch.zeros(height, width)
-        masks.append(
-            torch.stack(
-                [opaque if p.mask is None else torch.from_numpy(p.mask.copy()) for p in members]
-            )
-        )
+        opaque = np.zeros((height, width), np.float32)
+        images.append(torch.from_numpy(np.stack([p.rgb for p in members])))
+        stacked = np.stack([opaque if p.mask is None else p.mask for p in members])
+        masks.append(torch.from_numpy(stacked))
     return images, masks
 
 
@@ -210,8 +208,7 @@ class Flux2EditRunComfy(io.ComfyNode):
             if resume_request_id.strip():
                 pictures = await run.resume(resume_request_id)
             else:
-                stacked = lora_stack is not None
-                loras = await start(partial(remote_loras, lora_stack)) if stacked else []
+                loras = [] if lora_stack is None else await start(partial(remote_loras, lora_stack))
                 pictures = await run.generate(Settings(images=images, loras=loras, **inputs))
         except Stopped as stopped:
             run.show(str(stopped))

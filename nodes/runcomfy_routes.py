@@ -13,13 +13,7 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..remote.account import (
-    clear_token,
-    find_credential,
-    open_account,
-    save_token,
-    settings_file,
-)
+from ..remote import account
 from ..remote.errors import RemoteError
 from ..remote.report import open_row
 from .host import private_folder, web
@@ -45,12 +39,12 @@ def register_routes(server: Any) -> None:
         token = body.get("token")
         if not isinstance(token, str) or not token.strip():
             raise web.HTTPBadRequest(text="The token is empty.")
-        return await _answer(lambda: (save_token(private_folder(), token), _status())[1])
+        return await _answer(lambda: (account.save_token(private_folder(), token), _status())[1])
 
     @routes.delete(f"{PREFIX}/token")
     async def delete_token(request: web.Request) -> web.Response:
         await _own_json(request)
-        return await _answer(lambda: (clear_token(private_folder()), _status())[1])
+        return await _answer(lambda: (account.clear_token(private_folder()), _status())[1])
 
     @routes.get(f"{PREFIX}/open-requests")
     async def get_open(request: web.Request) -> web.Response:
@@ -64,25 +58,25 @@ def register_routes(server: Any) -> None:
 
 def _status() -> dict[str, Any]:
     """Whether a token is in force, from where, and its last four characters."""
-    found = find_credential(private_folder(), os.environ)
+    found = account.find_credential(private_folder(), os.environ)
     return {
         "set": found is not None,
         "source": found.source if found else "",
         "hint": found.hint if found else "",
-        "stored": settings_file(private_folder()).exists(),
+        "stored": account.settings_file(private_folder()).exists(),
     }
 
 
 def _open_requests() -> dict[str, Any]:
-    if find_credential(private_folder(), os.environ) is None:
+    if account.find_credential(private_folder(), os.environ) is None:
         return {"open_requests": []}
-    journal = open_account(private_folder(), os.environ).journal
+    journal = account.open_account(private_folder(), os.environ).journal
     return {"open_requests": [open_row(entry) for entry in journal.open_requests()]}
 
 
 def _dismiss(key: str) -> None:
     """Take a request off the list; it stays at RunComfy."""
-    journal = open_account(private_folder(), os.environ).journal
+    journal = account.open_account(private_folder(), os.environ).journal
     for entry in journal.open_requests():
         if entry.key == key:
             journal.mark(entry, "dismissed")
@@ -104,10 +98,9 @@ async def _own_json(request: web.Request) -> dict[str, Any]:
     """The body of a request that only this server's own pages can have sent."""
     if request.headers.get(HEADER) != "1" or request.content_type != "application/json":
         raise web.HTTPForbidden(text="Send it from ComfyUI's settings page.")
-    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        raise web.HTTPForbidden(text="Other sites may not change this.")
+    foreign = request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
+    if foreign or origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
         raise web.HTTPForbidden(text="Other sites may not change this.")
     if request.content_length is None or request.content_length > MAX_BODY:
         raise web.HTTPRequestEntityTooLarge(MAX_BODY, request.content_length or 0)

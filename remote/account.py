@@ -6,7 +6,6 @@ afresh for every run, so that a token set in the settings page works at once.
 
 import hashlib
 import hmac
-import ipaddress
 import json
 import os
 import re
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from ..network.address import PUBLIC_ONLY, AddressPolicy
+from ..network.address import PUBLIC_ONLY, AddressPolicy, parse
 from ..network.client import HttpClient
+from ..network.errors import AddressRefused
 from ..network.files import read_record, write_atomically
 from .api.client import ModelApi
 from .errors import CredentialError
@@ -48,13 +48,6 @@ class Credential:
         return f"…{self.token[-4:]}" if len(self.token) >= 16 else "…"
 
 
-class ApiOrigin(NamedTuple):
-    """Scheme, host and port of the API. ``loopback`` is true for a stand-in on this machine."""
-
-    url: str
-    loopback: bool
-
-
 class Account(NamedTuple):
     """The API as a token asks it, the journal of its requests, and the media's policy."""
 
@@ -74,15 +67,14 @@ def open_account(folder: Path, environ: Mapping[str, str]) -> Account:
             "There is no RunComfy API token. Set it in ComfyUI's settings (RunComfy), or start "
             f"ComfyUI with RUNCOMFY_API_TOKEN set. Your token: {TOKEN_URL}"
         )
-    origin = api_origin(environ)
+    origin, loopback = api_origin(environ)
     salt = read_salt(folder / "salt")
-    fingerprint = account_fingerprint(salt, origin.url, found.token)
+    fingerprint = account_fingerprint(salt, origin, found.token)
     policy = AddressPolicy.from_environment(environ)
-    if origin.loopback:  # a proxy would look for this machine's stand-in on its own
-        policy = PUBLIC_ONLY.allowing(origin.url)
+    if loopback:  # a proxy would look for this machine's stand-in on its own
+        policy = PUBLIC_ONLY.allowing(origin)
     # The operator's word: the API may lie where pictures and links may not.
-    http = HttpClient(policy.allowing(origin.url))
-    api = ModelApi(http, origin.url, found.token)
+    api = ModelApi(HttpClient(policy.allowing(origin)), origin, found.token)
     return Account(api, Journal(folder, salt, fingerprint, SESSION), policy)
 
 
@@ -120,23 +112,18 @@ def clear_token(folder: Path) -> None:
     settings_file(folder).unlink(missing_ok=True)
 
 
-def api_origin(environ: Mapping[str, str]) -> ApiOrigin:
-    """``RUNCOMFY_API_BASE`` or RunComfy's own address.
+def api_origin(environ: Mapping[str, str]) -> tuple[str, bool]:
+    """``RUNCOMFY_API_BASE`` or RunComfy's own origin, and whether it is a stand-in on this machine.
 
     Raises CredentialError unless it is an https origin, or http on this machine.
     """
     text = environ.get(BASE_VARIABLE, "").strip().rstrip("/") or DEFAULT_API
     try:
-        parts = urlsplit(text)
-        host, _ = (parts.hostname or "").lower(), parts.port  # a wrong port is a ValueError
-        rest = parts.path or parts.query or parts.fragment or "@" in parts.netloc
-        try:
-            loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:  # a name
-            loopback = False
-        if host and not rest and (parts.scheme == "https" or parts.scheme == "http" and loopback):
-            return ApiOrigin(f"{parts.scheme}://{parts.netloc.lower().rstrip(':')}", loopback)
-    except ValueError:
+        target, parts = parse(text), urlsplit(text)
+        rest = parts.path or parts.query or parts.fragment
+        if not rest and (target.scheme == "https" or target.loopback):
+            return f"{target.scheme}://{parts.netloc.lower().rstrip(':')}", target.loopback
+    except AddressRefused:
         pass
     raise CredentialError(
         f"{BASE_VARIABLE} must be an https origin such as {DEFAULT_API}, or http on this machine "

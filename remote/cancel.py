@@ -20,7 +20,6 @@ _RESUME = (
     "it will finish and bill. To fetch its result without paying again, put this id into "
     "resume_request_id."
 )
-_CANCELLED = "Stopped. The job was still queued and is cancelled."
 _RUNNING = (
     f"Stopped waiting. The job already runs at RunComfy, which cannot be cancelled: {_RESUME}"
 )
@@ -68,7 +67,7 @@ def cancel(job: Job) -> str:
         outcome = job.context.api.cancel(job.request_id)
         if phase_of(outcome) is Phase.CANCELLED:
             job.write("cancelled")
-            told = _CANCELLED
+            told = "Stopped. The job was still queued and is cancelled."
         elif outcome == "not_cancellable":
             told = _RUNNING
     except RemoteError as error:

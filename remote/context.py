@@ -7,6 +7,7 @@ waiting is bounded by the socket timeouts of what they run.
 """
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -57,21 +58,20 @@ def start(work: Callable[[], T]) -> asyncio.Future[T]:
 
 
 async def finish(
-    future: asyncio.Future[T], interrupted: Callable[[], bool], limit: float | None = None
+    future: asyncio.Future[T], interrupted: Callable[[], bool], limit: float = math.inf
 ) -> T:
     """The future's result, raising ``Interrupted`` within a TICK of a stop.
 
     ``limit`` in seconds raises ``asyncio.TimeoutError``. The work itself goes on in its thread.
     """
-    loop = asyncio.get_running_loop()
-    end = None if limit is None else loop.time() + limit
+    end = time.monotonic() + limit
     while not future.done():
         if interrupted():
             raise Interrupted
-        left = TICK if end is None else min(TICK, end - loop.time())
+        left = end - time.monotonic()
         if left <= 0:
             raise asyncio.TimeoutError
-        await asyncio.wait({future}, timeout=left)
+        await asyncio.wait({future}, timeout=min(TICK, left))
     return future.result()
 
 

@@ -13,23 +13,11 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from . import errors
 from .api.answers import Phase, Result, phase_of, queue_position, read_result
 from .api.client import MAY_HAVE_RUN
 from .cancel import cancel, fate, leave
 from .context import UNSENT, Interrupted, JobContext, finish, start
-from .errors import (
-    JobCancelled,
-    JobFailed,
-    JournalError,
-    MediaError,
-    OutcomeUnknown,
-    Refused,
-    RemoteError,
-    RequestRejected,
-    Stopped,
-    TimedOut,
-    Transient,
-)
 from .journal import ACCEPTED, LEFT, UNKNOWN, Entry
 from .pictures.media import MAX_BYTES, Picture, UnreadablePicture, fetch_picture
 from .plan import may_take_addresses_only
@@ -53,7 +41,7 @@ class Job:
     position: int | None = None
     result: Result | None = None
     pictures: list[Picture] = field(default_factory=list)
-    error: RemoteError | None = None
+    error: errors.RemoteError | None = None
     seconds: float | None = None
     running: bool = False  # by the last poll that told either of queued and running
     _warned: bool = False
@@ -73,7 +61,7 @@ class Job:
             return
         try:
             self.entry = self.context.journal.mark(entry, state, request_id)
-        except JournalError as error:
+        except errors.JournalError as error:
             known = request_id or entry.request_id
             logger.error("RunComfy: request %s is %s, but: %s", known or "(no id)", state, error)
             self.entry = replace(entry, state=state, request_id=known)
@@ -95,14 +83,14 @@ class Job:
         context = self.context
         context.should_stop()
         if context.left_s <= 0:
-            raise TimedOut("timeout_minutes was over before this request was submitted.")
+            raise errors.TimedOut("timeout_minutes was over before this request was submitted.")
         sending = start(self._send)
         try:
             limit = min(context.pace.submit_s, context.left_s)
             told = await finish(sending, context.interrupted, limit)
         except Interrupted:
             self._stopped.set()
-            raise Stopped(await fate(self, sending)) from None
+            raise errors.Stopped(await fate(self, sending)) from None
         except asyncio.CancelledError:
             self._stopped.set()
             logger.info("RunComfy: %s", await fate(self, sending))
@@ -110,12 +98,12 @@ class Job:
         except asyncio.TimeoutError:
             self._given_up.set()
             await self.settle(UNKNOWN)
-            raise OutcomeUnknown(
+            raise errors.OutcomeUnknown(
                 f"The submission got no answer in time. {MAY_HAVE_RUN} If the answer still comes, "
                 "its id stands among the open requests."
             ) from None
         if told:
-            raise Stopped(told, self.request_id)
+            raise errors.Stopped(told, self.request_id)
         self.phase = Phase.QUEUED
 
     def _send(self) -> str:
@@ -127,12 +115,12 @@ class Job:
             return UNSENT
         try:
             request_id = context.api.submit(self.model_id, self.payload)
-        except Refused as error:
+        except errors.Refused as error:
             self.write("refused")
             if error.status not in (400, 422):
                 raise
             hint = may_take_addresses_only(self.payload)
-            raise Refused(f"{error}{hint}", status=error.status) from None
+            raise errors.Refused(f"{error}{hint}", status=error.status) from None
         except BaseException:
             self.write(UNKNOWN)
             raise
@@ -151,13 +139,13 @@ class Job:
         try:
             return await self._poll()
         except Interrupted:
-            raise Stopped(await leave(self), self.request_id) from None
+            raise errors.Stopped(await leave(self), self.request_id) from None
         except asyncio.CancelledError:
             logger.info("RunComfy: %s", await leave(self))
             raise
         except asyncio.TimeoutError:
             await self.settle(LEFT)
-            raise TimedOut.of(
+            raise errors.TimedOut.of(
                 self.request_id,
                 "The job took longer than timeout_minutes and goes on at RunComfy, where it will "
                 "finish and bill. Nothing is lost: put this id into resume_request_id to fetch the "
@@ -176,10 +164,10 @@ class Job:
                     return result
                 if result is not None:
                     raise await self._failed(result)
-            except Transient as error:
+            except errors.Transient as error:
                 failures += 1
                 wait = pace.before_retry(failures, error.retry_after)
-            except RequestRejected as error:
+            except errors.RequestRejected as error:
                 # Submitted a moment ago: not all of the API's servers may know it yet.
                 is_new = self.entry is not None and self.entry.state == ACCEPTED
                 is_new = is_new and time.monotonic() - began < pace.missing_s
@@ -207,12 +195,14 @@ class Job:
             return result if self._empty >= context.pace.empty_tries else None
         return result
 
-    async def _failed(self, result: Result) -> RemoteError:
+    async def _failed(self, result: Result) -> errors.RemoteError:
         """A final result without pictures: its entry closed, told with what it costs."""
         billed = f" RunComfy states a cost of ${result.cost:g}." if result.cost else ""
         if result.phase is Phase.CANCELLED:
             await self.settle("cancelled")
-            return JobCancelled.of(self.request_id, f"The job was cancelled at RunComfy.{billed}")
+            return errors.JobCancelled.of(
+                self.request_id, f"The job was cancelled at RunComfy.{billed}"
+            )
         await self.settle("failed")
         if result.phase is Phase.FAILED:
             said = f'It says: "{result.message}".' if result.message else "It gives no reason."
@@ -221,9 +211,9 @@ class Job:
             held = "a video and no picture" if result.videos else "no picture"
             text = f"The job succeeded at RunComfy, but its result holds {held}."
         hint = may_take_addresses_only(self.payload)
-        return JobFailed.of(self.request_id, text + billed + hint)
+        return errors.JobFailed.of(self.request_id, text + billed + hint)
 
-    async def _rejected(self, error: RequestRejected) -> RemoteError:
+    async def _rejected(self, error: errors.RequestRejected) -> errors.RemoteError:
         """A final no to a question about the job, told with what it means for the job."""
         if error.status in (404, 410):
             state, advice = "gone", "Results expire; look at your generations on RunComfy."
@@ -231,7 +221,7 @@ class Job:
             state = LEFT
             advice = "The job is not lost: put this id into resume_request_id afterwards."
         await self.settle(state)
-        return RequestRejected.of(self.request_id, f"{error} {advice}")
+        return errors.RequestRejected.of(self.request_id, f"{error} {advice}")
 
     # Fetch. The run closes the entry once it has handed the pictures on.
 
@@ -249,12 +239,12 @@ class Job:
             if isinstance(error, asyncio.CancelledError):
                 raise
             if isinstance(error, Interrupted):
-                raise Stopped.of(
+                raise errors.Stopped.of(
                     self.request_id,
                     "Stopped while downloading. The picture is made and billed: put this id into "
                     "resume_request_id to fetch it without paying again.",
                 ) from None
-            raise MediaError.of(
+            raise errors.MediaError.of(
                 self.request_id,
                 f"The job succeeded, but its picture was not taken: {error}. The job is billed and "
                 "its result stays at RunComfy: open it there, or put this id into "

@@ -31,8 +31,7 @@ ACCEPTED = "accepted"  # the id is known, the result not yet fetched
 UNKNOWN = "unknown"  # no usable answer to the POST
 LEFT = "left"  # stopped or timed out here; the job went on there
 OPEN_STATES = frozenset({SUBMITTING, ACCEPTED, UNKNOWN, LEFT})
-CLOSED_STATES = frozenset({"delivered", "refused", "failed", "cancelled", "gone", "dismissed"})
-STATES = OPEN_STATES | CLOSED_STATES
+STATES = OPEN_STATES | {"delivered", "refused", "failed", "cancelled", "gone", "dismissed"}
 
 OWNER_FILE = 0o600
 MAX_ENTRIES = 400

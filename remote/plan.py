@@ -16,23 +16,13 @@ import numpy as np
 from ..flux2.image_size import PRESETS
 from ..flux2.references import gap_notice
 from ..network.address import AddressPolicy
-from .api.models import (
-    EDIT,
-    MAX_IMAGES,
-    MAX_LORAS,
-    MAX_SCALE,
-    MAX_SEED,
-    MODELS,
-    TEXT_TO_IMAGE,
-    HostedModel,
-    problems,
-)
+from .api import models
 from .errors import InvalidInput
 from .pictures.encode import check_request, encode
 from .pictures.probe import picture_size
 
 AUTO = "auto"
-MODES = (AUTO, *MODELS)
+MODES = (AUTO, *models.MODELS)
 MAX_BATCH = 8
 
 
@@ -67,7 +57,7 @@ class Settings:
 class Plan(NamedTuple):
     """What will be sent: the model, one payload a seed, and what the user should know."""
 
-    model: HostedModel
+    model: models.HostedModel
     payloads: list[dict[str, Any]]
     notices: list[str]
 
@@ -81,11 +71,11 @@ def make_plan(settings: Settings, policy: AddressPolicy, should_stop: Callable[[
         raise InvalidInput(f"mode is '{settings.mode}'; it takes {', '.join(MODES)}.")
     urls = image_addresses(settings.image_urls)
     pictures = _pictures(settings.images, len(urls))
-    auto = EDIT if pictures or urls else TEXT_TO_IMAGE
-    model = MODELS.get(settings.mode, auto)
+    auto = models.EDIT if pictures or urls else models.TEXT_TO_IMAGE
+    model = models.MODELS.get(settings.mode, auto)
     encoded = [encode(pixels, name) for name, pixels in pictures]
-    addresses = [picture.address for picture in encoded] + urls
-    notices = [picture.notice for picture in encoded]
+    addresses = [address for address, _ in encoded] + urls
+    notices = [notice for _, notice in encoded]
     if pictures:
         check_request(addresses)
         notices.append(gap_notice([name for name, image in settings.images.items() for _ in image]))
@@ -94,15 +84,15 @@ def make_plan(settings: Settings, policy: AddressPolicy, should_stop: Callable[[
         settings = replace(settings, image_size=size)
         notices += unread
     # A seed left to chance is drawn here, sent and reported, so that it can be repeated.
-    first = secrets.randbelow(MAX_SEED + 1) if settings.seed == -1 else settings.seed
+    first = secrets.randbelow(models.MAX_SEED + 1) if settings.seed == -1 else settings.seed
     payload = build(model, settings, addresses, first)  # checks the seed before it is wrapped
-    seeds = ((first + index) % (MAX_SEED + 1) for index in range(settings.batch_count))
+    seeds = ((first + index) % (models.MAX_SEED + 1) for index in range(settings.batch_count))
     payloads = [{**payload, "seed": seed} for seed in seeds]
     return Plan(model, payloads, list(filter(None, notices)))
 
 
 def build(
-    model: HostedModel, settings: Settings, addresses: Sequence[str], seed: int
+    model: models.HostedModel, settings: Settings, addresses: Sequence[str], seed: int
 ) -> dict[str, Any]:
     """One request's body, every key of the model present. Raises InvalidInput."""
     values = {
@@ -114,35 +104,35 @@ def build(
     payload = {name: values[name] for name in model.properties}
     if addresses and not model.edits:
         raise InvalidInput(
-            f"mode is '{model.mode}', which takes no picture. Choose '{EDIT.mode}' or '{AUTO}', "
-            "or disconnect the images and empty image_urls."
+            f"mode is '{model.mode}', which takes no picture. Choose '{models.EDIT.mode}' or "
+            f"'{AUTO}', or disconnect the images and empty image_urls."
         )
     if not isinstance(settings.prompt, str) or not settings.prompt.strip():
         raise InvalidInput("prompt is empty. Say what the picture should show.")
     if model.edits and not addresses:
         raise InvalidInput(
             f"mode is '{model.mode}', but there is no picture to edit. Connect image_1, write an "
-            f"address in image_urls, or choose '{TEXT_TO_IMAGE.mode}'."
+            f"address in image_urls, or choose '{models.TEXT_TO_IMAGE.mode}'."
         )
     _check_loras(settings.loras)
-    if problem := next(problems(payload, model.document), None):
+    if problem := next(models.problems(payload, model.document), None):
         raise InvalidInput(f"{problem}.")
-    if not 0 <= seed <= MAX_SEED:
-        raise InvalidInput(f"seed is {seed}; it must be 0 to {MAX_SEED}.")
+    if not 0 <= seed <= models.MAX_SEED:
+        raise InvalidInput(f"seed is {seed}; it must be 0 to {models.MAX_SEED}.")
     return payload
 
 
 def _check_loras(loras: Sequence[RemoteLora]) -> None:
-    if len(loras) > MAX_LORAS:
+    if len(loras) > models.MAX_LORAS:
         raise InvalidInput(
-            f"lora_stack holds {len(loras)} enabled LoRAs; {MAX_LORAS} is the most that RunComfy "
-            "takes. Disable the rest."
+            f"lora_stack holds {len(loras)} enabled LoRAs; {models.MAX_LORAS} is the most that "
+            "RunComfy takes. Disable the rest."
         )
     for lora in loras:
-        if not 0 <= lora.scale <= MAX_SCALE:
+        if not 0 <= lora.scale <= models.MAX_SCALE:
             raise InvalidInput(
                 f"{lora.slot}: its strength is {lora.scale:g}; RunComfy takes 0 to "
-                f"{MAX_SCALE:g}. Change it, or run this LoRA locally."
+                f"{models.MAX_SCALE:g}. Change it, or run this LoRA locally."
             )
         if not lora.path.strip():
             raise InvalidInput(f"{lora.slot} has no address.")
@@ -191,21 +181,21 @@ def _pictures(images: Mapping[str, np.ndarray], addresses: int) -> list[tuple[st
     for name, image in images.items():
         if image.ndim != 4:
             raise InvalidInput(f"{name} is no IMAGE.")
-        for index, pixels in enumerate(image[: MAX_IMAGES + 1]):
+        for index, pixels in enumerate(image[: models.MAX_IMAGES + 1]):
             part = f" (picture {index + 1} of its batch)" if len(image) > 1 else ""
             found.append((f"{name}{part}", pixels))
-    if len(found) + addresses > MAX_IMAGES:
+    if len(found) + addresses > models.MAX_IMAGES:
         count = sum(len(image) for image in images.values())
         raise InvalidInput(
             f"{count} connected pictures and {addresses} addresses in image_urls make "
-            f"{count + addresses} pictures; {MAX_IMAGES} is the most that RunComfy takes. A batch "
-            "counts each of its pictures."
+            f"{count + addresses} pictures; {models.MAX_IMAGES} is the most that RunComfy takes. "
+            "A batch counts each of its pictures."
         )
     return found
 
 
 def _auto_size(
-    model: HostedModel,
+    model: models.HostedModel,
     pictures: list[tuple[str, np.ndarray]],
     urls: list[str],
     policy: AddressPolicy,

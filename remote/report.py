@@ -12,13 +12,12 @@ def progress_text(jobs: Sequence[Job], elapsed: float, price: str) -> str:
     """What the jobs are doing, in one line; only what RunComfy said, no invented percent."""
     count = {phase: sum(job.phase is phase for job in jobs) for phase in Phase}
     places = [j.position for j in jobs if j.phase is Phase.QUEUED and j.position is not None]
-    parts = []
-    if len(jobs) > 1:
-        parts.append(f"{count[Phase.SUCCEEDED]} of {len(jobs)} done")
+    many = len(jobs) > 1
+    parts = [f"{count[Phase.SUCCEEDED]} of {len(jobs)} done"] if many else []
     if count[Phase.RUNNING]:
-        parts.append(f"{count[Phase.RUNNING]} running" if len(jobs) > 1 else "Running")
+        parts.append(f"{count[Phase.RUNNING]} running" if many else "Running")
     if count[Phase.QUEUED]:
-        queued = f"{count[Phase.QUEUED]} queued" if len(jobs) > 1 else "In queue"
+        queued = f"{count[Phase.QUEUED]} queued" if many else "In queue"
         parts.append(queued + (f" (position {min(places)})" if places else ""))
     if count[Phase.FAILED]:
         parts.append(f"{count[Phase.FAILED]} failed")

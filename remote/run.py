@@ -120,7 +120,11 @@ class Run:
             raise
         pictures = [picture for job in jobs for picture in job.pictures]
         if not pictures:
-            raise _all_failed([job.error for job in jobs if job.error is not None])
+            errors = [job.error for job in jobs if job.error is not None]
+            if len(errors) > 1:
+                told = "\n".join(dict.fromkeys(map(str, errors)))
+                errors[0].args = (f"None of {len(errors)} requests gave a picture.\n{told}",)
+            raise errors[0]
         return pictures
 
     def _progress(self) -> None:
@@ -182,15 +186,6 @@ def resumed(journal: Journal, text: str) -> list[Entry]:
             "all open requests. Empty it to run the prompt."
         )
     return [journal.adopt(request_id) for request_id in ids]
-
-
-def _all_failed(errors: list[RemoteError]) -> RemoteError:
-    """The one error of a run without a picture; several are told together."""
-    first = errors[0]
-    if len(errors) > 1:
-        texts = dict.fromkeys(str(error) for error in errors)
-        first.args = (f"None of {len(errors)} requests gave a picture.\n" + "\n".join(texts),)
-    return first
 
 
 def _check_range(name: str, value: float, most: int) -> None:

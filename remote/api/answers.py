@@ -231,8 +231,7 @@ def _media(output: object) -> tuple[list[str], int]:
             images, videos = images + more, videos + count
     elif isinstance(output, Mapping):
         for key in ("image", "images", "url"):
-            more, _ = _media(output[key]) if output.get(key) else ([], 0)
-            images += more
+            images += _media(output.get(key))[0]
         for key in ("video", "videos"):
             value = output.get(key)
             videos += len(value) if isinstance(value, list) else bool(value)

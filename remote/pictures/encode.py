@@ -7,7 +7,6 @@ The API has no upload; RunComfy's own pack sends pictures inside the request, at
 import base64
 import io
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,24 +17,13 @@ MAX_PICTURE_BYTES = 6 * 1024 * 1024
 MAX_PICTURE_PIXELS = 32_000_000
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
-_JPEG_QUALITIES = (95, 90, 85, 75, 60)
-_WEBP_SIDE = 16383
-_JPEG_SIDE = 65500
 
-
-class Encoded(NamedTuple):
-    """``address``: the data URI. ``notice``: what was changed to make it fit, or empty."""
-
-    address: str
-    notice: str
-
-
-def encode(pixels: np.ndarray, name: str, max_bytes: int = MAX_PICTURE_BYTES) -> Encoded:
-    """One picture, float [height, width, 1, 3 or 4] in 0..1, as a data URI.
+def encode(pixels: np.ndarray, name: str, max_bytes: int = MAX_PICTURE_BYTES) -> tuple[str, str]:
+    """One picture, float [height, width, 1, 3 or 4] in 0..1: its data URI, and what had to change.
 
     Values are clipped and rounded to 8 bit (NaN becomes 0), alpha is laid on white. PNG first;
-    over the cap lossless WebP, then JPEG of falling quality, with a notice. Raises InvalidInput,
-    naming ``name``.
+    over the cap lossless WebP, then JPEG of falling quality, with a notice (else an empty text).
+    Raises InvalidInput, naming ``name``.
     """
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
         raise InvalidInput(f"{name} is no picture (its shape is {tuple(pixels.shape)}).")
@@ -52,7 +40,7 @@ def encode(pixels: np.ndarray, name: str, max_bytes: int = MAX_PICTURE_BYTES) ->
         if buffer.tell() <= max_bytes:
             data = base64.b64encode(buffer.getvalue()).decode()
             notice = f"{name} was sent as {change}: its PNG is too large." if change else ""
-            return Encoded(f"data:image/{kind.lower()};base64,{data}", notice)
+            return f"data:image/{kind.lower()};base64,{data}", notice
     raise InvalidInput(f"{name} does not fit into {max_bytes / 2**20:g} MiB. Scale it down first.")
 
 
@@ -69,10 +57,10 @@ def _on_white(pixels: np.ndarray) -> np.ndarray:
 def _ways(side: int) -> Iterator[tuple[str, str, dict[str, int]]]:
     """(format, what it changes, Pillow's options) for a longest side in pixels, the best first."""
     yield "PNG", "", {"compress_level": 6}
-    if side <= _WEBP_SIDE:
+    if side <= 16383:  # the most that WebP has room for
         yield "WEBP", "lossless WebP", {"lossless": True, "quality": 50, "method": 2}
-    if side <= _JPEG_SIDE:
-        for quality in _JPEG_QUALITIES:
+    if side <= 65500:  # the most of JPEG
+        for quality in (95, 90, 85, 75, 60):
             yield "JPEG", f"JPEG of quality {quality}", {"quality": quality, "subsampling": 0}
 
 

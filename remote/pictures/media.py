@@ -18,16 +18,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ...network import errors
 from ...network.address import AddressPolicy
 from ...network.client import HttpClient, Limits
-from ...network.errors import (
-    AddressRefused,
-    BadResponse,
-    DeadlineExceeded,
-    HttpStatusError,
-    NetworkError,
-    TooLarge,
-)
 from ..api.answers import clean
 from ..context import JobContext, finish, start
 
@@ -38,9 +31,7 @@ MAX_PIXELS = 64_000_000
 
 _STORAGE_TRIES = 4
 _DECODE_TRIES = 3
-_FORMATS = ("PNG", "JPEG", "WEBP")
 _BEGINS = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF.{4}WEBP", re.DOTALL)
-_SIXTEEN_BIT = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 
 
 class Picture(NamedTuple):
@@ -62,9 +53,8 @@ class UnreadablePicture(Exception):
 def is_storage(host: str, policy: AddressPolicy) -> bool:
     """Whether pictures may come from a host (its port and addresses are the policy's to check)."""
     name = host.lower().rstrip(".")
-    if any(name == own or name.endswith("." + own) for own in HOSTS):
-        return True
-    return any(urlsplit(origin).hostname == name for origin in policy.origins)
+    named = {urlsplit(origin).hostname for origin in policy.origins}
+    return name in named or any(name == own or name.endswith("." + own) for own in HOSTS)
 
 
 async def fetch_picture(
@@ -86,20 +76,16 @@ async def fetch_picture(
             damaged, reason = damaged + 1, str(error)
             if error.whole or damaged >= _DECODE_TRIES:
                 raise
-        except HttpStatusError as error:
+        except errors.HttpStatusError as error:
             # A signed address may be known a moment later than the result that names it.
             refusals += not error.retryable
             asked = error.retry_after
             reason = f"the storage answers HTTP {error.status}"
             if refusals >= _STORAGE_TRIES:
                 raise UnreadablePicture(f"{reason}; results expire") from None
-        except BadResponse:
-            damaged, reason = damaged + 1, "the storage's answer makes no sense"
-            if damaged >= _DECODE_TRIES:
-                raise UnreadablePicture(reason) from None
-        except (DeadlineExceeded, asyncio.TimeoutError):
+        except (errors.DeadlineExceeded, asyncio.TimeoutError):
             continue
-        except NetworkError as error:
+        except errors.NetworkError as error:
             reason = _why(error, url)
             if not error.retryable:
                 raise UnreadablePicture(reason) from None
@@ -114,17 +100,20 @@ def _download(context: JobContext, url: str, deadline: float, max_bytes: int) ->
     client = HttpClient(
         policy, limits, context.should_stop, allowed_hosts=lambda host: is_storage(host, policy)
     )
-    return decode(client.get_bytes(url))
+    try:
+        return decode(client.get_bytes(url))
+    except errors.BadResponse:
+        raise UnreadablePicture("the storage's answer makes no sense", whole=False) from None
 
 
-def _why(error: NetworkError, url: str) -> str:
-    if isinstance(error, AddressRefused):
+def _why(error: errors.NetworkError, url: str) -> str:
+    if isinstance(error, errors.AddressRefused):
         # The message names host and path, never the query that may be a signature; an address of
         # another kind (data:) may hold anything, so nothing of it is shown.
         known = url.lower().startswith(("https://", "http://"))
         detail = f" ({clean(error).rstrip('.')})" if known else ""
         return f"its address is not RunComfy's storage{detail}"
-    if isinstance(error, TooLarge):
+    if isinstance(error, errors.TooLarge):
         return "it is larger than this node takes"
     return f"it cannot be fetched ({type(error).__name__})"
 
@@ -142,7 +131,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
         with warnings.catch_warnings():
             # Pillow warns of what the cap below decides; its own error level stays in force.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
                 width, height = image.size
                 if width < 1 or height < 1 or width * height > max_pixels:
                     raise UnreadablePicture(
@@ -150,8 +139,6 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
                     )
                 image.load()
                 return _to_arrays(ImageOps.exif_transpose(image))
-    except UnreadablePicture:
-        raise
     except Image.DecompressionBombError:
         raise UnreadablePicture("the picture claims an absurd size") from None
     except UnidentifiedImageError:
@@ -162,7 +149,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def _to_arrays(image: Image.Image) -> Picture:
-    if image.mode in _SIXTEEN_BIT:
+    if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):  # 16 bit
         grey = np.asarray(image).astype(np.float32) / 65535.0
         return Picture(np.repeat(grey.clip(0.0, 1.0)[..., None], 3, axis=2), None)
     alpha = None

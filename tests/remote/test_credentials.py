@@ -119,15 +119,14 @@ def test_the_account_is_known_without_its_token() -> None:
     ],
 )
 def test_the_api_may_be_elsewhere(text: str, url: str, loopback: bool) -> None:
-    origin = api_origin({"RUNCOMFY_API_BASE": text})
-    assert (origin.url, origin.loopback) == (url, loopback)
+    assert api_origin({"RUNCOMFY_API_BASE": text}) == (url, loopback)
 
 
 @pytest.mark.parametrize(
     "text",
     ["http://example.com", "http://10.0.0.1", "ftp://127.0.0.1", "https://a/path", "https://a?b=1",
      "https://u:p@a", "https://", "nonsense", "http://127.0.0.1.example.com", "https://a:99999",
-     "http://localhost.example.com:80"],
+     "http://localhost.example.com:80", "https://an api.example.com", "https://0x7f.1"],
 )  # fmt: skip
 def test_the_token_goes_nowhere_else(text: str) -> None:
     with pytest.raises(CredentialError, match="RUNCOMFY_API_BASE"):

@@ -16,15 +16,15 @@ from standin_server.pictures import draw, png
 from flux2_lora_edit.network.address import PUBLIC_ONLY
 from flux2_lora_edit.remote.context import Interrupted
 from flux2_lora_edit.remote.errors import InvalidInput
-from flux2_lora_edit.remote.pictures.encode import Encoded, check_request, encode
+from flux2_lora_edit.remote.pictures.encode import check_request, encode
 from flux2_lora_edit.remote.pictures.media import UnreadablePicture, decode, is_storage
 from flux2_lora_edit.remote.pictures.probe import picture_size
 
 NOISE = np.random.default_rng(0).random((96, 64, 3), dtype=np.float32)
 
 
-def opened(encoded: Encoded) -> Image.Image:
-    head, data = encoded.address.split(",", 1)
+def opened(encoded: tuple[str, str]) -> Image.Image:
+    head, data = encoded[0].split(",", 1)
     image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
     assert head == f"data:image/{image.format.lower()};base64"
     return image
@@ -35,7 +35,7 @@ def test_a_png_of_the_clipped_and_rounded_values() -> None:
     encoded = encode(np.repeat(values[..., None], 3, axis=2), "image_1")
     pixels = np.asarray(opened(encoded))[0, :, 0]
     assert pixels.tolist() == [0, 0, 127, 128, 255, 255, 0, 255, 0]
-    assert encoded.notice == ""
+    assert encoded[1] == ""
 
 
 def test_every_eight_bit_value_survives_the_way_there_and_back() -> None:
@@ -57,19 +57,19 @@ def test_over_the_cap_it_is_webp_without_loss_then_jpeg() -> None:
     smooth = np.linspace(0, 1, 256 * 256 * 3, dtype=np.float32).reshape(256, 256, 3)
     size = len(opened_bytes(encode(smooth, "i")))
     webp = encode(smooth, "image_2", size - 1)
-    assert opened(webp).format == "WEBP" and "image_2 was sent as lossless WebP" in webp.notice
+    assert opened(webp).format == "WEBP" and "image_2 was sent as lossless WebP" in webp[1]
     assert np.array_equal(
         np.asarray(opened(webp).convert("RGB")), np.asarray(opened(encode(smooth, "i")))
     )
     jpeg = encode(NOISE, "image_2", 9000)
-    assert opened(jpeg).format == "JPEG" and "JPEG of quality" in jpeg.notice
+    assert opened(jpeg).format == "JPEG" and "JPEG of quality" in jpeg[1]
     assert len(opened_bytes(jpeg)) <= 9000
     with pytest.raises(InvalidInput, match="does not fit"):
         encode(NOISE, "image_2", 300)
 
 
-def opened_bytes(encoded: Encoded) -> bytes:
-    return base64.b64decode(encoded.address.split(",", 1)[1])
+def opened_bytes(encoded: tuple[str, str]) -> bytes:
+    return base64.b64decode(encoded[0].split(",", 1)[1])
 
 
 def test_too_many_pixels_or_no_picture_at_all() -> None:
