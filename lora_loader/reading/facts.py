@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from .. import adapters
-from ..adapters import Algorithm, Geometry, Unfit
+from ..adapters.base import Algorithm, Geometry, Unfit
 from .file import Header
 from .layout import WORD, Words
 from .scaling import PeftSettings, header_settings

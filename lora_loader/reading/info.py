@@ -7,7 +7,7 @@ Sources: modelspec (Stability AI's sai-model-spec), kohya's ``ss_*`` keys, ai-to
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..adapters import Unfit
+from ..adapters.base import Unfit
 from ..sources.source import SourceError
 from ..stack import LoraEntry
 from .facts import Facts, facts

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...flux2.variants import RELEASED, Flux2Model
-from ..adapters import Unfit
+from ..adapters.base import Unfit
 from .facts import Facts
 from .layout import words
 
