@@ -80,8 +80,7 @@ def read_lora(
     known = facts(file.header, config)
     fitted, training = fit(known, layout), trained_for(known)
     made, steps = _read(fitted.fitting, file, known.settings, fitted.problems)
-    order_matters = any(isinstance(step.effect, base.Transform) for _, step in steps)
-    report = _report(entry, fitted, made, order_matters, training)
+    report = _report(entry, fitted, made, training)
     refused = wrong_base(training, model) or refusal(
         report, fitted.weights, fitted.text_encoder, training, model
     )
@@ -169,12 +168,9 @@ def _read(
 
 
 def _report(
-    entry: LoraEntry,
-    fitted: Fit,
-    made: Sequence[Adapter],
-    order_matters: bool,
-    training: Training,
+    entry: LoraEntry, fitted: Fit, made: Sequence[Adapter], training: Training
 ) -> LoraReport:
+    order_matters = any(isinstance(adapter.effect, base.Transform) for adapter in made)
     notes = []
     for said, names in (
         ("come under two names and are added", fitted.twice),

@@ -207,13 +207,9 @@ def other_distillation(metadata: Mapping[str, str], model: Flux2Model, model_fil
         value[:10_000].lower() for key, value in metadata.items() if "lora_adapter" not in key
     )
     ours = "klein base" if "base" in name else "distilled klein"
-    if re.search(r"klein[\W_]*(?:[49]b[\W_]*)?base", text):
-        theirs = "klein base"
-    elif re.search(r"klein[\W_]*(?:[49]b[\W_]*)?distilled", text):
-        theirs = "distilled klein"
-    else:
-        return ""
-    if theirs == ours:
+    named = set(re.findall(r"klein[\W_]*(?:[49]b[\W_]*)?(base|distilled)", text))
+    theirs = "klein base" if "base" in named else "distilled klein"
+    if not named or theirs == ours:
         return ""
     return (
         f"was trained on {theirs} and the model is {ours} "
