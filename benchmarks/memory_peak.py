@@ -28,7 +28,7 @@ def linear1(width: int) -> dict[str, Any]:
     import comfy.weight_adapter
     import torch
 
-    from flux2_lora_edit.lora_loader.adapters import LowRank
+    from flux2_lora_edit.lora_loader.adapters.lora import LowRank
     from flux2_lora_edit.lora_loader.fuse import StackedLora, Step, fuse
     from flux2_lora_edit.lora_loader.patch.merge import FusedAdapter, pack
 

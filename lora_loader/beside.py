@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from .adapters import Kronecker, LowRank, Transform
+from .adapters.base import Transform
+from .adapters.lokr import Kronecker
+from .adapters.lora import LowRank
 from .fuse import StackedLora, Step
 
 

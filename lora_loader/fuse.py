@@ -13,7 +13,8 @@ from itertools import groupby, pairwise
 import torch
 from torch import Tensor
 
-from .adapters import Additive, LowRank, Transform
+from .adapters.base import Additive, Transform
+from .adapters.lora import LowRank
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
-from torch import Tensor
-
 from ..flux2.variants import Flux2Model, identify
 from .fuse import StackedLora
 from .reading.file import LoraFile, LoraFileError, read_header
@@ -65,16 +63,12 @@ class LoraFiles:
 
 @dataclass(frozen=True)
 class TextEncoderLora:
-    """The keys of a file that train a text encoder, for the host's own loader."""
+    """The keys of a file that train a text encoder, to be read for the host's own loader."""
 
     name: str
     scale: float
     file: LoraFile
     keys: tuple[str, ...]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors by key, read now; raises LoraFileError."""
-        return self.file.read(self.keys)
 
 
 @dataclass(frozen=True)
@@ -148,11 +142,10 @@ def _same_file_once(
         before_each()
         path = Path(locate(entry))
         earlier = found.get(path)
-        if earlier is None:
-            found[path] = entry
-            continue
-        warnings.append(f"{entry.name} is in the stack twice; its scales are added")
-        total = earlier.strength_model + entry.strength_model
-        clip = earlier.strength_clip + entry.strength_clip
-        found[path] = LoraEntry(earlier.name, total, clip, earlier.source, earlier.slot)
+        found[path] = entry
+        if earlier is not None:
+            warnings.append(f"{entry.name} is in the stack twice; its scales are added")
+            total = earlier.strength_model + entry.strength_model
+            clip = earlier.strength_clip + entry.strength_clip
+            found[path] = LoraEntry(earlier.name, total, clip, earlier.source, earlier.slot)
     return [(entry, path) for path, entry in found.items() if entry.strength_model != 0]

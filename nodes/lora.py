@@ -140,7 +140,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
                 advice = "connect clip to apply that part"
                 warnings += (f"{lora.name} also trains the text encoder: {advice}",)
             elif lora.scale != 0:
-                tensors = lora.tensors()
+                tensors = lora.file.read(lora.keys)
                 clip = host.sd.load_lora_for_models(None, clip, tensors, 0, lora.scale)[1]
         report = Report(stack.model, mode, applied.taken, applied.reason, stack.reports, warnings)
         text = report.to_text()

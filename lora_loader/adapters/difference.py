@@ -49,10 +49,9 @@ class Bias(Algorithm):
 
     name = "bias"
     endings = {"diff b": "diff_b", "b norm": "diff_b"}
-    roles = ("up_bias", "diff_b")
 
     def check(self, geometry: Geometry, target: Shape) -> None:
         """Any module may have a bias; whether this one has is known later."""
 
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry | None:
-        return None if shapes.keys().isdisjoint(self.roles) else Geometry(None, None)
+        return Geometry(None, None) if {"up_bias", "diff_b"} & shapes.keys() else None

@@ -14,7 +14,7 @@ from comfy import model_management
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
-from ..adapters import Additive, blocks
+from ..adapters.base import Additive, blocks
 from ..fuse import Step
 
 _WIDE = (torch.float32, torch.float64)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from .. import adapters
-from ..adapters import Algorithm, Geometry, Unfit
+from ..adapters.base import Algorithm, Geometry, Unfit
 from .file import Header
 from .layout import WORD, Words
 from .scaling import PeftSettings, header_settings
@@ -27,14 +27,6 @@ class SplitKey(NamedTuple):
     stem: str
     role: str
     adapter: str
-
-
-class Spellings(NamedTuple):
-    """The words of each role: those that PEFT writes an adapter's name behind, and those that end
-    a key."""
-
-    named: Mapping[Words, str]
-    ends: Mapping[Words, str]
 
 
 class Module(NamedTuple):
@@ -59,12 +51,12 @@ class Facts(NamedTuple):
 
 def facts(header: Header, config: PeftSettings | None = None) -> Facts:
     """Every key split and every module recognised; ``config`` is an adapter_config.json's."""
-    known = spellings(adapters.ALGORITHMS)
+    named, ends = spellings(adapters.ALGORITHMS)
     tables: dict[tuple[str, str], dict[str, str]] = {}
     unread: list[str] = []
     repeated: set[str] = set()
     for key in sorted(header.tensors):
-        split = split_key(key, known)
+        split = split_key(key, named, ends)
         if split is None:
             unread.append(key)
             continue
@@ -85,18 +77,19 @@ def facts(header: Header, config: PeftSettings | None = None) -> Facts:
     return Facts(header, tuple(modules), tuple(unread), settings)
 
 
-def spellings(algorithms: Iterable[Algorithm]) -> Spellings:
-    """How these algorithms spell their tensors' roles."""
+def spellings(algorithms: Iterable[Algorithm]) -> tuple[dict[Words, str], dict[Words, str]]:
+    """The words of each role of these algorithms: those that PEFT writes an adapter's name behind,
+    and those that end a key."""
     named: dict[Words, str] = {}
     ends: dict[Words, str] = {(role,): role for role in PLAIN}
     for algorithm in algorithms:
         named |= {tuple(text.split()): role for text, role in algorithm.named_endings.items()}
         ends |= {tuple(text.split()): role for text, role in algorithm.endings.items()}
-    return Spellings(named, ends)
+    return named, ends
 
 
-def split_key(key: str, known: Spellings) -> SplitKey | None:
-    """What a key says; None where it has no known role.
+def split_key(key: str, spelled: Mapping[Words, str], ends: Mapping[Words, str]) -> SplitKey | None:
+    """What a key says, by the two ``spellings``; None where it has no known role.
 
     Where an adapter's name also reads as a role, it is a name: ``lora_A.b1.weight``. But PEFT's
     names hold no dot and stand before ".weight": ``my_lora_a.net.img_in.lokr_w1`` is a LoKr.
@@ -106,11 +99,11 @@ def split_key(key: str, known: Spellings) -> SplitKey | None:
     found = list(WORD.finditer(key))
     lowered = tuple(match[0].lower() for match in found)
     end = None
-    for length in range(1, min(max(map(len, known.ends)), len(lowered) - 1) + 1):
-        role = known.ends.get(lowered[-length:])
+    for length in range(1, min(max(map(len, ends)), len(lowered) - 1) + 1):
+        role = ends.get(lowered[-length:])
         if role is not None:
             end = SplitKey(key[: found[-length - 1].end()], role, "")
-    named = _named(key, found, lowered, known.named)
+    named = _named(key, found, lowered, spelled)
     if named is None or end is None or end.role in PLAIN:
         return named or end
     return named if lowered[-1] in PLAIN and "." not in named.adapter else end
@@ -120,13 +113,11 @@ def _named(
     key: str, found: list[re.Match[str]], lowered: Words, known: Mapping[Words, str]
 ) -> SplitKey | None:
     """The last role in the key that is spelled so; the name is what follows, but "weight"."""
-    first_words = {spelling[0] for spelling in known}
+    longest = max(map(len, known))
     for at in range(len(lowered) - 1, 0, -1):
-        if lowered[at] not in first_words:
-            continue
-        for spelling, role in known.items():
-            end = at + len(spelling)
-            if lowered[at:end] != spelling:
+        for end in range(at + 1, min(at + longest, len(lowered)) + 1):
+            role = known.get(lowered[at:end])
+            if role is None:
                 continue
             last = lowered[-1] if end < len(lowered) else ""
             name = found[end:-1] if last in PLAIN else found[end:]

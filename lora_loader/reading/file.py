@@ -27,7 +27,6 @@ DTYPE_BITS: Mapping[str, int] = {
     "F8_E5M2FNUZ": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32,
     "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
-_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 class LoraFileError(ValueError):
@@ -85,7 +84,7 @@ class LoraFile:
         return {key: self.tensors[key] for key in wanted}
 
     def _keep(self, key: str, tensor: Tensor) -> None:
-        if tensor.dtype in _FLOAT8:
+        if tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
             tensor = tensor.to(torch.bfloat16)  # exact: it holds every such value
         elif tensor.dtype == torch.float64 and tensor.numel() > 1:
             tensor = tensor.float()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...flux2.variants import Flux2Model
-from .. import adapters
-from ..adapters import Adapter, Algorithm, Geometry, Unfit
+from ..adapters import Adapter, base, read_adapter
+from ..adapters.base import Algorithm, Geometry, Unfit
 from ..fuse import Step
 from ..stack import LoraEntry
 from .facts import PLAIN, Facts, Module, facts
@@ -80,8 +80,7 @@ def read_lora(
     known = facts(file.header, config)
     fitted, training = fit(known, layout), trained_for(known)
     made, steps = _read(fitted.fitting, file, known.settings, fitted.problems)
-    order_matters = any(isinstance(step.effect, adapters.Transform) for _, step in steps)
-    report = _report(entry, fitted, made, order_matters, training)
+    report = _report(entry, fitted, made, training)
     refused = wrong_base(training, model) or refusal(
         report, fitted.weights, fitted.text_encoder, training, model
     )
@@ -143,7 +142,7 @@ def _read(
     made, steps = [], []
     tensors = file.read(key for at in fitting for key in at.module.keys.values())
     for (stem, keys, _), target, algorithm, geometry in fitting:
-        given = adapters.Given(
+        given = base.Given(
             tensors={role: tensors[key] for role, key in keys.items()},
             peaks={role: file.peaks[key] for role, key in keys.items()},
             rows=target.rows,
@@ -152,16 +151,14 @@ def _read(
             stem=stem,
         )
         try:
-            adapter = adapters.read_adapter(algorithm, geometry.rank, given)
+            adapter = read_adapter(algorithm, geometry.rank, given)
         except Unfit as error:
             problems[type(error)].append(f"{stem} {error}")
             continue
         made.append(adapter)
         changes = [(target.key, adapter.effect), (target.bias, adapter.bias)]
         if adapter.bias and (target.bias is None or adapter.bias.diff.numel() != target.rows):
-            problems[adapters.Unsupported].append(
-                f"{stem} changes a bias, which the model has not got"
-            )
+            problems[base.Unsupported].append(f"{stem} changes a bias, which the model has not got")
             changes.pop()
         for key, effect in changes:
             if key is not None and effect is not None:
@@ -171,12 +168,9 @@ def _read(
 
 
 def _report(
-    entry: LoraEntry,
-    fitted: Fit,
-    made: Sequence[Adapter],
-    order_matters: bool,
-    training: Training,
+    entry: LoraEntry, fitted: Fit, made: Sequence[Adapter], training: Training
 ) -> LoraReport:
+    order_matters = any(isinstance(adapter.effect, base.Transform) for adapter in made)
     notes = []
     for said, names in (
         ("come under two names and are added", fitted.twice),
@@ -201,9 +195,9 @@ def _report(
         total=len(fitted.namings) + len(fitted.unmatched),
         unmatched=fitted.unmatched,
         misshapen=tuple(fitted.problems[Unfit]),
-        unpaired=tuple(fitted.problems[adapters.Unpaired]),
-        not_finite=tuple(fitted.problems[adapters.NotFinite]),
-        unsupported=tuple(fitted.problems[adapters.Unsupported]),
+        unpaired=tuple(fitted.problems[base.Unpaired]),
+        not_finite=tuple(fitted.problems[base.NotFinite]),
+        unsupported=tuple(fitted.problems[base.Unsupported]),
         notes=tuple(notes),
         order_matters=order_matters,
     )

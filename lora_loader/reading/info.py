@@ -7,7 +7,7 @@ Sources: modelspec (Stability AI's sai-model-spec), kohya's ``ss_*`` keys, ai-to
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..adapters import Unfit
+from ..adapters.base import Unfit
 from ..sources.source import SourceError
 from ..stack import LoraEntry
 from .facts import Facts, facts
@@ -71,19 +71,11 @@ def _lines(known: Facts, found: Sequence[str]) -> list[str]:
 
 def trigger_words(table: Mapping[str, str], sidecar: str) -> list[str]:
     """The words a file was trained with: what it names, else its most frequent training tags."""
-    words: list[str] = []
-    for key in _TRIGGER_KEYS:
-        words += _split(table.get(key, ""))
-    words += _split(json_table(table.get("training_info", "")).get("trigger_word", ""))
-    words += _split(sidecar)
+    texts: list[object] = [table.get(key) for key in _TRIGGER_KEYS]
+    texts += [json_table(table.get("training_info", "")).get("trigger_word"), sidecar]
+    named = ",".join(text.replace("\n", ",") for text in texts if isinstance(text, str))
+    words = [word.strip()[:MAX_TEXT] for word in named.split(",") if word.strip()]
     return list(dict.fromkeys(words)) or _frequent_tags(table.get("ss_tag_frequency", ""))
-
-
-def _split(text: object) -> list[str]:
-    if not isinstance(text, str):
-        return []
-    pieces = text.replace("\n", ",").split(",")
-    return [piece.strip()[:MAX_TEXT] for piece in pieces if piece.strip()]
 
 
 def _frequent_tags(text: str) -> list[str]:

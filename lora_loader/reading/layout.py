@@ -52,8 +52,6 @@ _DIFFUSERS: Mapping[str, Mapping[str, str]] = {
         "norm.query_norm": "attn.norm_q", "norm.key_norm": "attn.norm_k",
     },
 }  # fmt: skip
-# BFL orders these rows (shift, scale), diffusers (scale, shift).
-_HALVES_SWAPPED = frozenset({"norm_out.linear"})
 
 _BLOCK = re.compile(r"^(double_blocks|single_blocks)\.(\d+)\.(.+)$")
 # A prefix with one of these words makes another module of the name behind it: a control net's, or
@@ -161,7 +159,9 @@ class Layout:
             names = _DIFFUSERS[kind].get(inside, "").split()
             rows, odd = divmod(shape[0], max(len(names), 1))
             for place, name in enumerate(() if odd else names):
-                swapped, own = name in _HALVES_SWAPPED, bias if len(names) == 1 else None
+                # BFL orders this one's rows (shift, scale), diffusers (scale, shift).
+                swapped = name == "norm_out.linear"
+                own = bias if len(names) == 1 else None
                 target = Target(key, place * rows, rows, columns, swapped, own)
                 places[words(prefix + name)] = Place(target, (), "diffusers")
         return places

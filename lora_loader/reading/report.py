@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...flux2.variants import Flux2Model
-from ..adapters import Lora
+from ..adapters.lora import Lora
 from .training import Training
 
 SCHEMA = 1

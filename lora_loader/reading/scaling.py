@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-METADATA_KEY = "lora_adapter_metadata"
 # The files that PEFT itself writes, side by side.
 CONFIG_NAME = "adapter_config.json"
 PEFT_NAME = "adapter_model.safetensors"
@@ -74,7 +73,7 @@ def header_settings(metadata: Mapping[str, str]) -> PeftSettings | None:
 
     A text encoder's settings are not the transformer's.
     """
-    table = json_table(metadata.get(METADATA_KEY, ""))
+    table = json_table(metadata.get("lora_adapter_metadata", ""))
     prefixes = sorted({key.split(".", 1)[0] for key in table if "." in key})
     prefixes = [name for name in prefixes if not name.startswith("text_encoder")]
     prefix = "transformer" if "transformer" in prefixes else "".join(prefixes[:1])

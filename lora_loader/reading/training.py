@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...flux2.variants import RELEASED, Flux2Model
-from ..adapters import Unfit
+from ..adapters.base import Unfit
 from .facts import Facts
 from .layout import words
 
@@ -93,36 +93,36 @@ class Training:
 def trained_for(facts: Facts) -> Training:
     """Everything a file tells about the base model, without a tensor read."""
     metadata = facts.header.metadata
-    width, blocks, flux1 = _anatomy(facts)
+    width, blocks, sign = _anatomy(facts)
     named = [metadata[key] for key in _METADATA_KEYS if key in metadata]
     family, variant = _from_hint(" ".join(named).lower())
     if family == "FLUX.1":
-        flux1.append("its metadata says so")
+        sign = sign or "its metadata says so"
     if width == FLUX1_WIDTH and (blocks["double"] > 5 or blocks["single"] > 20):
-        flux1.append(f"it has {blocks['double']} double and {blocks['single']} single blocks")
+        sign = sign or f"it has {blocks['double']} double and {blocks['single']} single blocks"
     told = {**metadata, _NAMES: "\n".join(list(facts.header.tensors)[:50])}
     trainers = (
         trainer
-        for key, sign, trainer in _TRAINER_SIGNS
-        if key in told and re.search(sign, told[key])
+        for key, pattern, trainer in _TRAINER_SIGNS
+        if key in told and re.search(pattern, told[key])
     )
     return Training(
-        "FLUX.1" if flux1 else family,
-        None if flux1 else variant,
+        "FLUX.1" if sign else family,
+        None if sign else variant,
         width,
         blocks["double"],
         blocks["single"],
         next(iter(named), "")[:200] or None,
-        next(iter(flux1), ""),
+        sign,
         next(trainers, ""),
     )
 
 
-def _anatomy(facts: Facts) -> tuple[int | None, dict[str, int], list[str]]:
-    """The width, the blocks by kind, and what FLUX.1 alone has, as the modules tell them."""
+def _anatomy(facts: Facts) -> tuple[int | None, dict[str, int], str]:
+    """The width, the blocks by kind, and the first that FLUX.1 alone has, as the modules tell."""
     widths: Counter[int] = Counter()
     blocks = {"double": 0, "single": 0}
-    flux1 = []
+    sign = ""
     for stem, _, made in facts.modules:
         rows, columns, _ = (None, None, None) if isinstance(made, Unfit) else made[1]
         block = _BLOCK.search("_".join(words(stem)))
@@ -131,24 +131,23 @@ def _anatomy(facts: Facts) -> tuple[int | None, dict[str, int], list[str]]:
             blocks[kind] = max(blocks[kind], min(int(block[2][:6]), 10**5) + 1)
             if block[3] in _WIDTH_IN and rows and columns:
                 widths[columns] += 1
-        flux1 += _flux1_signs(stem, block, rows or 0, columns or 0)
-    return widths.most_common(1)[0][0] if widths else None, blocks, flux1
+        sign = sign or _flux1_sign(stem, block, rows or 0, columns or 0)
+    return widths.most_common(1)[0][0] if widths else None, blocks, sign
 
 
-def _flux1_signs(stem: str, block: re.Match[str] | None, rows: int, columns: int) -> list[str]:
-    """What of a module FLUX.1 alone has; 0 rows or columns are unknown."""
+def _flux1_sign(stem: str, block: re.Match[str] | None, rows: int, columns: int) -> str:
+    """What of a module FLUX.1 alone has, or ""; 0 rows or columns are unknown."""
     if block is None:
         found = words(stem)
         other = {"vector", "in"} <= set(found) or "time_text_embed" in "_".join(found)
-        return [f"it has {stem}"] if other else []
+        return f"it has {stem}" if other else ""
     module = block[3] or ""
-    signs = []
     if _FLUX1_NAMES.match(module) or (block[1] == "single" and module in _FLUX1_SINGLE_NAMES):
-        signs.append(f"it has {stem}")
+        return f"it has {stem}"
     high, wide = _FLUX1_RATIOS.get(module, (0, 0))
     if rows and columns and high and rows * wide == columns * high:
-        signs.append(f"its {stem} is {rows} x {columns}")
-    return signs
+        return f"its {stem} is {rows} x {columns}"
+    return ""
 
 
 def _from_hint(hint: str) -> tuple[str | None, str | None]:
@@ -174,9 +173,8 @@ def wrong_base(training: Training, model: Flux2Model) -> str | None:
     if training.family == "FLUX.1":
         why = f" ({training.sign})" if training.sign else ""
         return (
-            f"was trained for {made_for}{why}; the model is {model.describe()}. A "
-            f"FLUX.1 LoRA does not work on FLUX.2, even where shapes fit: use one made for "
-            f"{ours}."
+            f"was trained for {made_for}{why}; the model is {model.describe()}. A FLUX.1 LoRA "
+            f"does not work on FLUX.2, even where shapes fit: use one made for {ours}."
         )
     depth = ""
     if training.width in (None, model.width):
@@ -207,13 +205,9 @@ def other_distillation(metadata: Mapping[str, str], model: Flux2Model, model_fil
         value[:10_000].lower() for key, value in metadata.items() if "lora_adapter" not in key
     )
     ours = "klein base" if "base" in name else "distilled klein"
-    if re.search(r"klein[\W_]*(?:[49]b[\W_]*)?base", text):
-        theirs = "klein base"
-    elif re.search(r"klein[\W_]*(?:[49]b[\W_]*)?distilled", text):
-        theirs = "distilled klein"
-    else:
-        return ""
-    if theirs == ours:
+    named = set(re.findall(r"klein[\W_]*(?:[49]b[\W_]*)?(base|distilled)", text))
+    theirs = "klein base" if "base" in named else "distilled klein"
+    if not named or theirs == ours:
         return ""
     return (
         f"was trained on {theirs} and the model is {ours} "

@@ -5,25 +5,23 @@ import math
 import pytest
 import torch
 
-from flux2_lora_edit.lora_loader.adapters import (
+from flux2_lora_edit.lora_loader.adapters import read_adapter, recognise
+from flux2_lora_edit.lora_loader.adapters.base import (
     Additive,
-    BlockRotation,
-    ChannelScale,
-    Dense,
-    Dora,
-    GeneralizedLora,
     Given,
-    Hadamard,
-    InputRotation,
-    Kronecker,
-    LowRank,
     NotFinite,
     Unfit,
     Unpaired,
     Unsupported,
-    read_adapter,
-    recognise,
 )
+from flux2_lora_edit.lora_loader.adapters.difference import Dense
+from flux2_lora_edit.lora_loader.adapters.dora import Dora
+from flux2_lora_edit.lora_loader.adapters.glora import GeneralizedLora
+from flux2_lora_edit.lora_loader.adapters.ia3 import ChannelScale
+from flux2_lora_edit.lora_loader.adapters.loha import Hadamard
+from flux2_lora_edit.lora_loader.adapters.lokr import Kronecker
+from flux2_lora_edit.lora_loader.adapters.lora import LowRank
+from flux2_lora_edit.lora_loader.adapters.oft import BlockRotation, InputRotation
 
 OUT, IN = 16, 12
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from flux2_lora_edit.lora_loader import adapters
-from flux2_lora_edit.lora_loader.adapters import Additive, Algorithm, Geometry
+from flux2_lora_edit.lora_loader.adapters.base import Additive, Algorithm, Geometry
 from flux2_lora_edit.lora_loader.fuse import fuse
 from flux2_lora_edit.lora_loader.read_stack import LoraFiles, LoraStackError, read_stack
 from flux2_lora_edit.lora_loader.reading import facts as facts_module

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from flux2_lora_edit.lora_loader.adapters import ChannelScale, Dense, LowRank
+from flux2_lora_edit.lora_loader.adapters.difference import Dense
+from flux2_lora_edit.lora_loader.adapters.ia3 import ChannelScale
+from flux2_lora_edit.lora_loader.adapters.lora import LowRank
 from flux2_lora_edit.lora_loader.fuse import StackedLora, Step, fuse
 
 OUT, IN = 12, 8

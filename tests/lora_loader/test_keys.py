@@ -20,7 +20,7 @@ STEM = "diffusion_model.double_blocks.0.img_attn.qkv"
 
 
 def split_key(key):
-    return facts.split_key(key, SPELLINGS)
+    return facts.split_key(key, *SPELLINGS)
 
 
 @pytest.mark.parametrize(

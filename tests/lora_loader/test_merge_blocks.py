@@ -8,14 +8,12 @@ import torch
 from tiny_stacks import adapter_of, r
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flux2_lora_edit.lora_loader.adapters import (
-    ChannelScale,
-    Dense,
-    Hadamard,
-    Kronecker,
-    LowRank,
-    blocks,
-)
+from flux2_lora_edit.lora_loader.adapters.base import blocks
+from flux2_lora_edit.lora_loader.adapters.difference import Dense
+from flux2_lora_edit.lora_loader.adapters.ia3 import ChannelScale
+from flux2_lora_edit.lora_loader.adapters.loha import Hadamard
+from flux2_lora_edit.lora_loader.adapters.lokr import Kronecker
+from flux2_lora_edit.lora_loader.adapters.lora import LowRank
 from flux2_lora_edit.lora_loader.fuse import Step
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")

@@ -9,15 +9,13 @@ import torch
 from tiny_stacks import QKV, SCALES, TRAINERS, H, adapter_of, load, r, stack_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flux2_lora_edit.lora_loader.adapters import (
-    BlockRotation,
-    ChannelScale,
-    Dense,
-    Dora,
-    Hadamard,
-    Kronecker,
-    LowRank,
-)
+from flux2_lora_edit.lora_loader.adapters.difference import Dense
+from flux2_lora_edit.lora_loader.adapters.dora import Dora
+from flux2_lora_edit.lora_loader.adapters.ia3 import ChannelScale
+from flux2_lora_edit.lora_loader.adapters.loha import Hadamard
+from flux2_lora_edit.lora_loader.adapters.lokr import Kronecker
+from flux2_lora_edit.lora_loader.adapters.lora import LowRank
+from flux2_lora_edit.lora_loader.adapters.oft import BlockRotation
 from flux2_lora_edit.lora_loader.fuse import StackedLora, Step, fuse
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")

@@ -55,7 +55,7 @@ def refusal(model, path: Path, scale: float = 1.0, **how: str) -> str:
     with pytest.raises(ValueError) as caught:
         plan_ours(model, [(path, scale)], **how)
     module = type(caught.value).__module__
-    assert module.startswith("flux2_lora_edit."), f"a raw {type(caught.value).__name__}"
+    assert module.split(".")[0] == "flux2_lora_edit", f"a raw {type(caught.value).__name__}"
     text = str(caught.value)
     assert "LoRA slot 1" in text and path.name in text, text
     assert len(text) < 1500 and "Traceback" not in text, "nobody reads this"
@@ -73,7 +73,7 @@ def warned(model, path: Path) -> str:
     try:
         ours = plan_ours(model, [(path, 1.0)], on_mismatch="warn")
     except ValueError as error:
-        assert type(error).__module__.startswith("flux2_lora_edit.")
+        assert type(error).__module__.split(".")[0] == "flux2_lora_edit"
         return str(error)
     assert not steps(ours), "something of it was applied"
     return "\n".join(ours.stack.warnings)

@@ -18,7 +18,10 @@ from tiny_stacks import (
     stack_of,
 )
 
-from flux2_lora_edit.lora_loader.adapters import Dense, Dora, Kronecker, LowRank
+from flux2_lora_edit.lora_loader.adapters.difference import Dense
+from flux2_lora_edit.lora_loader.adapters.dora import Dora
+from flux2_lora_edit.lora_loader.adapters.lokr import Kronecker
+from flux2_lora_edit.lora_loader.adapters.lora import LowRank
 from flux2_lora_edit.lora_loader.fuse import StackedLora, Step
 from host import tiny_loras
 
