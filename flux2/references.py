@@ -18,7 +18,7 @@ from PIL import Image
 
 IMAGES = ("image_1", "image_2", "image_3")
 """The inputs that take reference images, in the order of the prompt's "image 1", "image 2" ..."""
-HOW_MANY = {3: "three", 4: "four"}[len(IMAGES)]
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 
 MULTIPLE = 16
 """Pixels per latent cell and side: the VAE's 8 times the 2x2 patch."""

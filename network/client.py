@@ -23,10 +23,6 @@ Credentials = Mapping[str, Mapping[str, str]]
 """Host (``host`` for port 443, else ``host:port``) -> headers for that very host."""
 
 
-def never_stop() -> None:
-    """The ``should_stop`` of a caller that nobody can stop."""
-
-
 @dataclass(frozen=True)
 class Limits:
     """How much and how long.
@@ -58,7 +54,7 @@ class HttpClient:
 
     policy: AddressPolicy = PUBLIC_ONLY
     limits: Limits = field(default_factory=Limits)
-    should_stop: Callable[[], None] = never_stop
+    should_stop: Callable[[], None] = lambda: None
     transport: Transport = field(default_factory=Transport)
     allowed_hosts: Callable[[str], bool] | None = None
 

@@ -28,14 +28,22 @@ def record_of(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+def json_object(text: bytes) -> dict[str, Any] | None:
+    """The object that a JSON text is; None for nonsense, a cut text, and any other value."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def read_record(path: Path) -> dict[str, Any] | None:
     """The object in the JSON file ``path``; None where there is none or it is not ours."""
     try:
         with open(path, "rb") as file:
-            value = json.loads(file.read(_MAX_RECORD).decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
+            return json_object(file.read(_MAX_RECORD))
+    except OSError:
         return None
-    return value if isinstance(value, dict) else None
 
 
 def write_record(path: Path, value: Mapping[str, object]) -> None:

@@ -7,7 +7,7 @@ from .host import ComfyExtension, io
 from .image_size import Flux2EditImageSize
 from .lora import Flux2EditApplyLoraStack, Flux2EditLoraInfo
 from .lora_stack import Flux2EditLoraStack
-from .runcomfy import hosted_nodes
+from .runcomfy import Flux2EditRunComfy
 from .runcomfy_routes import register_routes
 from .sampler import Flux2EditSampler
 
@@ -16,12 +16,12 @@ class Flux2LoraEdit(ComfyExtension):
     """The pack, as ComfyUI asks for it."""
 
     async def on_load(self) -> None:
-        """Add the routes of the settings page, where hosted nodes are wanted at all."""
-        if not host.api_nodes_disabled():
+        """Add the routes of the settings page, but under ``--disable-api-nodes``."""
+        if not host.args.disable_api_nodes:
             register_routes(host.PromptServer.instance)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """The nodes in the order of ComfyUI's menu."""
+        """The nodes in the order of ComfyUI's menu; those that need the internet where allowed."""
         return [
             Flux2EditLoraStack,
             Flux2EditDownloadLoras,
@@ -30,7 +30,7 @@ class Flux2LoraEdit(ComfyExtension):
             Flux2EditImageSize,
             Flux2EditConditioning,
             Flux2EditSampler,
-            *hosted_nodes(host.api_nodes_disabled()),
+            *([] if host.args.disable_api_nodes else [Flux2EditRunComfy]),
         ]
 
 

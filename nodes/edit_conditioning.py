@@ -85,9 +85,9 @@ class Flux2EditConditioning(io.ComfyNode):
             node_id="Flux2EditConditioning",
             display_name="FLUX.2 Edit Conditioning",
             description=(
-                f"A prompt and up to {references.HOW_MANY} reference images for FLUX.2. Refer to "
-                f"them as {', '.join(_NAMES)}: these are the socket numbers. Without an image it "
-                "is text to image."
+                f"A prompt and up to {references.NUMBERS[len(IMAGES)]} reference images for "
+                f"FLUX.2. Refer to them as {', '.join(_NAMES)}: these are the socket numbers. "
+                "Without an image it is text to image."
             ),
             search_aliases=[
                 "reference image", "reference latent", "kontext", "image edit", "edit image",

@@ -38,18 +38,14 @@ CATEGORY = "FLUX.2 LoRA Edit"
 
 LoraStackType = io.Custom("LORA_STACK")
 
-# A page that was reloaded has lost a node's words, and when the node is cached the host sends them
-# again only to those who ask for it (from 0.20 on).
-SAID_AGAIN: dict[str, Any] = (
-    {"has_intermediate_output": True}
-    if "has_intermediate_output" in {field.name for field in fields(io.Schema)}
-    else {}
-)
-
 
 def schema(**declared: Any) -> io.Schema:
     """The schema of a node of ours that shows words (``show_text``)."""
-    return io.Schema(category=CATEGORY, hidden=[io.Hidden.unique_id], **SAID_AGAIN, **declared)
+    if "has_intermediate_output" in {field.name for field in fields(io.Schema)}:
+        # A page that was reloaded has lost a node's words, and when the node is cached the host
+        # sends them again only to those who ask for it (from 0.20 on).
+        declared["has_intermediate_output"] = True
+    return io.Schema(category=CATEGORY, hidden=[io.Hidden.unique_id], **declared)
 
 
 def show_text(text: str, node_id: str | None) -> dict[str, tuple[str]]:
@@ -61,11 +57,6 @@ def show_text(text: str, node_id: str | None) -> dict[str, tuple[str]]:
     if server is not None and server.client_id is not None:
         server.send_progress_text(text, node_id, server.client_id)
     return {"text": (text,)}
-
-
-def api_nodes_disabled() -> bool:
-    """Whether ComfyUI runs with ``--disable-api-nodes``: no node may use a hosted API."""
-    return args.disable_api_nodes
 
 
 def private_folder() -> Path:

@@ -1,7 +1,5 @@
 """RunComfy FLUX.2 LoRA: the hosted models as a node. Paid once, and never lost."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterable
@@ -12,7 +10,7 @@ import numpy as np
 import torch
 
 from ..flux2.image_size import PRESETS, PRESETS_IN_WORDS
-from ..flux2.references import IMAGES
+from ..flux2.references import IMAGES, NUMBERS
 from ..remote.account import open_account
 from ..remote.api.models import EDIT, MAX_IMAGES, MAX_LORAS, MAX_SCALE, MAX_SEED, TEXT_TO_IMAGE
 from ..remote.context import start
@@ -25,8 +23,6 @@ from .host import LoraStackType, io, ui
 from .remote_loras import remote_loras
 
 logger = logging.getLogger(__name__)
-
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 
 
 def as_batches(pictures: Iterable[Picture]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -222,8 +218,3 @@ class Flux2EditRunComfy(io.ComfyNode):
         request_ids, info, summary = await run.deliver()
         shown = {"images": saved, "animated": (False,), "text": (summary,)}
         return io.NodeOutput(batches, masks, request_ids, info, ui=shown)
-
-
-def hosted_nodes(disable_api_nodes: bool) -> list[type[io.ComfyNode]]:
-    """The nodes that need the internet: none where ComfyUI runs with ``--disable-api-nodes``."""
-    return [] if disable_api_nodes else [Flux2EditRunComfy]

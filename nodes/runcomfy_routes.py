@@ -5,8 +5,6 @@ want a header that a cross-origin page may not send without the browser asking f
 refused), a JSON body, and an Origin that is this server's own.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -27,6 +27,18 @@ def make_sigmas(steps: int, width: int, height: int, denoise: float) -> torch.Te
     return host.Flux2Scheduler.execute(int(steps / denoise), width, height)[0][-(steps + 1) :]
 
 
+def model_traits(model: io.Model.Type) -> tuple[bool, int]:
+    """Whether guidance is an input of the model, and the width of its text. Raises NotFlux2Error.
+
+    By the host's word, which holds for a model that was compiled in place too, else by the weights.
+    """
+    config = getattr(getattr(model.model, "model_config", None), "unet_config", {})
+    if config.get("image_model") == "flux2":
+        return bool(config.get("guidance_embed")), config["context_in_dim"]
+    shapes = weight_shapes(model)
+    return identify(shapes).guidance, shapes[f"{PREFIX}txt_in.weight"][-1]
+
+
 class Flux2EditSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -91,8 +103,7 @@ class Flux2EditSampler(io.ComfyNode):
         cls, model, positive, latent_image, seed, steps, guidance,
         negative=None, sampler_name="euler", denoise=1.0,
     ) -> io.NodeOutput:  # fmt: skip
-        shapes = weight_shapes(model)
-        embeds, text_width = identify(shapes).guidance, shapes[f"{PREFIX}txt_in.weight"][-1]
+        embeds, text_width = model_traits(model)
         sampling.check_ranges(seed=seed, steps=steps, guidance=guidance, denoise=denoise)
         samples = latent_image["samples"]
         sampling.check_latent(samples)

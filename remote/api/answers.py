@@ -58,15 +58,6 @@ class Answer(NamedTuple):
         return self.status
 
 
-def parse_body(data: bytes) -> dict[str, Any] | None:
-    """A JSON object, or None: HTML, a list, a cut body and nonsense are all no answer."""
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return body if isinstance(body, dict) else None
-
-
 _BALANCE = "The RunComfy account's balance is too low; top it up."
 _TOKEN = "RunComfy does not accept the token or the account; check the token."  # noqa: S105
 _SENTENCES = {

@@ -14,8 +14,9 @@ from urllib.parse import quote
 from ...network import errors
 from ...network.client import HttpClient
 from ...network.exchange import Upload
+from ...network.files import json_object
 from ..errors import OutcomeUnknown, Refused, RequestRejected, Transient
-from .answers import Answer, explain, parse_body
+from .answers import Answer, explain
 
 MAX_ANSWER = 4 * 1024 * 1024
 """Bytes; a result with a few addresses is under 4 KiB, the catalogue's page under 100 KiB."""
@@ -152,4 +153,4 @@ class ModelApi:
             kind = type(error).__name__
             raise Transient(reason.format(total_s=self.total_s, kind=kind)) from None
         wait = errors.retry_after(answer.headers.get("Retry-After"))
-        return Answer(answer.status, len(data), parse_body(data), wait)
+        return Answer(answer.status, len(data), json_object(data), wait)

@@ -20,7 +20,7 @@ from loopback import Exchange, Route, Server, Stop, ranged, stop_after
 
 from flux2_lora_edit.network import download as transfer
 from flux2_lora_edit.network import errors
-from flux2_lora_edit.network.client import HttpClient, never_stop
+from flux2_lora_edit.network.client import HttpClient
 from flux2_lora_edit.network.download import Wanted, download
 from flux2_lora_edit.network.files import Fetched, locked
 
@@ -47,7 +47,7 @@ class Room:
     def get(
         self,
         wanted: Wanted | None = None,
-        should_stop: Callable[[], None] = never_stop,
+        should_stop: Callable[[], None] = lambda: None,
         progress: Callable[[int, int | None], None] = lambda done, total: None,
         free_space: Callable[[Path], int] = lambda folder: 1 << 40,
         **limits: float,

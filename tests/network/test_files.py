@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flux2_lora_edit.network.files import sync_folder, write_atomically
+from flux2_lora_edit.network.files import json_object, sync_folder, write_atomically
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -88,3 +88,10 @@ def test_many_writers_of_one_file_leave_one_of_theirs(tmp_path: Path) -> None:
         thread.join()
     assert path.read_bytes() in texts
     assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"<html>", b"nan", b'{"a": ', b"\xff\xfe", b"[" * 10**5]
+)
+def test_what_is_no_object_is_none(data: bytes) -> None:
+    assert json_object(data) is None

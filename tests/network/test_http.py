@@ -21,7 +21,6 @@ from flux2_lora_edit.network.client import (
     Credentials,
     HttpClient,
     Limits,
-    never_stop,
 )
 from flux2_lora_edit.network.connection import Transport
 from flux2_lora_edit.network.exchange import Answer, Upload
@@ -33,7 +32,7 @@ def client_of(
     max_bytes: int,
     policy: AddressPolicy = PUBLIC_ONLY,
     transport: Transport | None = None,
-    should_stop: Callable[[], None] = never_stop,
+    should_stop: Callable[[], None] = lambda: None,
     allowed_hosts: Callable[[str], bool] | None = None,
     **limits: float,
 ) -> HttpClient:

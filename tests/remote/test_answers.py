@@ -9,7 +9,6 @@ from flux2_lora_edit.remote.api.answers import (
     clean,
     explain,
     message_of,
-    parse_body,
     phase_of,
     queue_position,
     read_result,
@@ -93,13 +92,6 @@ def test_one_sentence_for_each(status: int, code: int, words: str) -> None:
     text = explain(Answer(status, 1, body, None))
     assert words in text and str(status) in text
     assert ("because" in text) == bool(code)
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"[]", b"<html>", b"nan", b'{"a": ', b"\xff\xfe", b"[" * 10**5]
-)
-def test_what_is_no_object_is_no_body(data: bytes) -> None:
-    assert parse_body(data) is None
 
 
 @pytest.mark.parametrize(

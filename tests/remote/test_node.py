@@ -314,9 +314,13 @@ def test_which_ids_are_resumed(room, home: Path, monkeypatch) -> None:
             ids(account, text)
 
 
-def test_it_is_not_offered_where_api_nodes_are_off(room) -> None:
-    assert room.runcomfy.hosted_nodes(True) == []
-    assert room.runcomfy.hosted_nodes(False) == [room.runcomfy.Flux2EditRunComfy]
+@pytest.mark.parametrize("off", [True, False])
+def test_it_is_not_offered_where_api_nodes_are_off(room, monkeypatch, off: bool) -> None:
+    from flux2_lora_edit.nodes import Flux2LoraEdit
+
+    monkeypatch.setattr(room.host.args, "disable_api_nodes", off)
+    offered = asyncio.run(Flux2LoraEdit().get_node_list())
+    assert (room.runcomfy.Flux2EditRunComfy in offered) is not off
 
 
 def test_the_private_folder_is_one_that_comfyui_serves_to_nobody(room, home: Path) -> None:
