@@ -10,6 +10,7 @@ import types
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,6 +22,10 @@ if "flux2_lora_edit" not in sys.modules:
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from inprocess import import_comfy  # noqa: E402  (found through the path set above)
+
+# In a fresh clone on a busy machine the first example takes seconds: no clock decides a test.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 # What takes longest, and shares a server or a browser: a folder or a file is never divided.
 LONG = ("tests/browser", "tests/host/test_runcomfy.py", "tests/host", "tests/test_archive.py")
