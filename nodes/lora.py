@@ -33,7 +33,6 @@ def locate(node_id: str | None, entry: LoraEntry) -> Path:
     Raises SourceError, and the host's interrupt.
     """
     source = entry.source
-    bar = host.ProgressBar(1)
 
     def progress(done: int, total: int | None) -> None:
         of = f" of {total / 1e6:.0f}" if total else ""
@@ -45,7 +44,7 @@ def locate(node_id: str | None, entry: LoraEntry) -> Path:
     try:
         if isinstance(source, InstalledSource):
             return installed_path(source.name)
-        stop = host.throw_exception_if_processing_interrupted
+        bar, stop = host.ProgressBar(1), host.throw_exception_if_processing_interrupted
         return fetch(source, host.loras_folders(), progress=progress, should_stop=stop).path
     except (SourceError, NetworkError) as error:
         raise SourceError(f"{entry.slot}: {error}") from error
