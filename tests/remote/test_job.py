@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,16 @@ from flux2_lora_edit.remote.context import Interrupted, JobContext, Pace, finish
 from flux2_lora_edit.remote.errors import JobFailed, JournalError, Stopped, TimedOut, Transient
 from flux2_lora_edit.remote.job import Job
 
+PROMPT_S = 4.0
+"""What ends "at once" ends well within this on the busiest machine; what hangs, hangs longer."""
+
+
+def until(reached: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for a state instead of guessing when it comes."""
+    end = time.monotonic() + seconds
+    while not reached() and time.monotonic() < end:
+        time.sleep(0.01)
+
 
 class Stop:
     """A Stop button, and how long its pressing took to be noticed."""
@@ -37,22 +48,29 @@ class Stop:
         return self.event.is_set()
 
     def press_after(self, seconds: float) -> None:
+        began = time.monotonic()
+        self.press_when(lambda: time.monotonic() - began >= seconds)
+
+    def press_when(self, reached: Callable[[], bool]) -> None:
+        """Press as soon as the stand-in has seen what the test waits for, on any machine."""
+
         def press() -> None:
+            until(reached)
             self.pressed = time.monotonic()
             self.event.set()
 
-        threading.Timer(seconds, press).start()
+        threading.Thread(target=press, daemon=True).start()
 
     @property
     def taken(self) -> float:
         return time.monotonic() - self.pressed
 
 
-def stopped_job(context: JobContext, stop: Stop, after: float) -> tuple[str, float]:
+def stopped_job(context: JobContext, stop: Stop, when: Callable[[], bool]) -> tuple[str, float]:
     """A whole job, stopped; the text and the seconds from the press to the end."""
 
     async def main() -> tuple[str, float]:
-        stop.press_after(after)
+        stop.press_when(when)
         with pytest.raises(Stopped) as caught:
             await whole_job(context)
         return str(caught.value), stop.taken
@@ -64,9 +82,9 @@ def test_stop_while_queued_cancels_once_and_says_so(standin: Standin, tmp_path: 
     token, stop = new_token(), Stop()
     account = standin.state.account(token, timing=Timing(30, 30))
     context = context_at(standin, tmp_path, token, stop)
-    text, taken = stopped_job(context, stop, 0.3)
+    text, taken = stopped_job(context, stop, lambda: account.counts.get("status", 0) > 1)
     assert "still queued and is cancelled" in text and account.jobs[0].id in text
-    assert taken < 1.0
+    assert taken < PROMPT_S
     assert account.counts["cancel"] == 1 and account.jobs[0].cancelled
     assert context.journal.entries()[-1].state == "cancelled"
 
@@ -75,34 +93,34 @@ def test_stop_while_running_says_that_it_will_bill(standin: Standin, tmp_path: P
     token, stop = new_token(), Stop()
     account = standin.state.account(token, timing=Timing(0, 30))
     context = context_at(standin, tmp_path, token, stop)
-    text, taken = stopped_job(context, stop, 0.3)
+    text, taken = stopped_job(context, stop, lambda: account.counts.get("status", 0) > 1)
     assert "will finish and bill" in text and "resume_request_id" in text
     assert text.endswith(account.jobs[0].id)
-    assert taken < 1.0 and "cancel" not in account.counts
+    assert taken < PROMPT_S and "cancel" not in account.counts
     assert [e.state for e in context.journal.open_requests()] == ["left"]
 
 
 def test_a_job_that_began_to_run_between_two_polls(standin: Standin, tmp_path: Path) -> None:
     """Last seen queued, running by now: one cancel is tried, and its refusal is told."""
     token, stop = new_token(), Stop()
-    account = standin.state.account(token, timing=Timing(0.3, 30))
-    slow = replace(QUICK, poll_first=5.0, poll_longest=5.0)
+    account = standin.state.account(token, timing=Timing(1.0, 30))
+    slow = replace(QUICK, poll_first=25.0, poll_longest=25.0)
     context = context_at(standin, tmp_path, token, stop, seconds=30, pace=slow)
-    text, taken = stopped_job(context, stop, 0.6)
-    assert "already runs" in text and account.counts["cancel"] == 1 and taken < 1.0
+    runs = lambda: bool(account.jobs) and account.jobs[0].status == "in_progress"  # noqa: E731
+    text, taken = stopped_job(context, stop, runs)
+    assert account.counts["status"] == 1, "the job was not seen running"
+    assert "already runs" in text and account.counts["cancel"] == 1 and taken < PROMPT_S
 
 
 def test_stop_while_the_submission_hangs(standin: Standin, tmp_path: Path) -> None:
     """Noticed at once; the answer is awaited behind the scenes and its job cancelled, once."""
     token, stop = new_token(), Stop()
     account = standin.state.account(token, timing=Timing(30, 30, answer_s=1.4))
-    context = context_at(standin, tmp_path, token, stop)
-    context = replace(context, api=replace(context.api, answer_s=5.0, read_s=5.0, total_s=5.0))
-    text, taken = stopped_job(context, stop, 0.2)
-    assert "answer is still awaited" in text and taken < 1.0
-    end = time.monotonic() + 6
-    while time.monotonic() < end and context.journal.entries()[-1].state != "cancelled":
-        time.sleep(0.05)
+    context = context_at(standin, tmp_path, token, stop, pace=replace(QUICK, submit_s=9.0))
+    context = replace(context, api=replace(context.api, answer_s=9.0, read_s=9.0, total_s=9.0))
+    text, taken = stopped_job(context, stop, lambda: bool(context.journal.entries()))
+    assert "answer is still awaited" in text and taken < PROMPT_S
+    until(lambda: context.journal.entries()[-1].state == "cancelled")
     assert account.submissions == 1 and account.counts["cancel"] == 1
     entry = context.journal.entries()[-1]
     assert (entry.state, entry.request_id) == ("cancelled", account.jobs[0].id)
@@ -112,11 +130,11 @@ def test_stop_while_the_submission_is_answered(standin: Standin, tmp_path: Path)
     """The answer comes within the moment after Stop: cancelled and told, once."""
     token, stop = new_token(), Stop()
     account = standin.state.account(token, timing=Timing(30, 30, answer_s=0.25))
-    text, taken = stopped_job(context_at(standin, tmp_path, token, stop), stop, 0.1)
-    assert taken < 1.0 and account.submissions == 1
-    end = time.monotonic() + 3
-    while time.monotonic() < end and not account.jobs[0].cancelled:
-        time.sleep(0.02)
+    context = context_at(standin, tmp_path, token, stop)
+    context = replace(context, api=replace(context.api, answer_s=5.0, read_s=5.0, total_s=5.0))
+    text, taken = stopped_job(context, stop, lambda: bool(context.journal.entries()))
+    assert taken < PROMPT_S and account.submissions == 1
+    until(lambda: account.jobs[0].cancelled)
     assert account.counts["cancel"] == 1 and text.startswith("Stopped")
 
 
@@ -126,9 +144,9 @@ def test_stop_while_downloading(standin: Standin, tmp_path: Path) -> None:
     context = context_at(
         standin, tmp_path, token, stop, pace=replace(QUICK, idle_s=20, download_s=20)
     )
-    text, taken = stopped_job(context, stop, 0.5)
+    text, taken = stopped_job(context, stop, lambda: account.counts.get("media", 0) > 0)
     assert "made and billed" in text and text.endswith(account.jobs[0].id)
-    assert taken < 1.0 and "cancel" not in account.counts
+    assert taken < PROMPT_S and "cancel" not in account.counts
     assert [e.state for e in context.journal.open_requests()] == ["left"]
 
 
@@ -151,14 +169,16 @@ def test_a_siblings_failure_is_settled_like_stop(
 
     async def main() -> float:
         task = asyncio.create_task(whole_job(context))
-        await asyncio.sleep(0.4)
+        while not account.counts.get("status"):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # its answer is read
         began = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         return time.monotonic() - began
 
-    assert asyncio.run(main()) < 1.0
+    assert asyncio.run(main()) < PROMPT_S
     assert account.counts.get("cancel", 0) == cancels
     assert context.journal.entries()[-1].state == ("cancelled" if cancels else "left")
 
@@ -171,7 +191,8 @@ def test_double_stop(standin: Standin, tmp_path: Path) -> None:
 
     async def main() -> float:
         task = asyncio.create_task(whole_job(context))
-        await asyncio.sleep(0.3)
+        while not account.counts.get("status"):
+            await asyncio.sleep(0.01)
         began = time.monotonic()
         stop.event.set()
         await asyncio.sleep(0.3)
@@ -180,7 +201,7 @@ def test_double_stop(standin: Standin, tmp_path: Path) -> None:
             await task
         return time.monotonic() - began
 
-    assert asyncio.run(main()) < 1.0
+    assert asyncio.run(main()) < PROMPT_S
     time.sleep(0.6)
     assert account.counts["cancel"] == 1
     assert [e.state for e in context.journal.open_requests()] == ["left"]
@@ -189,21 +210,23 @@ def test_double_stop(standin: Standin, tmp_path: Path) -> None:
 def test_the_loop_of_a_stopped_prompt_closes_at_once(standin: Standin, tmp_path: Path) -> None:
     """ComfyUI runs each prompt in a loop of its own: a hung call must not hold its end."""
     token, stop = new_token(), Stop()
-    standin.state.account(token, "status_hang_always", Timing(0, 30))
-    context = context_at(standin, tmp_path, token, stop)
-    context = replace(context, api=replace(context.api, read_s=4.0, total_s=4.0), deadline=1e9)
-    stopped_job(context, stop, 0.3)  # runs a whole asyncio.run
-    assert stop.taken < 1.2
+    account = standin.state.account(token, "status_hang_always", Timing(0, 30))
+    context = context_at(standin, tmp_path, token, stop, pace=replace(QUICK, call_s=9.0))
+    context = replace(context, api=replace(context.api, read_s=9.0, total_s=9.0), deadline=1e9)
+    # It runs a whole asyncio.run.
+    stopped_job(context, stop, lambda: account.counts.get("status", 0) > 0)
+    assert stop.taken < PROMPT_S
 
 
 def test_a_deadline_keeps_the_id_and_the_job(standin: Standin, tmp_path: Path) -> None:
     token = new_token()
-    account = standin.state.account(token, timing=Timing(0, 0.9))
-    context = context_at(standin, tmp_path, token, seconds=0.4)
+    account = standin.state.account(token, timing=Timing(0, 3.0))
+    context = context_at(standin, tmp_path, token, seconds=1.0)
     began = time.monotonic()
     with pytest.raises(TimedOut) as caught:
         asyncio.run(whole_job(context))
-    assert 0.3 < time.monotonic() - began < 0.9
+    assert 0.9 < time.monotonic() - began
+    assert account.jobs[0].status == "in_progress", "the deadline ended the wait, not the job"
     assert caught.value.request_id == account.jobs[0].id and "cancel" not in account.counts
     again = context_at(standin, tmp_path, token, session="later")
     (entry,) = again.journal.open_requests()
@@ -266,7 +289,7 @@ def test_the_wait_between_polls_is_spread(standin: Standin, tmp_path: Path) -> N
 
 def test_four_jobs_side_by_side_take_the_time_of_one(standin: Standin, tmp_path: Path) -> None:
     token = new_token()
-    standin.state.account(token, timing=Timing(0.2, 0.8))
+    standin.state.account(token, timing=Timing(0.5, 2.0))
 
     async def main() -> float:
         began = time.monotonic()
@@ -276,16 +299,19 @@ def test_four_jobs_side_by_side_take_the_time_of_one(standin: Standin, tmp_path:
         )
         return time.monotonic() - began
 
-    assert asyncio.run(main()) < 2.0
+    assert asyncio.run(main()) < 2 * 2.5
     assert len(standin.state.account(token).jobs) == 4
 
 
 def test_the_event_loop_never_blocks(standin: Standin, tmp_path: Path) -> None:
     token = new_token()
-    standin.state.account(token, timing=Timing(0.1, 0.5, answer_s=0.15))
+    standin.state.account(token, timing=Timing(0.1, 0.5, answer_s=1.0))
 
     async def main() -> float:
-        context, worst = context_at(standin, tmp_path, token), 0.0
+        context, worst = context_at(standin, tmp_path, token, seconds=30), 0.0
+        limits = {"answer_s": 9.0, "read_s": 9.0, "total_s": 9.0}
+        pace = replace(QUICK, submit_s=9.0, call_s=9.0)
+        context = replace(context, api=replace(context.api, **limits), pace=pace)
         task = asyncio.create_task(whole_job(context))
         while not task.done():
             began = time.monotonic()
@@ -294,7 +320,7 @@ def test_the_event_loop_never_blocks(standin: Standin, tmp_path: Path) -> None:
         await task
         return worst
 
-    assert asyncio.run(main()) < 0.12, "an answer takes 0.15 s: whoever waits for it here blocks"
+    assert asyncio.run(main()) < 0.8, "an answer takes 1 s: whoever waits for it here blocks"
 
 
 def test_a_stop_is_noticed_within_a_fifth_of_a_second(standin: Standin, tmp_path: Path) -> None:
@@ -305,14 +331,18 @@ def test_a_stop_is_noticed_within_a_fifth_of_a_second(standin: Standin, tmp_path
             await wait(stop)
         return stop.taken
 
+    def best(wait) -> float:
+        """Of five: a busy machine may hold up one, and an unfit wait fails them all."""
+        return min(asyncio.run(main(wait)) for _ in range(5))
+
     hung = threading.Event()
-    assert asyncio.run(main(lambda stop: finish(start(hung.wait), stop))) < 0.2
+    assert best(lambda stop: finish(start(hung.wait), stop)) < 0.2
     context = context_at(standin, tmp_path, new_token())
 
     def pause(stop: Stop):  # noqa: ANN202
         return replace(context, interrupted=stop).pause(30, time.monotonic() + 60)
 
-    assert asyncio.run(main(pause)) < 0.2
+    assert best(pause) < 0.2
     hung.set()
 
 
@@ -327,7 +357,7 @@ def test_no_question_lasts_longer_than_its_bound(standin: Standin, tmp_path: Pat
         asyncio.run(context.ask(hung.wait))
     with pytest.raises(asyncio.TimeoutError):
         asyncio.run(replace(context, deadline=time.monotonic() + 0.1).ask(hung.wait))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < PROMPT_S
     hung.set()
 
 
@@ -343,9 +373,9 @@ def test_a_dropped_worker_says_nothing(caplog: pytest.LogCaptureFixture) -> None
         await asyncio.sleep(wait)
 
     with caplog.at_level(logging.DEBUG):
-        asyncio.run(main(0.2))
+        asyncio.run(main(0.3))
         asyncio.run(main(0.0))
-        time.sleep(0.15)
+        time.sleep(0.3)
     assert caplog.messages == [] or all("late" not in m for m in caplog.messages)
 
 
