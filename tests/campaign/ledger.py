@@ -1,0 +1,105 @@
+"""The money rule, checked from outside: payments against requests, pictures against payments.
+
+Every accepted job that was not cancelled in time is a payment. A picture is held when a whole file
+with its pixels lies in an output folder. Nothing of the pack is imported here.
+"""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from standin_server.state import Account, Job
+from watched import Watched
+
+
+class Request(NamedTuple):
+    """What a user asks for, once: another seed or another prompt is another request."""
+
+    prompt: str
+    seed: int
+
+
+def request_of(job: Job) -> Request:
+    return Request(str(job.payload["prompt"]), int(job.payload["seed"]))
+
+
+class Ledger:
+    """What was paid, what is held, and what was said; ``violations`` grows as they are found."""
+
+    def __init__(self, standin: Watched, account: Account, outputs: Iterable[Path]) -> None:
+        self.standin, self.account, self.outputs = standin, account, list(outputs)
+        self.told = ""
+        self.violations: list[str] = []
+        self.by_hand: set[Request] = set()
+        self._seen: dict[tuple[str, int], bytes | None] = {}
+        self._pictures: dict[bytes, Request] = {}
+        self._known: set[str] = set()
+        self._twice: set[str] = set()
+
+    def payments(self) -> list[Job]:
+        """Every job that costs."""
+        return [job for job in list(self.account.jobs) if not job.cancelled]
+
+    def held(self) -> set[Request]:
+        """The requests whose picture lies whole in an output folder."""
+        for job in self.payments():
+            if job.id not in self._known:
+                self._known.add(job.id)
+                data = self.standin._picture(job)
+                self._pictures[pixels(Image.open(io.BytesIO(data)))] = request_of(job)
+        for folder in self.outputs:
+            for path in folder.glob("*.png"):
+                place = (str(path), path.stat().st_size)
+                if place not in self._seen:
+                    self._seen[place] = read(path)
+        found = (self._pictures.get(p) for p in self._seen.values() if p is not None)
+        return {request for request in found if request is not None}
+
+    def check_once(self, where: str) -> None:
+        """No distinct request was paid twice."""
+        count = Counter(json.dumps([j.model, j.payload], sort_keys=True) for j in self.payments())
+        for key, times in count.items():
+            if times > 1 and key not in self._twice:
+                self._twice.add(key)
+                _, payload = json.loads(key)
+                named = f"{payload['prompt']!r} seed {payload['seed']}"
+                self.violations.append(f"{where}: paid {times} times: {named}")
+
+    def check_kept(self, where: str, open_requests: list[dict]) -> None:
+        """Each payment is held, or open with its id, or told; or open as sent without an id.
+
+        The last are entries of submissions whose answer was lost: one for each such job.
+        """
+        held, ids = self.held(), {entry["request_id"] for entry in open_requests}
+        missing = [
+            job
+            for job in self.payments()
+            if request_of(job) not in held and job.id not in ids and job.id not in self.told
+        ]
+        without_id = sum(not entry["request_id"] for entry in open_requests)
+        if len(missing) > without_id:
+            named = ", ".join(f"{job.id} {request_of(job)}" for job in missing)
+            self.violations.append(
+                f"{where}: lost {len(missing) - without_id}: neither held, open nor told: {named}"
+            )
+
+    def distinct(self) -> int:
+        """The number of distinct requests that were paid."""
+        return len({json.dumps([j.model, j.payload], sort_keys=True) for j in self.payments()})
+
+
+def read(path: Path) -> bytes | None:
+    """The pixels of a whole picture; None of a torn one."""
+    try:
+        with Image.open(path) as image:
+            return pixels(image)
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def pixels(image: Image.Image) -> bytes:
+    return image.convert("RGB").tobytes()
