@@ -28,7 +28,7 @@ START_S = 120.0
 def make_base(folder: Path) -> Path:
     """A base directory with this pack and the probes in it."""
     base = folder / "base"
-    for name in ("custom_nodes", "input", "models/loras", "user"):
+    for name in ("custom_nodes", "input", "models/loras"):
         (base / name).mkdir(parents=True)
     models.link_nodes(ROOT, base, "flux2-lora-edit")
     models.link_nodes(HERE / "custom_nodes" / "campaign_probe", base)
@@ -36,14 +36,17 @@ def make_base(folder: Path) -> Path:
 
 
 class Zygote:
-    """The process that hosts are forked from; they end with it."""
+    """The process that hosts are forked from, with a base directory in ``folder``.
 
-    def __init__(self, comfyui: Path, base: Path, environment: Mapping[str, str]) -> None:
-        self.base = base
+    They end with it.
+    """
+
+    def __init__(self, comfyui: Path, folder: Path) -> None:
+        base = make_base(folder)
         command = [sys.executable, str(HERE / "zygote.py"), str(comfyui), str(base)]
         self.process = subprocess.Popen(
             command,
-            env={**os.environ, **ALONE, **environment},
+            env={**os.environ, **ALONE},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -56,10 +59,12 @@ class Zygote:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def fork(self, arguments: Mapping[str, object], log: Path) -> int:
+    def fork(
+        self, arguments: Mapping[str, object], environment: Mapping[str, str], log: Path
+    ) -> int:
         """The process id of a new ComfyUI."""
         assert self.process.stdin is not None
-        order = {"arguments": dict(arguments), "log": str(log)}
+        order = {"arguments": arguments, "environment": environment, "log": str(log)}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         return int(self._answer())
@@ -75,26 +80,27 @@ class Host:
     The user directory is shared by all places; outputs and temporary files are each place's own.
     """
 
-    def __init__(self, zygote: Zygote, name: str) -> None:
-        self.zygote, self.name = zygote, name
-        self.output = zygote.base.parent / f"output-{name}"
-        self.log = zygote.base.parent / f"host-{name}.log"
-        self.pid, self.url = 0, ""
+    def __init__(
+        self, zygote: Zygote, folder: Path, environment: Mapping[str, str], name: str
+    ) -> None:
+        self.zygote, self.environment, self.name = zygote, environment, name
+        self.output = folder / f"output-{name}"
+        self.log = folder / f"host-{name}.log"
+        self.arguments = {
+            "user_directory": str(folder / "user"),
+            "output_directory": str(self.output),
+            "temp_directory": str(folder / f"temp-{name}"),
+        }
+        for place in (self.output, folder / "user"):
+            place.mkdir(exist_ok=True)
+        self.pid, self.url, self.starts = 0, "", 0
         self._client: Client | None = None
-        self.starts = 0
 
     def fork(self) -> None:
         """Begin to start; ``ready`` waits for it."""
-        port, folder = free_port(), self.zygote.base.parent
-        arguments = {
-            "port": port,
-            "user_directory": str(self.zygote.base / "user"),
-            "output_directory": str(self.output),
-            "temp_directory": str(folder / f"temp-{self.name}"),
-        }
-        self.output.mkdir(exist_ok=True)
+        port = free_port()
         self.url, self.starts = f"http://127.0.0.1:{port}", self.starts + 1
-        self.pid = self.zygote.fork(arguments, self.log)
+        self.pid = self.zygote.fork({"port": port, **self.arguments}, self.environment, self.log)
 
     def ready(self) -> "Host":
         """Wait until it answers, starting it first if it is dead."""

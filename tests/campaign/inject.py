@@ -21,9 +21,9 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "scripts")]
 
-from campaign import Campaign, graph, say, shown, unresolved  # noqa: E402
-from hosts import Host  # noqa: E402
+from hosts import Host, Zygote  # noqa: E402
 from ledger import Request, request_of  # noqa: E402
+from stage import Campaign, graph, say, shown, unresolved  # noqa: E402
 from standin_server import Timing  # noqa: E402
 
 from host.events import Result  # noqa: E402
@@ -113,8 +113,8 @@ def short_cases(seed: int) -> list[Case]:
 class InjectCampaign(Campaign):
     """The cases, one after the other on the first host."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, zygote: Zygote | None = None) -> None:
+        super().__init__(folder, zygote, places="a")
         self.cases: Counter[str] = Counter()
         self.unstruck: list[str] = []
         self.restarts = 0
@@ -124,7 +124,7 @@ class InjectCampaign(Campaign):
         self.where = f"case {number} {case.step!r} {case.what} (call {case.nth}, {case.kind})"
         requests = requests_of(number, case.kind)
         host = self.hosts[0].ready()
-        self.account.timing = Timing(0, 0.1)
+        self.account.timing = Timing(0, 0.1 if case.what in ACTIONS else 0)
         step = STEPS[case.step]
         order = {"module": step.module, "name": step.function, "when": step.when}
         order |= {"what": case.what, "nth": case.nth}

@@ -35,14 +35,16 @@ class Ledger:
         self.told = ""
         self.violations: list[str] = []
         self.by_hand: set[Request] = set()
+        self.ended: set[str] = set()
         self._seen: dict[tuple[str, int], bytes | None] = {}
         self._pictures: dict[bytes, Request] = {}
         self._known: set[str] = set()
         self._twice: set[str] = set()
 
     def payments(self) -> list[Job]:
-        """Every job that costs."""
-        return [job for job in list(self.account.jobs) if not job.cancelled]
+        """Every job that costs: not those that were cancelled, or that the API ended badly."""
+        jobs = list(self.account.jobs)
+        return [job for job in jobs if not job.cancelled and job.id not in self.ended]
 
     def held(self) -> set[Request]:
         """The requests whose picture lies whole in an output folder."""

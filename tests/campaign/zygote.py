@@ -5,8 +5,9 @@ imported (its modules, not its ``__main__`` part) and no thread has begun; the c
 ``__main__`` with a port and folders of its own, custom nodes and all. This pack is never imported
 here: what it draws at import (its session) belongs to one process.
 
-A line on standard input is ``{"arguments": {...}, "log": path}``, where the arguments are those of
-ComfyUI's own parsed ones that are to change; the answer is the child's process id.
+A line on standard input is ``{"arguments": {...}, "environment": {...}, "log": path}``, where the
+arguments are those of ComfyUI's own parsed ones that are to change; the answer is the child's
+process id.
 """
 
 import asyncio
@@ -63,12 +64,13 @@ def main(comfyui: str, base: str) -> None:
         answers.write(f"{child}\n")
 
 
-def become(arguments: dict[str, object], log: str) -> None:
+def become(arguments: dict[str, object], environment: dict[str, str], log: str) -> None:
     """This process as a ComfyUI server, to its end; gone as soon as the zygote is."""
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         redirect(log)
+        os.environ.update(environment)
         from comfy.cli_args import args
 
         vars(args).update(arguments)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from hosts import Host, Zygote, make_base
+from hosts import Host, Zygote
 from ledger import Ledger, Request, request_of
 from standin_server import Timing
 from watched import REFUSED, Watched
@@ -60,17 +60,17 @@ def hosted(words: str, seed: int, **more: object) -> dict[str, object]:
 class Campaign:
     """Two hosts and what happens to them; a context manager that ends everything it started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, zygote: Zygote | None = None, places: str = "ab") -> None:
         self.standin = Watched(timing=Timing(0, 0), picture_side=16)
         self.account = self.standin.state.account(TOKEN)
-        base = make_base(folder)
+        self._own = None if zygote else Zygote(Path(os.environ["COMFYUI_PATH"]), folder)
         environment = {
             "RUNCOMFY_API_BASE": self.standin.origin,
             "RUNCOMFY_API_TOKEN": TOKEN,
-            "HOME": str(base),
+            "HOME": str(folder),
         }
-        self.zygote = Zygote(Path(os.environ["COMFYUI_PATH"]), base, environment)
-        self.hosts = [Host(self.zygote, name) for name in "ab"]
+        start = (zygote or self._own, folder, environment)
+        self.hosts = [Host(*start, name) for name in places]
         for host in self.hosts:
             host.fork()
         self.ledger = Ledger(self.standin, self.account, [host.output for host in self.hosts])
@@ -82,7 +82,10 @@ class Campaign:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.zygote.close()
+        for host in self.hosts:
+            host.kill()
+        if self._own:
+            self._own.close()
         self.standin.close()
 
     def press(self, host: Host, prompt: Prompt) -> Result | None:
