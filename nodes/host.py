@@ -5,6 +5,9 @@ are, and what takes more than a name is a function.
 """
 
 import sys
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from comfy.model_management import (
 )
 from comfy.utils import ProgressBar
 from comfy_api.latest import ComfyExtension, io, ui
+from comfy_execution.utils import get_executing_context
 from comfy_extras.nodes_custom_sampler import (
     BasicGuider,
     CFGGuider,
@@ -57,6 +61,24 @@ def show_text(text: str, node_id: str | None) -> dict[str, tuple[str]]:
     if server is not None and server.client_id is not None:
         server.send_progress_text(text, node_id, server.client_id)
     return {"text": (text,)}
+
+
+def when_held(then: Callable[[bool], None]) -> None:
+    """Call ``then`` from a thread when the host's prompt has ended, with whether the host holds
+    what the running node returns; at once where no prompt runs."""
+    context, server = get_executing_context(), PromptServer.instance
+    if context is None or server is None:
+        return then(True)
+    queue = server.prompt_queue
+
+    def wait() -> None:
+        while any(context.prompt_id in item for item in queue.get_current_queue_volatile()[0]):
+            time.sleep(0.2)
+        # The node's part of a prompt is recorded just before the host keeps its outputs.
+        ended = queue.get_history(context.prompt_id, map_function=dict)
+        then(all(context.node_id in prompt.get("outputs", {}) for prompt in ended.values()))
+
+    threading.Thread(target=wait, name="runcomfy held", daemon=True).start()
 
 
 def private_folder() -> Path:

@@ -1,20 +1,25 @@
-"""RunComfy FLUX.2 LoRA: the hosted models as a node. Paid once, and never lost."""
+"""RunComfy FLUX.2 LoRA: the hosted models as a node. Paid once, and never lost.
+
+The node takes its inputs as lists, so that the items of a list are one run: planned and priced
+before the first is paid, and one that fails takes none of the others with it.
+"""
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..flux2.image_size import PRESETS, PRESETS_IN_WORDS
 from ..flux2.references import IMAGES, NUMBERS
-from ..remote.account import open_account
+from ..remote.account import api_origin, open_account
 from ..remote.api.models import EDIT, MAX_IMAGES, MAX_LORAS, MAX_SCALE, MAX_SEED, TEXT_TO_IMAGE
 from ..remote.context import start
-from ..remote.errors import RemoteError, Stopped
+from ..remote.errors import InvalidInput, RemoteError, Stopped
 from ..remote.pictures.media import Picture
 from ..remote.plan import AUTO, MAX_BATCH, MODES, Settings
 from ..remote.run import MAX_MINUTES, OPEN, Run
@@ -41,6 +46,46 @@ def as_batches(pictures: Iterable[Picture]) -> tuple[list[torch.Tensor], list[to
     return images, masks
 
 
+def settings_of(inputs: Mapping[str, list[Any]]) -> list[Settings]:
+    """What each item of a list run sets, as ComfyUI maps lists: its own value of each input, the
+    last one of a shorter list. Raises InvalidInput."""
+    for name, given in inputs.items():
+        if not given:
+            raise InvalidInput(f"{name} is an empty list.")
+    # What several items share is read once.
+    arrays = {
+        id(image): image.detach().cpu().float().numpy()
+        for name in IMAGES
+        for image in inputs.get(name, ())
+        if image is not None
+    }
+    stacks = {
+        id(stack): remote_loras(stack)
+        for stack in inputs.get("lora_stack", ())
+        if stack is not None
+    }
+    items = []
+    for number in range(max(map(len, inputs.values()))):
+        values = {name: given[min(number, len(given) - 1)] for name, given in inputs.items()}
+        stack = values.pop("lora_stack", None)
+        found = {name: arrays.get(id(values.pop(name, None))) for name in IMAGES}
+        images = {name: image for name, image in found.items() if image is not None}
+        items.append(Settings(images=images, loras=stacks.get(id(stack), ()), **values))
+    return items
+
+
+def previews(batches: Iterable[torch.Tensor]) -> tuple[list[Any], str]:
+    """The pictures' files in ComfyUI's temp folder, for the page; and what became of them, if ill.
+
+    A preview is a help: without it the pictures are delivered all the same.
+    """
+    try:
+        return [i for batch in batches for i in ui.PreviewImage(batch).as_dict()["images"]], ""
+    except Exception as error:  # noqa: BLE001 (the host's, of any kind)
+        logger.warning("RunComfy: no preview", exc_info=True)
+        return [], f"The preview could not be written ({type(error).__name__})."
+
+
 class Flux2EditRunComfy(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -50,10 +95,12 @@ class Flux2EditRunComfy(io.ComfyNode):
         return host.schema(
             node_id="Flux2EditRunComfy",
             display_name="RunComfy FLUX.2 LoRA",
+            is_input_list=True,
             description=(
                 f"FLUX.2 with up to {loras} LoRAs on RunComfy's machines, billed by RunComfy: text "
-                f"to image, or editing up to {pictures} pictures. Each request is submitted once, "
-                "recorded before it is paid, and can be fetched again by its id without paying. "
+                f"to image, or editing up to {pictures} pictures. Each request is submitted once "
+                "and recorded before it is paid. The same request again (same inputs, same seed) "
+                "is fetched for nothing as long as RunComfy keeps it. A list is one run. "
                 "The token is set in ComfyUI's settings (RunComfy) or as RUNCOMFY_API_TOKEN."
             ),
             search_aliases=[
@@ -119,8 +166,8 @@ class Flux2EditRunComfy(io.ComfyNode):
                     "seed", default=0, min=-1, max=MAX_SEED,
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip=(
-                        "The same seed and inputs give the same picture. -1 draws one here and "
-                        "reports it in info. A changed seed is a new paid request."
+                        "The same seed and inputs are the same request, which is paid once. -1 "
+                        "draws one here and reports it in info. A changed seed is a new paid one."
                     ),
                 ),
                 io.Combo.Input(
@@ -148,6 +195,15 @@ class Flux2EditRunComfy(io.ComfyNode):
                         "costs nothing."
                     ),
                 ),
+                io.Float.Input(
+                    "max_cost", default=0.0, min=0.0, max=10_000.0, step=0.01, optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "US dollars that this run may cost by RunComfy's catalogue (price x batch "
+                        "x list); above it, or where no price is known, nothing is submitted. "
+                        "0: no limit."
+                    ),
+                ),
             ],
             outputs=[
                 # Lists, because pictures of different sizes cannot share a batch. Equal sizes do:
@@ -173,48 +229,48 @@ class Flux2EditRunComfy(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> str:
-        """The account, so that another one runs again; the inputs are the host's to compare.
+        """The API, and what is open if that is asked for; the inputs are the host's to compare.
 
-        Never a new value for the same account: that would bill each run anew.
+        Not the account: a renewed token would run, and bill, everything again.
         """
         try:
-            journal = open_account(host.private_folder(), os.environ).journal
-            if str(inputs.get("resume_request_id") or "").strip().lower() == OPEN:
-                ids = [entry.request_id for entry in journal.open_requests()]
-                return f"{journal.account} {' '.join(ids)}"
-            return journal.account
+            asked = inputs.get("resume_request_id")
+            if isinstance(asked, list) and str(asked[0]).strip().lower() == OPEN:
+                journal = open_account(host.private_folder(), os.environ).journal
+                return " ".join(entry.request_id for entry in journal.open_requests())
+            return api_origin(os.environ)[0]
         except (RemoteError, OSError, ValueError):
             return "no account"
 
     @classmethod
     async def execute(
-        cls, timeout_minutes=30, resume_request_id="", lora_stack=None, **inputs
+        cls, timeout_minutes=(30,), resume_request_id=(), max_cost=(), **inputs
     ) -> io.NodeOutput:
         run = Run(
             partial(open_account, host.private_folder(), os.environ),
             host.processing_interrupted,
             lambda text: host.show_text(text, cls.hidden.unique_id),
-            timeout_minutes,
+            max(timeout_minutes),
         )
-        images = {}
-        for name in IMAGES:
-            if (image := inputs.pop(name, None)) is not None:
-                images[name] = image.detach().cpu().float().numpy()
         try:
-            if resume_request_id.strip():
-                pictures = await run.resume(resume_request_id)
+            if ids := "\n".join(filter(str.strip, resume_request_id)):
+                pictures = await run.resume(ids)
             else:
-                loras = [] if lora_stack is None else await start(partial(remote_loras, lora_stack))
-                pictures = await run.generate(Settings(images=images, loras=loras, **inputs))
+                items = await start(partial(settings_of, inputs))
+                limit = min((cost for cost in max_cost if cost > 0), default=0.0)
+                pictures = await run.generate(items, limit)
+            # Outputs of one item are batches of their own: a list stays one for what follows.
+            made = await start(lambda: [as_batches(found) for found in pictures])
+            batches, masks = ([one for pair in made for one in pair[side]] for side in (0, 1))
+            saved, ill = await start(partial(previews, batches))
+            run.notices += filter(None, [ill])
+            request_ids, info, summary = await run.hand_over()
         except Stopped as stopped:
             run.show(str(stopped))
             logger.info("RunComfy: %s", stopped)
             raise host.InterruptProcessingException from None
-        batches, masks = await start(lambda: as_batches(pictures))
-        # Written to ComfyUI's temp folder; the node's own pictures and summary in the page.
-        saved = await start(
-            lambda: [i for batch in batches for i in ui.PreviewImage(batch).as_dict()["images"]]
-        )
-        request_ids, info, summary = await run.deliver()
+        except BaseException as error:
+            raise run.lost(error) from None
+        host.when_held(run.close)
         shown = {"images": saved, "animated": (False,), "text": (summary,)}
         return io.NodeOutput(batches, masks, request_ids, info, ui=shown)

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -23,15 +24,17 @@ from ..network.files import read_record, write_atomically
 from .api.client import ModelApi
 from .errors import CredentialError
 from .journal import Journal, private_folder
+from .sessions import Session, lives
 
 DEFAULT_API = "https://model-api.runcomfy.net"
 BASE_VARIABLE = "RUNCOMFY_API_BASE"
 TOKEN_URL = "https://www.runcomfy.com/profile"  # noqa: S105 (a page, not a password)
 MAX_SALT = 64 * 1024
 
-# Names this process in the journal, so that its own running jobs are not shown as lost ones.
-SESSION = secrets.token_hex(8)
+# Names this process in the journal, so that running jobs are not shown as lost ones.
+SESSION = Session()
 
+_NO_RECORDS = "The folder for RunComfy's records cannot be written.\n{}"
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
@@ -68,14 +71,21 @@ def open_account(folder: Path, environ: Mapping[str, str]) -> Account:
             f"ComfyUI with RUNCOMFY_API_TOKEN set. Your token: {TOKEN_URL}"
         )
     origin, loopback = api_origin(environ)
-    salt = read_salt(folder / "salt")
-    fingerprint = account_fingerprint(salt, origin, found.token)
+    salt, sessions = read_salt(folder / "salt"), folder / "sessions"
+    try:
+        SESSION.hold(sessions)
+    except OSError:
+        raise CredentialError(_NO_RECORDS.format(folder)) from None
+    journal = Journal(
+        folder, salt, account_fingerprint(salt, origin, found.token), SESSION.name,
+        origin=account_fingerprint(salt, origin, ""), lives=partial(lives, sessions),
+    )  # fmt: skip
     policy = AddressPolicy.from_environment(environ)
     if loopback:  # a proxy would look for this machine's stand-in on its own
         policy = PUBLIC_ONLY.allowing(origin)
     # The operator's word: the API may lie where pictures and links may not.
     api = ModelApi(HttpClient(policy.allowing(origin)), origin, found.token)
-    return Account(api, Journal(folder, salt, fingerprint, SESSION), policy)
+    return Account(api, journal, policy)
 
 
 def settings_file(folder: Path) -> Path:
@@ -132,7 +142,10 @@ def api_origin(environ: Mapping[str, str]) -> tuple[str, bool]:
 
 
 def account_fingerprint(salt: bytes, origin: str, token: str) -> str:
-    """Which account a request belongs to, without the token: HMAC-SHA256 under this user's salt."""
+    """Which account a request belongs to, without the token: HMAC-SHA256 under this user's salt.
+
+    An empty token stands for all accounts of the origin.
+    """
     return hmac.new(salt, f"{origin}\n{token}".encode(), hashlib.sha256).hexdigest()[:24]
 
 
@@ -145,9 +158,7 @@ def read_salt(path: Path) -> bytes:
         with open(path, "rb") as file:
             return file.read(MAX_SALT).strip()
     except FileNotFoundError:
-        raise CredentialError(
-            f"The folder for RunComfy's records cannot be written.\n{path.parent}"
-        ) from None
+        raise CredentialError(_NO_RECORDS.format(path.parent)) from None
 
 
 def cli_file(environ: Mapping[str, str]) -> Path:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from .api.answers import Phase, phase_of
 from .context import start
-from .errors import RemoteError
-from .journal import LEFT
+from .errors import RemoteError, Stopped
+from .journal import DELIVERED, LEFT
 
 if TYPE_CHECKING:
     from .job import Job
@@ -22,6 +22,10 @@ _RESUME = (
 )
 _RUNNING = (
     f"Stopped waiting. The job already runs at RunComfy, which cannot be cancelled: {_RESUME}"
+)
+_NOT_OURS = (
+    "Stopped waiting. The request was submitted before, so it was not cancelled; run it again to "
+    "fetch its result without paying again."
 )
 _UNCONFIRMED = (
     "Stopped. The job was asked to cancel, but RunComfy has not confirmed it: if it runs, "
@@ -40,6 +44,8 @@ async def fate(job: Job, sending: asyncio.Future[str]) -> str:
         )
     try:
         told = sending.result()
+    except Stopped as stopped:
+        return str(stopped)
     except RemoteError as error:
         return f"Stopped. {error}"
     # Accepted in the moment before the thread could see Stop: the cancel is ours to send.
@@ -62,6 +68,8 @@ async def leave(job: Job) -> str:
 def cancel(job: Job) -> str:
     """Ask once, blocking, for a queued job's end; what came of it."""
     job.write(LEFT)  # first: a crash before the answer leaves it open
+    if job.is_anothers or job.before == DELIVERED:
+        return f"{_NOT_OURS}\n{job.request_id}"
     told = _UNCONFIRMED
     try:
         outcome = job.context.api.cancel(job.request_id)
@@ -70,6 +78,6 @@ def cancel(job: Job) -> str:
             told = "Stopped. The job was still queued and is cancelled."
         elif outcome == "not_cancellable":
             told = _RUNNING
-    except RemoteError as error:
+    except Exception as error:  # noqa: BLE001 (whatever it is, the job is not lost)
         logger.info("RunComfy: cancelling %s was not confirmed (%s)", job.request_id, error)
     return f"{told}\n{job.request_id}"

@@ -80,7 +80,8 @@ class Pace:
     """How often to ask, in seconds. A poll comes at most ``share`` of the elapsed time late.
 
     ``settle_s`` bounds what is done after Stop; ``missing_s`` is how long a new job may be unknown
-    to the API's other servers (404); ``empty_tries`` is how often a success without a picture is
+    to the API's other servers (404), ``denied_s`` how long a gateway may deny a job with an error
+    of its own; ``empty_tries`` is how often a success without a picture is
     looked at again. A download gets ``download_s`` even when the job used up the deadline (results
     expire), and is asked again after ``idle_s`` without a byte. ``submit_s`` and ``call_s`` bound a
     whole submission (with its upload) and a whole question, however slowly the bytes come.
@@ -92,6 +93,7 @@ class Pace:
     retry_first: float = 0.5
     retry_longest: float = 15.0
     settle_s: float = 0.6
+    denied_s: float = 60.0
     missing_s: float = 15.0
     empty_tries: int = 4
     submit_s: float = 600.0

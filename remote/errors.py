@@ -49,6 +49,14 @@ class OutcomeUnknown(RemoteError):
     """No usable answer to the submission: it may have been accepted. Never submitted again."""
 
 
+class Unresolved(RemoteError):
+    """The very same request was submitted before and what became of it is not known: not again."""
+
+
+class Gone(RemoteError):
+    """The known result of the same request cannot be had any more; a new one may be submitted."""
+
+
 class Transient(RemoteError):
     """A question about a job that went unanswered; asked again until the deadline."""
 

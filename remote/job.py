@@ -1,9 +1,9 @@
-"""The life of one paid request: intend, submit, follow, fetch, deliver.
+"""The life of one paid request: claim, submit, follow, fetch, hand over.
 
-The intent is in the journal before the POST, which is sent once, and the id as soon as it is
-known. Whatever ends the wait (Stop, the deadline, a sibling's failure, a final no) is written too
-and told with the id, so that the result can be fetched later without paying again. An entry is
-changed, and closed, by ``Job.write`` alone.
+The same request that was submitted before is followed instead. Else the intent is in the journal
+before the POST, which is sent once, and the id as soon as it is known. Whatever ends the wait
+(Stop, the deadline, a sibling's failure, a final no) is written too and told with the id, so that
+the result can be fetched later without paying again. An entry is changed by ``Job.write`` alone.
 """
 
 import asyncio
@@ -11,14 +11,15 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from . import errors
 from .api.answers import Phase, Result, phase_of, queue_position, read_result
-from .api.client import MAY_HAVE_RUN
+from .api.client import MAY_HAVE_RUN, is_request_id
 from .cancel import cancel, fate, leave
-from .context import UNSENT, Interrupted, JobContext, finish, start
-from .journal import ACCEPTED, LEFT, UNKNOWN, Entry
+from .context import TICK, UNSENT, Interrupted, JobContext, finish, start
+from .journal import ACCEPTED, DELIVERED, LEFT, SUBMITTING, UNKNOWN, Entry
 from .pictures.media import MAX_BYTES, Picture, UnreadablePicture, fetch_picture
 from .plan import may_take_addresses_only
 
@@ -29,23 +30,31 @@ logger = logging.getLogger(__name__)
 class Job:
     """One request and what became of it; one with an ``entry`` is only followed, never submitted.
 
-    ``phase`` and ``position`` (in the queue) are of the last answered poll; ``error`` says why
-    there are no pictures, ``seconds`` how long it all took.
+    ``usd`` is the price that is expected for it. ``before`` is the state in which its entry was
+    found, empty for a request that this job submitted. ``phase`` and ``position`` (in the queue)
+    are of the last answered poll; ``error`` says why there are no pictures, ``notice`` what else to
+    know, ``seconds`` how long it all took.
     """
 
     context: JobContext
     model_id: str = ""
     payload: dict[str, Any] = field(default_factory=dict)
     entry: Entry | None = None
+    usd: float | None = None
+    before: str = ""
     phase: Phase = Phase.UNKNOWN
     position: int | None = None
     result: Result | None = None
     pictures: list[Picture] = field(default_factory=list)
     error: errors.RemoteError | None = None
+    notice: str = ""
     seconds: float | None = None
     running: bool = False  # by the last poll that told either of queued and running
     _warned: bool = False
     _empty: int = 0
+    is_anothers: bool = False  # another living process works on it, and writes its entry
+    _denied: tuple[float, int] | None = None  # since when (monotonic), and how often in a row
+    _besides: set[str] = field(default_factory=set)  # entries whose results cannot be had
     _stopped: threading.Event = field(default_factory=threading.Event)
     _given_up: threading.Event = field(default_factory=threading.Event)
 
@@ -54,31 +63,32 @@ class Job:
         """RunComfy's id of it, empty until known."""
         return self.entry.request_id if self.entry else ""
 
-    def write(self, state: str, request_id: str = "") -> None:
+    def write(self, state: str, **changes: Any) -> None:
         """The entry's new state. Money is committed: a full disk must not lose the id in hand."""
         entry = self.entry
-        if entry is None:
+        if entry is None or self.is_anothers:
             return
+        if state == LEFT and self.before == DELIVERED:
+            state = DELIVERED  # nothing is open that was not so before
         try:
-            self.entry = self.context.journal.mark(entry, state, request_id)
-        except errors.JournalError as error:
-            known = request_id or entry.request_id
-            logger.error("RunComfy: request %s is %s, but: %s", known or "(no id)", state, error)
-            self.entry = replace(entry, state=state, request_id=known)
+            self.entry = self.context.journal.mark(entry, state, **changes)
+        except Exception as error:  # noqa: BLE001 (whatever it is)
+            self.entry = replace(entry, state=state, **changes)
+            logger.error("RunComfy: request %s is %s, but: %s", self.request_id, state, error)
 
-    async def settle(self, state: str) -> None:
+    async def settle(self, state: str, **changes: Any) -> None:
         """``write`` off the loop, awaited for a bounded moment only."""
-        writing = start(lambda: self.write(state))
+        writing = start(lambda: self.write(state, **changes))
         await asyncio.wait({writing}, timeout=self.context.pace.settle_s)
 
-    # Intend and submit.
+    # Claim and submit.
 
     async def submit(self) -> None:
-        """Submit the one paid request; its id is in ``entry`` afterwards.
+        """Submit the one paid request, or find that it was; its id is in ``entry`` afterwards.
 
-        Raises Refused, OutcomeUnknown, JournalError, TimedOut or Stopped. The thread that sends
-        also writes the journal, so an answer is recorded even when nobody waits for it any more;
-        a job that is accepted after Stop is cancelled there, once.
+        Raises Refused, OutcomeUnknown, Unresolved, JournalError, TimedOut or Stopped. The thread
+        that sends also writes the journal, so an answer is recorded even when nobody waits for it
+        any more; a job that is accepted after Stop is cancelled there, once.
         """
         context = self.context
         context.should_stop()
@@ -97,6 +107,11 @@ class Job:
             raise
         except asyncio.TimeoutError:
             self._given_up.set()
+            if self.entry is None:
+                raise errors.TimedOut(
+                    "The record of requests was busy, or another ComfyUI was submitting the same "
+                    "request, until the time was over. Nothing was submitted."
+                ) from None
             await self.settle(UNKNOWN)
             raise errors.OutcomeUnknown(
                 f"The submission got no answer in time. {MAY_HAVE_RUN} If the answer still comes, "
@@ -104,13 +119,16 @@ class Job:
             ) from None
         if told:
             raise errors.Stopped(told, self.request_id)
-        self.phase = Phase.QUEUED
+
+    def _let_go(self) -> bool:
+        return self._stopped.is_set() or self._given_up.is_set()
 
     def _send(self) -> str:
         """The POST, its intent before and its outcome after; what Stop made of it, else empty."""
         context = self.context
-        self.entry = context.journal.intend(self.model_id, self.payload)
-        if self._stopped.is_set():
+        if not self._claim():
+            return cancel(self) if self._stopped.is_set() else ""
+        if self._let_go():
             self.write("dismissed")
             return UNSENT
         try:
@@ -121,12 +139,50 @@ class Job:
                 raise
             hint = may_take_addresses_only(self.payload)
             raise errors.Refused(f"{error}{hint}", status=error.status) from None
-        except BaseException:
-            self.write(UNKNOWN)
+        except BaseException as error:
+            self.write(UNKNOWN, request_id=getattr(error, "request_id", ""))
             raise
-        self.write(LEFT if self._given_up.is_set() else ACCEPTED, request_id)
+        self.phase = Phase.QUEUED
+        self.write(LEFT if self._given_up.is_set() else ACCEPTED, request_id=request_id)
         logger.info("RunComfy: submitted %s as %s", self.model_id, request_id)
         return cancel(self) if self._stopped.is_set() else ""
+
+    def _claim(self) -> bool:
+        """Whether this job is to submit the request, ``entry`` being its intent by now.
+
+        Else ``entry`` is that of the same request, submitted before. Raises Unresolved.
+        """
+        journal = self.context.journal
+        while True:
+            entry, is_new = journal.claim(self.model_id, self.payload, self.usd, self._besides)
+            if is_new:
+                self.entry = entry
+                return True
+            if is_request_id(entry.request_id):
+                break
+            if entry.state != SUBMITTING or not journal.is_worked_on(entry):
+                when = datetime.fromtimestamp(entry.started).strftime("%Y-%m-%d %H:%M")
+                raise errors.Unresolved(
+                    f"This very request was submitted on {when} and its answer was lost, so it may "
+                    "have been accepted and billed. It is not submitted again. Look at your "
+                    "generations on RunComfy: if it is there, write its id into resume_request_id; "
+                    "if not, dismiss the open request in ComfyUI's settings (RunComfy), or change "
+                    "the seed, which makes it another request."
+                )
+            if self._let_go():  # it is being submitted at this moment: its id will come
+                raise errors.Stopped(UNSENT)
+            time.sleep(TICK)
+        self.adopt(entry)
+        return False
+
+    def adopt(self, entry: Entry) -> None:
+        """Follow the request of an entry that was found; while another process does, only read."""
+        journal = self.context.journal
+        self.before, self.entry = entry.state, entry
+        busy = entry.is_underway and journal.is_worked_on(entry)
+        self.is_anothers = busy and (entry.worker or entry.session) != journal.session
+        if not busy:
+            self.write(ACCEPTED, worker=journal.session)
 
     # Follow.
 
@@ -159,21 +215,31 @@ class Job:
             wait = pace.between_polls(time.monotonic() - began)
             try:
                 result = await self._look()
-                failures = 0
+                failures, self._denied = 0, None
                 if result is not None and result.phase is Phase.SUCCEEDED and result.images:
                     return result
                 if result is not None:
                     raise await self._failed(result)
             except errors.Transient as error:
                 failures += 1
+                if self._is_denied(error):
+                    raise await self._rejected(error) from None
                 wait = pace.before_retry(failures, error.retry_after)
             except errors.RequestRejected as error:
                 # Submitted a moment ago: not all of the API's servers may know it yet.
-                is_new = self.entry is not None and self.entry.state == ACCEPTED
-                is_new = is_new and time.monotonic() - began < pace.missing_s
+                is_new = not self.before and time.monotonic() - began < pace.missing_s
                 if error.status != 404 or not is_new:
                     raise await self._rejected(error) from None
             await context.pause(wait, context.deadline)
+
+    def _is_denied(self, error: errors.Transient) -> bool:
+        """Whether a gateway's own 4xx, which says nothing of the job, has come for too long."""
+        if not 400 <= error.status < 500 or error.status in (408, 425, 429):
+            self._denied = None
+            return False
+        since, count = self._denied or (time.monotonic(), 0)
+        self._denied = since, count + 1
+        return count >= 2 and time.monotonic() - since >= self.context.pace.denied_s
 
     async def _look(self) -> Result | None:
         """One poll; a result when the job has ended for good, None to ask again."""
@@ -199,11 +265,11 @@ class Job:
         """A final result without pictures: its entry closed, told with what it costs."""
         billed = f" RunComfy states a cost of ${result.cost:g}." if result.cost else ""
         if result.phase is Phase.CANCELLED:
-            await self.settle("cancelled")
+            await self.settle("cancelled", usd=result.cost)
             return errors.JobCancelled.of(
                 self.request_id, f"The job was cancelled at RunComfy.{billed}"
             )
-        await self.settle("failed")
+        await self.settle("failed", usd=result.cost)
         if result.phase is Phase.FAILED:
             said = f'It says: "{result.message}".' if result.message else "It gives no reason."
             text = f"The job failed at RunComfy. {said}"
@@ -213,15 +279,26 @@ class Job:
         hint = may_take_addresses_only(self.payload)
         return errors.JobFailed.of(self.request_id, text + billed + hint)
 
-    async def _rejected(self, error: errors.RequestRejected) -> errors.RemoteError:
+    async def _rejected(self, error: errors.RemoteError) -> errors.RemoteError:
         """A final no to a question about the job, told with what it means for the job."""
-        if error.status in (404, 410):
+        mine = self.entry is not None and self.entry.account == self.context.journal.account
+        if not mine and error.status in (401, 403, 404, 410):
+            state, advice = LEFT, "It was made with another token: set that one, then resume it."
+        elif error.status in (404, 410):
             state, advice = "gone", "Results expire; look at your generations on RunComfy."
         else:
             state = LEFT
             advice = "The job is not lost: put this id into resume_request_id afterwards."
         await self.settle(state)
+        if self.before and self.payload and (state == "gone" or not mine):
+            return errors.Gone.of(self.request_id, f"{error} {advice}")
         return errors.RequestRejected.of(self.request_id, f"{error} {advice}")
+
+    def forget(self) -> None:
+        """Let go of an entry whose result cannot be had: ``submit`` then makes a new request."""
+        if self.entry is not None:
+            self._besides.add(self.entry.key)
+        self.entry, self.before, self.is_anothers = None, "", False
 
     # Fetch. The run closes the entry once it has handed the pictures on.
 
@@ -235,9 +312,12 @@ class Job:
         try:
             found = [await fetch_picture(context, url, end, max_bytes) for url in result.images]
         except (UnreadablePicture, Interrupted, asyncio.CancelledError) as error:
-            await self.settle(LEFT)
+            gone = self.before == DELIVERED and getattr(error, "gone", False)
+            await self.settle("gone" if gone else LEFT)
             if isinstance(error, asyncio.CancelledError):
                 raise
+            if gone:
+                raise errors.Gone.of(self.request_id, f"Its picture is gone: {error}.") from None
             if isinstance(error, Interrupted):
                 raise errors.Stopped.of(
                     self.request_id,

@@ -62,18 +62,45 @@ class Plan(NamedTuple):
     notices: list[str]
 
 
-def make_plan(settings: Settings, policy: AddressPolicy, should_stop: Callable[[], None]) -> Plan:
-    """Everything checked and encoded, nothing sent; for a worker thread. Raises InvalidInput.
+def make_plans(
+    items: Sequence[Settings], policy: AddressPolicy, should_stop: Callable[[], None]
+) -> list[Plan]:
+    """Every item checked and encoded, nothing sent; for a worker thread. Raises InvalidInput.
 
-    ``should_stop`` raises to stop.
+    A picture that several items share is encoded once. ``should_stop`` raises to stop.
     """
+    known: dict[object, tuple[str, str]] = {}
+    plans = []
+    for number, settings in enumerate(items, start=1):
+        should_stop()
+        try:
+            plans.append(_make_plan(settings, known, policy, should_stop))
+        except InvalidInput as error:
+            if len(items) == 1:
+                raise
+            raise InvalidInput(
+                f"Item {number} of {len(items)}: {error} Nothing was submitted."
+            ) from None
+    return plans
+
+
+def _make_plan(
+    settings: Settings,
+    known: dict[object, tuple[str, str]],
+    policy: AddressPolicy,
+    should_stop: Callable[[], None],
+) -> Plan:
     if settings.mode not in MODES:
         raise InvalidInput(f"mode is '{settings.mode}'; it takes {', '.join(MODES)}.")
     urls = image_addresses(settings.image_urls)
     pictures = _pictures(settings.images, len(urls))
     auto = models.EDIT if pictures or urls else models.TEXT_TO_IMAGE
     model = models.MODELS.get(settings.mode, auto)
-    encoded = [encode(pixels, name) for name, pixels in pictures]
+    encoded = []
+    for name, pixels in pictures:
+        same = name, pixels.ctypes.data, pixels.shape, pixels.strides
+        known[same] = known.get(same) or encode(pixels, name)
+        encoded.append(known[same])
     addresses = [address for address, _ in encoded] + urls
     notices = [notice for _, notice in encoded]
     if pictures:

@@ -22,7 +22,8 @@ def progress_text(jobs: Sequence[Job], elapsed: float, price: str) -> str:
     if count[Phase.FAILED]:
         parts.append(f"{count[Phase.FAILED]} failed")
     parts.append(f"{elapsed:.0f} s")
-    return " · ".join([*parts, price] if price else parts)
+    line = " · ".join([*parts, price] if price else parts)
+    return "\n".join([line, *dict.fromkeys(job.notice for job in jobs if job.notice)])
 
 
 def info_of(
@@ -31,16 +32,20 @@ def info_of(
     price: str,
     notices: Sequence[str],
     seconds: float,
+    costs: tuple[float | None, float | None],
 ) -> dict[str, Any]:
     """The ``info`` output, without prompt, pictures, addresses or account.
 
-    ``cost_usd`` is what RunComfy states, None where it states nothing.
+    ``cost_usd`` is what RunComfy states, None where it states nothing. A request that was submitted
+    by an earlier run is ``fetched_again``, and its cost is not of this run. ``costs``: US dollars
+    of what this process submitted, and of what is open; None if the record cannot be read.
     """
     rows: list[dict[str, Any]] = [
         {
             "request_id": job.request_id,
             "seed": job.payload.get("seed"),
             "status": "succeeded" if job.result else "failed",
+            "fetched_again": bool(job.before and job.payload),
             "cost_usd": job.result.cost if job.result else None,
             "created_at": job.result.created_at if job.result else None,
             "finished_at": job.result.finished_at if job.result else None,
@@ -50,13 +55,16 @@ def info_of(
         }
         for job in jobs
     ]
-    costs = [row["cost_usd"] for row in rows if row["cost_usd"] is not None]
+    paid = [row["cost_usd"] for row in rows if not row["fetched_again"]]
+    known = [cost for cost in paid if cost is not None]
     return {
         "model": jobs[0].model_id,
         "image_size": jobs[0].payload.get("image_size"),
         "notices": notices,
         "seconds": round(seconds, 3),
-        "cost_usd": round(sum(costs), 6) if costs else None,
+        "cost_usd": round(sum(known), 6) if known else 0.0 if not paid else None,
+        "cost_since_start_usd": costs[0],
+        "cost_of_open_usd": costs[1],
         "price": price or None,
         "requests": rows,
         "open_requests": [open_row(entry) for entry in open_requests],
@@ -70,6 +78,8 @@ def summary(info: dict[str, Any]) -> str:
     line = f"{done} of {len(rows)} delivered · {info['seconds']:.0f} s"
     if cost is not None:
         line += f" · cost ${cost:g}"
+    if again := sum(row["fetched_again"] and row["status"] == "succeeded" for row in rows):
+        line += f" · {again} fetched again without paying"
     errors = dict.fromkeys(row["error"] for row in rows if row["error"])
     return "\n".join([line, *info["notices"], *errors])
 

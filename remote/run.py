@@ -1,8 +1,9 @@
 """The front door: one run, from the user's settings (or known ids) to pictures.
 
-One request gives one picture, so a batch is N requests with seeds in a row, sent one after the
-other and waited for together. A refusal or an unclear answer stops further submissions (the next
-would fare the same and may cost); what was already accepted goes on, and its pictures are kept.
+One request gives one picture, so a batch is N requests with seeds in a row, and a list of settings
+is one run of them all: planned and priced before the first is sent, sent one after the other, and
+waited for together. A refusal or an unclear answer stops further submissions (the next would fare
+the same and may cost); what was already accepted goes on, and its pictures are kept.
 """
 
 import asyncio
@@ -10,19 +11,27 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from .account import Account
-from .api.answers import Phase
-from .api.client import is_request_id
-from .api.models import read_price
+from .api.answers import Phase, clean
+from .api.client import MAY_HAVE_RUN, is_request_id
+from .api.models import Price, read_price
 from .context import JobContext, finish, start
-from .errors import InvalidInput, JournalError, OutcomeUnknown, Refused, RemoteError, Stopped
+from .errors import (
+    Gone,
+    InvalidInput,
+    JournalError,
+    OutcomeUnknown,
+    Refused,
+    RemoteError,
+    Stopped,
+)
 from .job import Job
-from .journal import LEFT, Entry, Journal
+from .journal import DELIVERED, HANDED, LEFT, MAX_OPEN, Entry, Journal
 from .pictures.media import Picture
-from .plan import MAX_BATCH, Settings, make_plan
+from .plan import MAX_BATCH, Plan, Settings, make_plans
 from .report import info_of, progress_text, summary
 
 logger = logging.getLogger(__name__)
@@ -33,7 +42,13 @@ MAX_RESUMED = 16
 MAX_MINUTES = 240
 PARALLEL = 4
 """Requests under way at a time; RunComfy publishes no limit, and its queue gains by no more."""
+PRICE_S = 10.0
+"""Seconds that a price is waited for, which is shown before it is paid."""
 NOT_TAKEN = (Refused, OutcomeUnknown, JournalError)
+_RENEWED = (
+    "Some open requests were made with another RunComfy token; RunComfy decides whether this one "
+    "may fetch them."
+)
 
 
 class Run:
@@ -47,88 +62,173 @@ class Run:
         self,
         open_account: Callable[[], Account],
         interrupted: Callable[[], bool],
-        show: Callable[[str], None],
+        show: Callable[[str], object],
         timeout_minutes: float = 30,
     ) -> None:
         _check_range("timeout_minutes", timeout_minutes, MAX_MINUTES)
-        self.open_account, self.interrupted, self.show = open_account, interrupted, show
+        self.open_account, self.interrupted, self._show = open_account, interrupted, show
         self.began = time.monotonic()
         self.deadline = self.began + 60.0 * timeout_minutes
         self.jobs: list[Job] = []
         self.open_requests: list[Entry] = []
         self.notices: list[str] = []
-        self.price = ""
+        self.price = Price()
         self._said = ""
 
-    async def generate(self, settings: Settings) -> list[Picture]:
-        """Submit one request a seed; the pictures of all that gave some.
+    async def generate(
+        self, items: Sequence[Settings], max_cost: float = 0.0
+    ) -> list[list[Picture]]:
+        """Submit one request a seed of each item; the pictures of those items that gave some.
 
-        Raises a RemoteError when there is no picture at all.
+        ``max_cost``: US dollars that the whole run may cost, 0 for no limit. Raises a RemoteError
+        when there is no picture at all, and before anything is sent when an item is not fit.
         """
-        _check_range("batch_count", settings.batch_count, MAX_BATCH)
+        for settings in items:
+            _check_range("batch_count", settings.batch_count, MAX_BATCH)
         context = await self._open()
-        planning = start(partial(make_plan, settings, context.policy, context.should_stop))
-        plan = await finish(planning, self.interrupted)
-        self.notices = plan.notices
-        model_id = plan.model.model_id
+        planning = start(partial(make_plans, items, context.policy, context.should_stop))
+        plans = await finish(planning, self.interrupted)
+        self.notices += dict.fromkeys(notice for plan in plans for notice in plan.notices)
+        await self._tell_price(context, plans, max_cost)
+        per_item = [
+            [Job(context, plan.model.model_id, body, usd=self.price.usd) for body in plan.payloads]
+            for plan in plans
+        ]
+        return await self._run(per_item)
 
-        def ask_price() -> None:  # nothing waits for it
-            self.price = read_price(context.api, model_id)
-
-        start(ask_price)
-        return await self._run([Job(context, model_id, payload) for payload in plan.payloads])
-
-    async def resume(self, text: str) -> list[Picture]:
+    async def resume(self, text: str) -> list[list[Picture]]:
         """Fetch the results of known ids, or of all open ones; submits and prices nothing."""
         context = await self._open()
         entries = await finish(start(partial(resumed, context.journal, text)), self.interrupted)
-        return await self._run([Job(context, entry.model, entry=entry) for entry in entries])
+        jobs = [Job(context, entry.model) for entry in entries]
+        for job, entry in zip(jobs, entries, strict=True):
+            await finish(start(partial(job.adopt, entry)), self.interrupted)
+        return await self._run([jobs])
 
-    async def deliver(self) -> tuple[str, str, str]:
-        """Close the journal's entries of all pictures, handed on; (ids, info, summary)."""
-        done = [job for job in self.jobs if job.pictures]
-        await asyncio.gather(*(job.settle("delivered") for job in done))
+    async def hand_over(self) -> tuple[str, str, str]:
+        """All pictures go to the host now; (ids, info, summary). ``close`` says what it made of it.
+
+        Until then their entries count as open, unless this process lives.
+        """
+        done = [job for job in self.jobs if job.result]
+        await asyncio.gather(*(j.settle(HANDED, usd=_usd(j)) for j in done))
+        costs: tuple[float | None, float | None]
+        try:
+            costs = await start(self.jobs[0].context.journal.costs)
+        except JournalError:  # it says what it can
+            costs = None, None
         seconds = time.monotonic() - self.began
-        info = info_of(self.jobs, self.open_requests, self.price, self.notices, seconds)
+        info = info_of(self.jobs, self.open_requests, self.price.text, self.notices, seconds, costs)
         told = summary(info)
         self.show(told)
         logger.info("RunComfy: %s", told)
         text = json.dumps(info, indent=2, ensure_ascii=False)
         return "\n".join(job.request_id for job in done), text, told
 
+    def lost(self, error: BaseException) -> BaseException:
+        """What to raise for an error that keeps paid pictures from the host: it names their ids.
+
+        They are open from now on, to be fetched again for nothing.
+        """
+        ids = [job.request_id for job in self.jobs if job.result]
+        self.close(held=False)
+        if not ids or not isinstance(error, Exception):
+            return error
+        logger.error("RunComfy: not handed on", exc_info=error)
+        return RemoteError(
+            f"{type(error).__name__}: {clean(error)}\nThe pictures are made, paid and not lost: "
+            "run the same again, or put their ids into resume_request_id, to fetch them without "
+            "paying again.\n" + "\n".join(ids)
+        )
+
+    def close(self, held: bool) -> None:
+        """Write, blocking, whether the host holds the pictures; else they are open, for nothing."""
+        for job in self.jobs:
+            if job.result:
+                job.write(DELIVERED if held else LEFT)
+
+    def show(self, text: str) -> None:
+        """Put a text on the node's face; a page that cannot be reached fails no paid job."""
+        try:
+            self._show(text)
+        except Exception as error:  # noqa: BLE001 (the host's, whatever it is)
+            logger.info("RunComfy: %s could not be shown (%s)", text, type(error).__name__)
+
     async def _open(self) -> JobContext:
         """The surroundings of the account's jobs; what earlier runs left open is said."""
         account = await finish(start(self.open_account), self.interrupted)
-        self.open_requests = await finish(start(account.journal.open_requests), self.interrupted)
+        journal = account.journal
+        self.open_requests = await finish(start(journal.open_requests), self.interrupted)
         if self.open_requests:
             ids = ", ".join(e.request_id or f"({e.state}, no id)" for e in self.open_requests[-5:])
             text = (
                 f"{len(self.open_requests)} earlier RunComfy requests are open: {ids}. Write "
                 f"'{OPEN}' into resume_request_id to fetch them without paying again."
             )
+            if any(entry.account != journal.account for entry in self.open_requests):
+                text += f" {_RENEWED}"
             logger.warning("RunComfy: %s", text)
             self.show(text)
         return JobContext(*account, self.interrupted, self.deadline, self._progress)
 
-    async def _run(self, jobs: list[Job]) -> list[Picture]:
-        self.jobs = jobs
+    async def _tell_price(
+        self, context: JobContext, plans: Sequence[Plan], max_cost: float
+    ) -> None:
+        """What the run costs, on the node's face before anything is sent. Raises InvalidInput.
+
+        Requests that turn out to be paid already cost less than this, never more.
+        """
+        if len(self.open_requests) >= MAX_OPEN:
+            raise InvalidInput(
+                f"{len(self.open_requests)} RunComfy requests are open, and no more are recorded. "
+                f"Fetch them ('{OPEN}' in resume_request_id) or dismiss them in the settings."
+            )
+        count = sum(len(plan.payloads) for plan in plans)
+        prices = []
+        for model_id in dict.fromkeys(plan.model.model_id for plan in plans):
+            try:
+                asked = start(partial(read_price, context.api, model_id))
+                prices.append(await finish(asked, self.interrupted, PRICE_S))
+            except asyncio.TimeoutError:
+                prices.append(Price())
+        self.price = max(prices, key=lambda price: price.usd or 0.0)
+        known = all(price.usd is not None for price in prices)
+        total = count * (self.price.usd or 0.0)
+        if max_cost > 0 and not known:
+            raise InvalidInput(
+                f"max_cost is ${max_cost:g}, but RunComfy's catalogue tells no price per picture "
+                f"of this model{f' ({self.price.text})' if self.price.text else ''}, so nothing "
+                "was submitted. Run again later, or set max_cost to 0 for no limit."
+            )
+        if max_cost > 0 and total > max_cost * (1 + 1e-9):
+            raise InvalidInput(
+                f"{count} requests at {self.price.text} come to ${total:g}, and max_cost is "
+                f"${max_cost:g}. Nothing was submitted. Raise max_cost, or run fewer."
+            )
+        if known:
+            many = f"{count} requests × {self.price.text} = " if count > 1 else ""
+            self.show(f"{many}${total:g} for this run")
+
+    async def _run(self, per_item: list[list[Job]]) -> list[list[Picture]]:
+        self.jobs = [job for jobs in per_item for job in jobs]
         try:
-            await run_all(jobs)
+            await run_all(self.jobs)
         except BaseException:
             # Fetched but not handed on: they stay open, to be fetched again for nothing.
-            await asyncio.gather(*(job.settle(LEFT) for job in jobs if job.pictures))
+            await asyncio.gather(*(job.settle(LEFT) for job in self.jobs if job.result))
             raise
-        pictures = [picture for job in jobs for picture in job.pictures]
-        if not pictures:
-            errors = [job.error for job in jobs if job.error is not None]
+        self.notices += dict.fromkeys(job.notice for job in self.jobs if job.notice)
+        found = [[picture for job in jobs for picture in job.pictures] for jobs in per_item]
+        if not any(found):
+            errors = [job.error for job in self.jobs if job.error is not None]
             if len(errors) > 1:
                 told = "\n".join(dict.fromkeys(map(str, errors)))
                 errors[0].args = (f"None of {len(errors)} requests gave a picture.\n{told}",)
             raise errors[0]
-        return pictures
+        return [pictures for pictures in found if pictures]
 
     def _progress(self) -> None:
-        text = progress_text(self.jobs, time.monotonic() - self.began, self.price)
+        text = progress_text(self.jobs, time.monotonic() - self.began, self.price.text)
         if text != self._said:
             self._said = text
             self.show(text)
@@ -138,46 +238,86 @@ async def run_all(jobs: Sequence[Job], parallel: int = PARALLEL) -> None:
     """Bring every job to its pictures or its ``error``; raises Stopped when the user stopped."""
     gate, sending = asyncio.Semaphore(parallel), asyncio.Lock()
 
+    async def submit(job: Job) -> None:
+        async with sending:
+            untaken = [j.error for j in jobs if isinstance(j.error, NOT_TAKEN)]
+            if untaken:
+                raise Refused(
+                    f"Not submitted, because the request before it was not taken: {untaken[0]}"
+                )
+            try:
+                await job.submit()
+            except NOT_TAKEN as error:  # known before the next one is let in to send
+                job.error = error
+                raise
+
     async def one(job: Job) -> None:
         async with gate:
             began = time.monotonic()
             try:
-                if job.entry is None:
-                    async with sending:
-                        untaken = [j.error for j in jobs if isinstance(j.error, NOT_TAKEN)]
-                        if untaken:
-                            raise Refused(
-                                "Not submitted, because the request before it was not taken: "
-                                f"{untaken[0]}"
-                            )
-                        await job.submit()
-                job.context.report()
-                await job.fetch(await job.follow())
+                await _obtain(job, submit)
                 job.phase = Phase.SUCCEEDED
-            except RemoteError as error:  # known before the next one is let in to send
+            except RemoteError as error:
                 job.error, job.phase = error, Phase.FAILED
+            except Exception as error:  # a fault of this program or of the machine
+                logger.exception("RunComfy: request %s", job.request_id or "(no id)")
+                await job.settle(LEFT)
+                job.error, job.phase = _unexpected(job, error), Phase.FAILED
             finally:
                 job.seconds = round(time.monotonic() - began, 3)
 
-    ended = await asyncio.gather(*map(one, jobs), return_exceptions=True)
-    for error in ended:
-        if error is not None:  # not one of ours: a fault of this program
-            raise error
+    for ended in await asyncio.gather(*map(one, jobs), return_exceptions=True):
+        if ended is not None:
+            raise ended
     stopped = [str(job.error) for job in jobs if isinstance(job.error, Stopped)]
     if stopped:
         raise Stopped("\n".join(dict.fromkeys(stopped)))
 
 
+async def _obtain(job: Job, submit: Callable[[Job], Awaitable[None]]) -> None:
+    """The pictures of one job: of its own request, or of the same one submitted before."""
+    while True:
+        if job.entry is None:
+            await submit(job)
+        job.context.report()
+        try:
+            await job.fetch(await job.follow())
+            return
+        except Gone as gone:
+            job.forget()
+            job.notice = f"A new request is submitted and paid, because an earlier one's {gone}"
+            logger.warning("RunComfy: %s", job.notice)
+            job.context.report()  # told before it is paid
+
+
+def _unexpected(job: Job, error: Exception) -> RemoteError:
+    """A fault that nobody foresaw, told with what it means for the job."""
+    text = f"An unexpected fault ended this request here ({type(error).__name__}: {clean(error)})."
+    if not job.request_id:
+        return RemoteError(text if job.entry is None else f"{text} {MAY_HAVE_RUN}")
+    return RemoteError.of(
+        job.request_id,
+        f"{text} The job is not lost: put this id into resume_request_id, or run the same again, "
+        "to fetch its result without paying again.",
+    )
+
+
+def _usd(job: Job) -> float | None:
+    """What a job cost: as RunComfy states it, else as the catalogue did before."""
+    stated = job.result.cost if job.result else None
+    return stated if stated is not None else job.usd
+
+
 def resumed(journal: Journal, text: str) -> list[Entry]:
     """The entries that ``resume_request_id`` means. Raises InvalidInput or JournalError."""
     if text.strip().lower() == OPEN:
-        ids = [entry.request_id for entry in journal.open_requests() if entry.request_id]
+        ids = [entry.request_id for entry in journal.open_requests()]
+        ids = list(filter(is_request_id, ids))[-MAX_RESUMED:]
         if not ids:
             raise InvalidInput(
                 "There is no open request of this account with an id to resume. Empty "
                 "resume_request_id to run the prompt."
             )
-        ids = ids[-MAX_RESUMED:]
     else:
         ids = list(dict.fromkeys(filter(None, re.split(r"[\s,;]+", text))))
     if not 1 <= len(ids) <= MAX_RESUMED or not all(map(is_request_id, ids)):

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...flux2.image_size import PRESETS
 from ..errors import RemoteError
@@ -68,6 +68,9 @@ EDIT = HostedModel("edit", "edit.json")
 MODELS = {model.mode: model for model in (TEXT_TO_IMAGE, EDIT)}
 """A hosted model is a row here; ``mode`` of the node offers them all."""
 
+_A_REQUEST = frozenset({"", "image", "picture", "request", "generation", "run", "call"})
+"""Price units that are one request of these models, which give one picture each."""
+
 MAX_IMAGES: int = EDIT.properties["image_urls"]["maxItems"]
 MAX_LORAS: int = EDIT.properties["loras"]["maxItems"]
 MAX_SCALE: float = EDIT.properties["loras"]["items"]["properties"]["scale"]["maximum"]
@@ -116,18 +119,23 @@ def _is(value: object, name: str) -> bool:
     return isinstance(value, _TYPES[name])
 
 
-def read_price(api: ModelApi, model_id: str) -> str:
-    """The model's live price (``$0.02 per image``), empty where it cannot be had. Blocking.
+class Price(NamedTuple):
+    """A catalogue price: in words (``$0.02 per image``), and US dollars a request if it tells."""
 
-    A help, never a condition.
-    """
+    text: str = ""
+    usd: float | None = None
+
+
+def read_price(api: ModelApi, model_id: str) -> Price:
+    """The model's live price, empty where it cannot be had. Blocking."""
     try:
         entry = api.price(model_id)
     except RemoteError as error:
         logger.debug("RunComfy: no price for %s (%s)", model_id, error)
-        return ""
+        return Price()
     usd = number(entry.get("base_price_usd"), 10_000)
     if usd is None:
-        return ""
+        return Price()
     unit = clean(entry.get("price_unit") or "")[:40].removeprefix("per ")
-    return f"${usd:g}" + (f" per {unit}" if unit else "")
+    text = f"${usd:g}" + (f" per {unit}" if unit else "")
+    return Price(text, usd if unit.lower() in _A_REQUEST else None)

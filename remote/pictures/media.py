@@ -43,11 +43,14 @@ class Picture(NamedTuple):
 
 
 class UnreadablePicture(Exception):
-    """The bytes are no picture that is taken; ``whole`` is false if they may only be cut."""
+    """The bytes are no picture that is taken; ``whole`` is false if they may only be cut.
 
-    def __init__(self, message: str, whole: bool = True) -> None:
+    ``gone``: the storage has it no more, or shows it no more.
+    """
+
+    def __init__(self, message: str, whole: bool = True, gone: bool = False) -> None:
         super().__init__(message)
-        self.whole = whole
+        self.whole, self.gone = whole, gone
 
 
 def is_storage(host: str, policy: AddressPolicy) -> bool:
@@ -82,7 +85,7 @@ async def fetch_picture(
             asked = error.retry_after
             reason = f"the storage answers HTTP {error.status}"
             if refusals >= _STORAGE_TRIES:
-                raise UnreadablePicture(f"{reason}; results expire") from None
+                raise UnreadablePicture(f"{reason}; results expire", gone=True) from None
         except (errors.DeadlineExceeded, asyncio.TimeoutError):
             continue
         except errors.NetworkError as error:

@@ -53,7 +53,22 @@ def payload(seed: int = 7, images: Sequence[str] = (), **changes: object) -> dic
 
 
 def journal_of(folder: Path, token: str, session: str = "test", origin: str = "") -> Journal:
-    return Journal(folder, SALT, account_fingerprint(SALT, origin, token), session)
+    """Each token is an API of its own here, unless a test says otherwise: they share folders."""
+    account = account_fingerprint(SALT, origin, token)
+    return Journal(folder, SALT, account, session, origin=account)
+
+
+def intent(journal: Journal, body: dict | None = None) -> Entry:
+    """A request about to be submitted, one that was never seen before unless its body says so."""
+    body = {"unlike all others": secrets.token_hex(8)} if body is None else body
+    entry, is_new = journal.claim(MODEL, body, None)
+    assert is_new
+    return entry
+
+
+def recorded(journal: Journal, state: str, request_id: str = "") -> Entry:
+    """A request of its own in a state."""
+    return journal.mark(intent(journal), state, request_id=request_id)
 
 
 def context_at(
@@ -98,5 +113,6 @@ async def whole_job(
 
 async def resumed(context: JobContext, entry: Entry) -> list[Picture]:
     """The pictures of a known request, for nothing."""
-    job = Job(context, entry=entry)
+    job = Job(context)
+    job.adopt(entry)
     return await job.fetch(await job.follow())

@@ -1,6 +1,7 @@
 """Several jobs of one run: sent in a row, bounded, partial success kept, resumed for free."""
 
 import asyncio
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -142,14 +143,29 @@ def test_known_ids_are_fetched_and_nothing_is_submitted(standin: Standin, tmp_pa
 
 
 def test_a_fault_of_this_program_is_not_swallowed(
-    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    standin: Standin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def follow(job: Job) -> None:
-        raise ZeroDivisionError
+    """It is in the log, the paid id in the error, and open at once; the next one goes on."""
+    whole = Job.follow
+
+    async def follow(job: Job):  # noqa: ANN202
+        if job.payload["seed"] == 0:
+            raise ZeroDivisionError
+        return await whole(job)
 
     monkeypatch.setattr(Job, "follow", follow)
-    with pytest.raises(ZeroDivisionError):
-        batch(jobs_of(context_at(standin, tmp_path, new_token()), 2))
+    token = new_token()
+    account = standin.state.account(token, timing=Timing(0, 0.05))
+    jobs = jobs_of(context_at(standin, tmp_path, token), 2)
+    with caplog.at_level(logging.ERROR):
+        batch(jobs)
+    assert "ZeroDivisionError" in caplog.text
+    assert "ZeroDivisionError" in str(jobs[0].error)
+    assert str(jobs[0].error).endswith(account.jobs[0].id) and jobs[1].pictures
+    assert [e.request_id for e in jobs[0].context.journal.open_requests()] == [account.jobs[0].id]
 
 
 def test_a_journal_that_fails_stops_the_batch(standin: Standin, tmp_path: Path) -> None:
@@ -175,7 +191,7 @@ def test_an_id_in_hand_outlives_a_full_disk(
         def __getattr__(self, name: str):
             return getattr(self.journal, name)
 
-        def mark(self, *what: object) -> None:
+        def mark(self, *what: object, **more: object) -> None:
             raise JournalError("the disk is full")
 
     jobs = jobs_of(replace(context, journal=FullLater(context.journal)), 1)

@@ -362,11 +362,11 @@ def test_a_proxy_is_only_the_one_named() -> None:
 
 def test_the_live_price(standin: Standin) -> None:
     api = api_at(standin.origin, new_token())
-    assert read_price(api, MODEL) == "$0.021 per image"
+    assert read_price(api, MODEL) == ("$0.021 per image", 0.021)
     nowhere = replace(api, origin="http://127.0.0.1:9")
-    assert read_price(nowhere, MODEL) == ""
+    assert read_price(nowhere, MODEL) == ("", None)
     refused = replace(api, token="invalid")
-    assert read_price(refused, MODEL) == "", "the API says no: no price, and no error"
+    assert read_price(refused, MODEL) == ("", None), "the API says no: no price, and no error"
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,8 @@ def test_the_live_price(standin: Standin) -> None:
      ({"base_price_usd": 1, "price_unit": {"a": "b" * 400}}, "")],
 )  # fmt: skip
 def test_the_price_in_words(entry: dict, text: str) -> None:
-    price = read_price(SimpleNamespace(price=lambda model_id: entry), MODEL)
+    price, usd = read_price(SimpleNamespace(price=lambda model_id: entry), MODEL)
+    assert (usd is not None) == (text in ("$0.5", "$0")), "per megapixel is no price of a request"
     if "price_unit" in entry and isinstance(entry["price_unit"], dict):
         assert price and len(price) < 60
     else:

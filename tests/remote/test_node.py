@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from remote_support import MODEL, new_token
+from remote_support import MODEL, new_token, recorded
 from standin_server import Standin
 
 from flux2_lora_edit.lora_loader.sources.source import HubSource, InstalledSource, UrlSource
@@ -24,7 +24,7 @@ from flux2_lora_edit.remote.api.models import MAX_SEED
 from flux2_lora_edit.remote.errors import InvalidInput, JobFailed
 from flux2_lora_edit.remote.job import Job
 from flux2_lora_edit.remote.pictures.media import Picture
-from flux2_lora_edit.remote.plan import Plan, Settings, make_plan
+from flux2_lora_edit.remote.plan import Plan, Settings, make_plans
 from flux2_lora_edit.remote.report import info_of, progress_text, summary
 from flux2_lora_edit.remote.run import resumed
 
@@ -149,7 +149,7 @@ RANDOM = np.random.default_rng(0).random
 
 def plan(**changes) -> Plan:
     base = Settings("a cat", "auto", 2.5, 28, "png", seed=7)
-    return make_plan(replace(base, **changes), PUBLIC_ONLY, lambda: False)
+    return make_plans([replace(base, **changes)], PUBLIC_ONLY, lambda: False)[0]
 
 
 def size_of(made: Plan) -> str:
@@ -243,7 +243,7 @@ def test_info_holds_what_is_promised_and_no_more() -> None:
     done.pictures = [picture(2, 2, 0)]
     failed.error = JobFailed("no luck", "id-2")
     done.payload = failed.payload = {"prompt": "secret words"}
-    info = info_of([done, failed], [], "", ["a notice"], 1.0)
+    info = info_of([done, failed], [], "", ["a notice"], 1.0, (0.02, 0.0))
     text = json.dumps(info)
     assert info["cost_usd"] == 0.02 and [r["status"] for r in info["requests"]] == [
         "succeeded", "failed",
@@ -260,14 +260,13 @@ def fingerprint(room, **inputs) -> str:
     return room.runcomfy.Flux2EditRunComfy.fingerprint_inputs(**inputs)
 
 
-def test_the_fingerprint_is_the_account(room, home: Path, monkeypatch) -> None:
-    assert fingerprint(room, prompt="a") == "no account"
+def test_the_fingerprint_is_the_api(room, home: Path, monkeypatch) -> None:
+    """Not the account: a renewed token must not run, and bill, everything again."""
     monkeypatch.setenv("RUNCOMFY_TOKEN", "token-one")
     first = fingerprint(room, prompt="a")
     assert first == fingerprint(room, prompt="a") and "token" not in first
     monkeypatch.setenv("RUNCOMFY_TOKEN", "token-two")
-    assert fingerprint(room, prompt="a") != first
-    monkeypatch.setenv("RUNCOMFY_TOKEN", "token-one")
+    assert fingerprint(room, prompt="a") == first
     monkeypatch.setenv("RUNCOMFY_API_BASE", "http://127.0.0.1:1")
     assert fingerprint(room, prompt="a") != first
     monkeypatch.setenv("RUNCOMFY_API_BASE", "http://elsewhere")
@@ -278,11 +277,11 @@ def test_a_resume_of_all_open_ones_runs_again_when_there_are_others(
     room, home: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("RUNCOMFY_TOKEN", "token-one")
-    none = fingerprint(room, resume_request_id=" Open ")
+    none = fingerprint(room, resume_request_id=[" Open "])
     journal = opened(room).journal
-    journal.mark(journal.intend("m", {}), "left", "id-1")
-    assert fingerprint(room, resume_request_id="open") != none
-    assert "id-1" not in fingerprint(room, resume_request_id="")
+    recorded(journal, "left", "id-1")
+    assert fingerprint(room, resume_request_id=["open"]) != none
+    assert "id-1" not in fingerprint(room, resume_request_id=[""])
 
 
 @pytest.mark.parametrize("name", ["batch_count", "timeout_minutes"])
@@ -292,7 +291,7 @@ def test_ranges_are_checked_by_the_node_itself(room, home: Path, name: str) -> N
               "num_inference_steps": 28, "seed": 1, "output_format": "png", "batch_count": 1,
               name: 0}  # fmt: skip
     with pytest.raises(InvalidInput, match=f"{name} is 0"):
-        asyncio.run(node.execute(**inputs))
+        asyncio.run(node.execute(**{name: [value] for name, value in inputs.items()}))
 
 
 def test_which_ids_are_resumed(room, home: Path, monkeypatch) -> None:
@@ -306,8 +305,8 @@ def test_which_ids_are_resumed(room, home: Path, monkeypatch) -> None:
     with pytest.raises(InvalidInput, match="no open request"):
         ids(account, "OPEN")
     for entry_id in ("id-1", "id-2"):
-        account.journal.mark(account.journal.intend("m", {}), "left", entry_id)
-    account.journal.mark(account.journal.intend("m", {}), "unknown")
+        recorded(account.journal, "left", entry_id)
+    recorded(account.journal, "unknown")
     assert ids(account, "open") == ["id-1", "id-2"]
     for text in ("a/b", "../x", ",", " ; ,", " ".join(f"i{n}" for n in range(17))):
         with pytest.raises(InvalidInput, match="resume_request_id takes"):

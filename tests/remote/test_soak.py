@@ -62,7 +62,7 @@ def test_two_hundred_jobs(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "COMPACT_BYTES", 40_000)
-    monkeypatch.setattr(record, "MAX_ENTRIES", 60)
+    monkeypatch.setattr(record, "MAX_CLOSED", 60)
     chance = random.Random(5)
     asyncio.run(soak(standin, tmp_path, 20, chance))  # what is loaded once
     gc.collect()
