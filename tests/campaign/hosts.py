@@ -85,11 +85,12 @@ class Host:
     ) -> None:
         self.zygote, self.environment, self.name = zygote, environment, name
         self.output = folder / f"output-{name}"
+        self.temp = folder / f"temp-{name}" / "temp"  # the host's own last part
         self.log = folder / f"host-{name}.log"
         self.arguments = {
             "user_directory": str(folder / "user"),
             "output_directory": str(self.output),
-            "temp_directory": str(folder / f"temp-{name}"),
+            "temp_directory": str(self.temp.parent),
         }
         for place in (self.output, folder / "user"):
             place.mkdir(exist_ok=True)

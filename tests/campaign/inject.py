@@ -41,11 +41,12 @@ class Step(NamedTuple):
 STEPS = {
     "account": Step("remote.account", "open_account"),
     "open list": Step("remote.journal", "Journal.open_requests"),
-    "plan": Step("remote.plan", "make_plan"),
+    "inputs": Step("nodes.runcomfy", "settings_of"),
+    "plan": Step("remote.plan", "make_plans"),
     "payload": Step("remote.plan", "build"),
     "price": Step("remote.api.models", "read_price"),
-    "intend": Step("remote.journal", "Journal.intend"),
-    "between intend and POST": Step("remote.journal", "Journal.intend", "after"),
+    "claim": Step("remote.journal", "Journal.claim"),
+    "between claim and POST": Step("remote.journal", "Journal.claim", "after"),
     "the POST": Step("remote.api.client", "ModelApi.submit"),
     "after the answer": Step("remote.api.client", "ModelApi.submit", "after"),
     "mark": Step("remote.journal", "Journal.mark"),
@@ -64,8 +65,10 @@ STEPS = {
     "stacking": Step("nodes.runcomfy", "as_batches"),
     "preview": Step("ui", "PreviewImage.__init__"),
     "previewed": Step("ui", "PreviewImage.__init__", "after"),
-    "deliver": Step("remote.run", "Run.deliver"),
-    "delivered": Step("remote.run", "Run.deliver", "after"),
+    "hand over": Step("remote.run", "Run.hand_over"),
+    "handed over": Step("remote.run", "Run.hand_over", "after"),
+    "close": Step("remote.run", "Run.close"),
+    "costs": Step("remote.journal", "Journal.costs"),
     "info": Step("remote.report", "info_of"),
     "summary": Step("remote.report", "summary"),
 }
@@ -74,6 +77,7 @@ ODD = ("CancelledError", "KeyboardInterrupt")
 """Not an Exception: the host itself may end with it, so no text is asked for."""
 ACTIONS = ("stop", "sibling")
 HANGS_S = 8.0
+AFTER_S = 1.5
 
 
 class Case(NamedTuple):
@@ -163,8 +167,11 @@ class InjectCampaign(Campaign):
             host.kill()
             host.bury()
             return None
-        url = f"{host.url}/campaign/strike"
-        if not host.client.http.delete(url, timeout=20).json()["struck"]:
+        http, url = host.client.http, f"{host.url}/campaign/strike"
+        end = time.monotonic() + AFTER_S  # what follows the prompt's end
+        while not http.get(url, timeout=20).json()["struck"] and time.monotonic() < end:
+            time.sleep(0.05)
+        if not http.delete(url, timeout=20).json()["struck"]:
             self.unstruck.append(self.where)
         return result
 

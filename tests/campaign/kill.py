@@ -111,13 +111,13 @@ def draw_plan(seed: int, number: int) -> Plan:
     else:
         requests = (Request(words, base),)
     # A graph whose other node fails at once does not come far.
-    point = chance.choice(("", *(POINTS[:5] if kind.startswith("beside") else POINTS)))
+    point = chance.choice(("", *(POINTS[:4] if kind.startswith("beside") else POINTS)))
     queue, run = chance.choice([(0.0, 0.0), (0.0, 0.2), (0.1, 0.3), (0.3, 0.5)])
     return Plan(
         kind, requests,
         hold=chance.random() < 0.7 or point == "hold",
         point=point,
-        nth=chance.randint(1, 2) if point == "status" or len(requests) > 1 and point else 1,
+        nth=chance.randint(1, len(requests)) if point in POINTS[:7] else 1,
         delay=chance.choice([0.0, 0.0, 0.0, chance.uniform(0.0, 0.02), chance.uniform(0.0, 0.2)])
         if point else chance.uniform(0.001, 0.1),
         drop=chance.random() < 0.4,

@@ -1,7 +1,8 @@
 """The money rule, checked from outside: payments against requests, pictures against payments.
 
 Every accepted job that was not cancelled in time is a payment. A picture is held when a whole file
-with its pixels lies in an output folder. Nothing of the pack is imported here.
+with its pixels lies in an output folder, or among what the nodes of a living host show. Nothing of
+the pack is imported here.
 """
 
 import io
@@ -36,7 +37,7 @@ class Ledger:
         self.violations: list[str] = []
         self.by_hand: set[Request] = set()
         self.ended: set[str] = set()
-        self._seen: dict[tuple[str, int], bytes | None] = {}
+        self._seen: dict[tuple[str, int, int], bytes | None] = {}
         self._pictures: dict[bytes, Request] = {}
         self._known: set[str] = set()
         self._twice: set[str] = set()
@@ -46,20 +47,22 @@ class Ledger:
         jobs = list(self.account.jobs)
         return [job for job in jobs if not job.cancelled and job.id not in self.ended]
 
-    def held(self) -> set[Request]:
-        """The requests whose picture lies whole in an output folder."""
+    def held(self, temps: Iterable[Path] = ()) -> set[Request]:
+        """The requests whose picture lies whole in an output folder, or in one of ``temps``."""
         for job in self.payments():
             if job.id not in self._known:
                 self._known.add(job.id)
                 data = self.standin._picture(job)
                 self._pictures[pixels(Image.open(io.BytesIO(data)))] = request_of(job)
-        for folder in self.outputs:
+        found = set()
+        for folder in (*self.outputs, *temps):
             for path in folder.glob("*.png"):
-                place = (str(path), path.stat().st_size)
+                place = (str(path), path.stat().st_mtime_ns, path.stat().st_size)
                 if place not in self._seen:
                     self._seen[place] = read(path)
-        found = (self._pictures.get(p) for p in self._seen.values() if p is not None)
-        return {request for request in found if request is not None}
+                found.add(self._seen[place])
+        requests = (self._pictures.get(picture) for picture in found if picture is not None)
+        return {request for request in requests if request is not None}
 
     def check_once(self, where: str) -> None:
         """No distinct request was paid twice."""
@@ -71,23 +74,21 @@ class Ledger:
                 named = f"{payload['prompt']!r} seed {payload['seed']}"
                 self.violations.append(f"{where}: paid {times} times: {named}")
 
-    def check_kept(self, where: str, open_requests: list[dict]) -> None:
-        """Each payment is held, or open with its id, or told; or open as sent without an id.
+    def lost(self, open_requests: list[dict], temps: Iterable[Path]) -> str:
+        """What is neither held, open with its id, nor told; empty when nothing is.
 
-        The last are entries of submissions whose answer was lost: one for each such job.
+        ``temps``: where living hosts keep what their nodes show. An open request without an id
+        stands for a submission whose answer was lost.
         """
-        held, ids = self.held(), {entry["request_id"] for entry in open_requests}
+        held, ids = self.held(temps), {entry["request_id"] for entry in open_requests}
         missing = [
             job
             for job in self.payments()
             if request_of(job) not in held and job.id not in ids and job.id not in self.told
         ]
-        without_id = sum(not entry["request_id"] for entry in open_requests)
-        if len(missing) > without_id:
-            named = ", ".join(f"{job.id} {request_of(job)}" for job in missing)
-            self.violations.append(
-                f"{where}: lost {len(missing) - without_id}: neither held, open nor told: {named}"
-            )
+        count = len(missing) - sum(not entry["request_id"] for entry in open_requests)
+        named = ", ".join(f"{job.id} {request_of(job)}" for job in missing)
+        return f"lost {count}: neither held, open nor told: {named}" if count > 0 else ""
 
     def distinct(self) -> int:
         """The number of distinct requests that were paid."""

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ NODE = "Flux2EditRunComfy"
 UNRESOLVED = ("Unresolved", "OutcomeUnknown")
 """The errors that leave it to the user to look whether the job exists."""
 ATTEMPTS = 6
+KEPT_S = 3.0
+"""Seconds after a prompt's end in which the pack has seen whether the host holds its pictures."""
 
 
 def graph(
@@ -106,8 +109,16 @@ class Campaign:
         return result
 
     def check_kept(self, living: Sequence[Host]) -> None:
-        listed = {e["key"]: e for host in living for e in host.ready().open_requests()}
-        self.ledger.check_kept(self.where, list(listed.values()))
+        """Each payment is held, open or told, within a moment of the prompt's end."""
+        end = time.monotonic() + KEPT_S
+        while True:
+            listed = {e["key"]: e for host in living for e in host.ready().open_requests()}
+            lost = self.ledger.lost(list(listed.values()), [host.temp for host in living])
+            if not lost or time.monotonic() > end:
+                break
+            time.sleep(0.1)
+        if lost:
+            self.ledger.violations.append(f"{self.where}: {lost}")
 
     def settle(self, host: Host, prompt: Prompt, requests: Sequence[Request]) -> None:
         """Press the same graph again, then what is still missing, until all pictures are held."""

@@ -48,6 +48,7 @@ def main(comfyui: str, base: str) -> None:
     import nodes  # ComfyUI's
 
     asyncio.run(nodes.init_builtin_extra_nodes())
+    asyncio.run(nodes.init_builtin_api_nodes())
     threads = os.listdir("/proc/self/task")
     if len(threads) > 1:
         raise RuntimeError(f"{len(threads)} threads before the first fork")

@@ -136,10 +136,11 @@ async def begin_strike(request):
     return web.json_response({})
 
 
+@PromptServer.instance.routes.get("/campaign/strike")
 @PromptServer.instance.routes.delete("/campaign/strike")
 async def end_strike(request):
     strike = Strike.current
-    if strike is not None:
+    if strike is not None and request.method == "DELETE":
         strike.end()
     return web.json_response({"struck": strike is not None and strike.struck.is_set()})
 
