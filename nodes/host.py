@@ -4,6 +4,7 @@ What the host renames or moves is one edit: its own types, nodes and modules pas
 are, and what takes more than a name is a function.
 """
 
+import logging
 import sys
 import threading
 import time
@@ -36,6 +37,8 @@ from node_helpers import conditioning_set_values
 from nodes import CLIPTextEncode, VAEEncode
 from server import PromptServer
 
+logger = logging.getLogger(__name__)
+
 PACK = "flux2_lora_edit"
 CATEGORY = "FLUX.2 LoRA Edit"
 """Where the nodes stand in ComfyUI's menus."""
@@ -59,7 +62,10 @@ def show_text(text: str, node_id: str | None) -> dict[str, tuple[str]]:
     """
     server = PromptServer.instance if node_id is not None else None
     if server is not None and server.client_id is not None:
-        server.send_progress_text(text, node_id, server.client_id)
+        try:
+            server.send_progress_text(text, node_id, server.client_id)
+        except Exception as error:  # noqa: BLE001 (a page that cannot be reached fails no paid job)
+            logger.info("%s could not be shown (%s)", text, type(error).__name__)
     return {"text": (text,)}
 
 

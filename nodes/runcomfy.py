@@ -74,18 +74,6 @@ def settings_of(inputs: Mapping[str, list[Any]]) -> list[Settings]:
     return items
 
 
-def previews(batches: Iterable[torch.Tensor]) -> tuple[list[Any], str]:
-    """The pictures' files in ComfyUI's temp folder, for the page; and what became of them, if ill.
-
-    A preview is a help: without it the pictures are delivered all the same.
-    """
-    try:
-        return [i for batch in batches for i in ui.PreviewImage(batch).as_dict()["images"]], ""
-    except Exception as error:  # noqa: BLE001 (the host's, of any kind)
-        logger.warning("RunComfy: no preview", exc_info=True)
-        return [], f"The preview could not be written ({type(error).__name__})."
-
-
 class Flux2EditRunComfy(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -262,15 +250,22 @@ class Flux2EditRunComfy(io.ComfyNode):
             # Outputs of one item are batches of their own: a list stays one for what follows.
             made = await start(lambda: [as_batches(found) for found in pictures])
             batches, masks = ([one for pair in made for one in pair[side]] for side in (0, 1))
-            saved, ill = await start(partial(previews, batches))
-            run.notices += filter(None, [ill])
+            try:  # ComfyUI's temp folder; a help, without which the pictures are delivered too
+                saved = await start(
+                    lambda: [i for b in batches for i in ui.PreviewImage(b).as_dict()["images"]]
+                )
+            except Exception as error:
+                logger.warning("RunComfy: no preview", exc_info=True)
+                saved = []
+                run.notices.append(f"The preview could not be written ({type(error).__name__}).")
             request_ids, info, summary = await run.hand_over()
-        except Stopped as stopped:
-            run.show(str(stopped))
-            logger.info("RunComfy: %s", stopped)
-            raise host.InterruptProcessingException from None
         except BaseException as error:
-            raise run.lost(error) from None
+            lost = await run.lost(error)
+            if not isinstance(lost, Stopped):
+                raise lost from None
+            run.show(str(lost))
+            logger.info("RunComfy: %s", lost)
+            raise host.InterruptProcessingException from None
         host.when_held(run.close)
         shown = {"images": saved, "animated": (False,), "text": (summary,)}
         return io.NodeOutput(batches, masks, request_ids, info, ui=shown)

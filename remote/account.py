@@ -52,11 +52,12 @@ class Credential:
 
 
 class Account(NamedTuple):
-    """The API as a token asks it, the journal of its requests, and the media's policy."""
+    """The API as a token asks it, its requests' journal, the media's policy, and this process."""
 
     api: ModelApi
     journal: Journal
     policy: AddressPolicy
+    session: Session
 
 
 def open_account(folder: Path, environ: Mapping[str, str]) -> Account:
@@ -85,7 +86,7 @@ def open_account(folder: Path, environ: Mapping[str, str]) -> Account:
         policy = PUBLIC_ONLY.allowing(origin)
     # The operator's word: the API may lie where pictures and links may not.
     api = ModelApi(HttpClient(policy.allowing(origin)), origin, found.token)
-    return Account(api, journal, policy)
+    return Account(api, journal, policy, SESSION)
 
 
 def settings_file(folder: Path) -> Path:

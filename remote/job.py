@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 class Job:
     """One request and what became of it; one with an ``entry`` is only followed, never submitted.
 
-    ``usd`` is the price that is expected for it. ``before`` is the state in which its entry was
-    found, empty for a request that this job submitted. ``phase`` and ``position`` (in the queue)
-    are of the last answered poll; ``error`` says why there are no pictures, ``notice`` what else to
-    know, ``seconds`` how long it all took.
+    ``usd``: its cost as RunComfy states it, the catalogue's price before that. ``before``: the
+    state in which its entry was found, empty for a request that this job submitted. ``phase`` and
+    ``position`` (in the queue) are of the last answered poll; ``error`` says why there are no
+    pictures, ``notice`` what else to know, ``seconds`` how long it all took.
     """
 
     context: JobContext
@@ -120,15 +120,12 @@ class Job:
         if told:
             raise errors.Stopped(told, self.request_id)
 
-    def _let_go(self) -> bool:
-        return self._stopped.is_set() or self._given_up.is_set()
-
     def _send(self) -> str:
         """The POST, its intent before and its outcome after; what Stop made of it, else empty."""
         context = self.context
         if not self._claim():
             return cancel(self) if self._stopped.is_set() else ""
-        if self._let_go():
+        if self._stopped.is_set() or self._given_up.is_set():
             self.write("dismissed")
             return UNSENT
         try:
@@ -169,7 +166,9 @@ class Job:
                     "if not, dismiss the open request in ComfyUI's settings (RunComfy), or change "
                     "the seed, which makes it another request."
                 )
-            if self._let_go():  # it is being submitted at this moment: its id will come
+            if (
+                self._stopped.is_set() or self._given_up.is_set()
+            ):  # it is being submitted at this moment: its id will come
                 raise errors.Stopped(UNSENT)
             time.sleep(TICK)
         self.adopt(entry)
@@ -331,4 +330,5 @@ class Job:
                 "resume_request_id to try again without paying.",
             ) from None
         self.result, self.pictures = result, found
+        self.usd = self.usd if result.cost is None else result.cost
         return found

@@ -192,13 +192,6 @@ class Journal:
         worker = entry.worker or entry.session
         return worker == self.session or self.lives(worker)
 
-    def costs(self) -> tuple[float, float]:
-        """US dollars: of what this process submitted and has ended well, and of all open ones."""
-        known = [entry for entry in self.entries() if entry.usd is not None]
-        mine = [e for e in known if e.session == self.session and e.state in (HANDED, DELIVERED)]
-        still = [e for e in known if e.is_open and e.state != HANDED and self._is_ours(e)]
-        return round(sum(e.usd or 0.0 for e in mine), 6), round(sum(e.usd or 0.0 for e in still), 6)
-
     def _is_ours(self, entry: Entry) -> bool:
         """Entries of before 0.3 name no origin; another account's may then be of this one."""
         return entry.account == self.account or entry.origin in ("", self.origin)

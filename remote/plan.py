@@ -92,6 +92,8 @@ def _make_plan(
 ) -> Plan:
     if settings.mode not in MODES:
         raise InvalidInput(f"mode is '{settings.mode}'; it takes {', '.join(MODES)}.")
+    if not 1 <= settings.batch_count <= MAX_BATCH:
+        raise InvalidInput(f"batch_count is {settings.batch_count}; it takes 1 to {MAX_BATCH}.")
     urls = image_addresses(settings.image_urls)
     pictures = _pictures(settings.images, len(urls))
     auto = models.EDIT if pictures or urls else models.TEXT_TO_IMAGE

@@ -32,13 +32,13 @@ def info_of(
     price: str,
     notices: Sequence[str],
     seconds: float,
-    costs: tuple[float | None, float | None],
+    spent: float,
 ) -> dict[str, Any]:
     """The ``info`` output, without prompt, pictures, addresses or account.
 
     ``cost_usd`` is what RunComfy states, None where it states nothing. A request that was submitted
-    by an earlier run is ``fetched_again``, and its cost is not of this run. ``costs``: US dollars
-    of what this process submitted, and of what is open; None if the record cannot be read.
+    by an earlier run is ``fetched_again``, and its cost is not of this run. ``spent``: US dollars
+    of what this process submitted and fetched.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -46,9 +46,9 @@ def info_of(
             "seed": job.payload.get("seed"),
             "status": "succeeded" if job.result else "failed",
             "fetched_again": bool(job.before and job.payload),
-            "cost_usd": job.result.cost if job.result else None,
-            "created_at": job.result.created_at if job.result else None,
-            "finished_at": job.result.finished_at if job.result else None,
+            "cost_usd": getattr(job.result, "cost", None),
+            "created_at": getattr(job.result, "created_at", None),
+            "finished_at": getattr(job.result, "finished_at", None),
             "seconds": job.seconds,
             "pictures": len(job.pictures),
             "error": str(job.error) if job.error else None,
@@ -63,8 +63,8 @@ def info_of(
         "notices": notices,
         "seconds": round(seconds, 3),
         "cost_usd": round(sum(known), 6) if known else 0.0 if not paid else None,
-        "cost_since_start_usd": costs[0],
-        "cost_of_open_usd": costs[1],
+        "cost_since_start_usd": round(spent, 6),
+        "cost_of_open_usd": round(sum(entry.usd or 0.0 for entry in open_requests), 6),
         "price": price or None,
         "requests": rows,
         "open_requests": [open_row(entry) for entry in open_requests],

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from .account import Account
@@ -31,7 +31,7 @@ from .errors import (
 from .job import Job
 from .journal import DELIVERED, HANDED, LEFT, MAX_OPEN, Entry, Journal
 from .pictures.media import Picture
-from .plan import MAX_BATCH, Plan, Settings, make_plans
+from .plan import Plan, Settings, make_plans
 from .report import info_of, progress_text, summary
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ PARALLEL = 4
 """Requests under way at a time; RunComfy publishes no limit, and its queue gains by no more."""
 PRICE_S = 10.0
 """Seconds that a price is waited for, which is shown before it is paid."""
+SETTLE_S = 2.0
+"""Seconds that the record is waited for when a run ends badly; it is written all the same."""
 NOT_TAKEN = (Refused, OutcomeUnknown, JournalError)
 _RENEWED = (
     "Some open requests were made with another RunComfy token; RunComfy decides whether this one "
@@ -55,7 +57,7 @@ class Run:
     """One run of the node.
 
     ``open_account`` reads the account from the disk, ``interrupted`` tells whether the user has
-    pressed Stop, ``show`` puts a line of text on the node's face.
+    pressed Stop, ``show`` puts a line of text on the node's face and raises nothing.
     """
 
     def __init__(
@@ -65,8 +67,11 @@ class Run:
         show: Callable[[str], object],
         timeout_minutes: float = 30,
     ) -> None:
-        _check_range("timeout_minutes", timeout_minutes, MAX_MINUTES)
-        self.open_account, self.interrupted, self._show = open_account, interrupted, show
+        if not 1 <= timeout_minutes <= MAX_MINUTES:
+            raise InvalidInput(
+                f"timeout_minutes is {timeout_minutes:g}; it takes 1 to {MAX_MINUTES}."
+            )
+        self.open_account, self.interrupted, self.show = open_account, interrupted, show
         self.began = time.monotonic()
         self.deadline = self.began + 60.0 * timeout_minutes
         self.jobs: list[Job] = []
@@ -83,9 +88,12 @@ class Run:
         ``max_cost``: US dollars that the whole run may cost, 0 for no limit. Raises a RemoteError
         when there is no picture at all, and before anything is sent when an item is not fit.
         """
-        for settings in items:
-            _check_range("batch_count", settings.batch_count, MAX_BATCH)
         context = await self._open()
+        if len(self.open_requests) >= MAX_OPEN:
+            raise InvalidInput(
+                f"{len(self.open_requests)} RunComfy requests are open, and no more are recorded. "
+                f"Fetch them ('{OPEN}' in resume_request_id) or dismiss them in the settings."
+            )
         planning = start(partial(make_plans, items, context.policy, context.should_stop))
         plans = await finish(planning, self.interrupted)
         self.notices += dict.fromkeys(notice for plan in plans for notice in plan.notices)
@@ -111,28 +119,28 @@ class Run:
         Until then their entries count as open, unless this process lives.
         """
         done = [job for job in self.jobs if job.result]
-        await asyncio.gather(*(j.settle(HANDED, usd=_usd(j)) for j in done))
-        costs: tuple[float | None, float | None]
-        try:
-            costs = await start(self.jobs[0].context.journal.costs)
-        except JournalError:  # it says what it can
-            costs = None, None
+        await asyncio.gather(*(j.settle(HANDED, usd=j.usd) for j in done))
+        taken = {job.request_id for job in done}
+        still = [entry for entry in self.open_requests if entry.request_id not in taken]
+        session = self.account.session
+        session.spent += sum(job.usd or 0.0 for job in done if not job.before)
         seconds = time.monotonic() - self.began
-        info = info_of(self.jobs, self.open_requests, self.price.text, self.notices, seconds, costs)
+        info = info_of(self.jobs, still, self.price.text, self.notices, seconds, session.spent)
         told = summary(info)
         self.show(told)
         logger.info("RunComfy: %s", told)
         text = json.dumps(info, indent=2, ensure_ascii=False)
         return "\n".join(job.request_id for job in done), text, told
 
-    def lost(self, error: BaseException) -> BaseException:
-        """What to raise for an error that keeps paid pictures from the host: it names their ids.
+    async def lost(self, error: BaseException) -> BaseException:
+        """What to raise for an error that keeps fetched pictures from the host: it has their ids.
 
         They are open from now on, to be fetched again for nothing.
         """
+        closing = start(partial(self.close, held=False))
+        await asyncio.wait({closing}, timeout=SETTLE_S)
         ids = [job.request_id for job in self.jobs if job.result]
-        self.close(held=False)
-        if not ids or not isinstance(error, Exception):
+        if not ids or isinstance(error, Stopped) or not isinstance(error, Exception):
             return error
         logger.error("RunComfy: not handed on", exc_info=error)
         return RemoteError(
@@ -147,16 +155,9 @@ class Run:
             if job.result:
                 job.write(DELIVERED if held else LEFT)
 
-    def show(self, text: str) -> None:
-        """Put a text on the node's face; a page that cannot be reached fails no paid job."""
-        try:
-            self._show(text)
-        except Exception as error:  # noqa: BLE001 (the host's, whatever it is)
-            logger.info("RunComfy: %s could not be shown (%s)", text, type(error).__name__)
-
     async def _open(self) -> JobContext:
         """The surroundings of the account's jobs; what earlier runs left open is said."""
-        account = await finish(start(self.open_account), self.interrupted)
+        self.account = account = await finish(start(self.open_account), self.interrupted)
         journal = account.journal
         self.open_requests = await finish(start(journal.open_requests), self.interrupted)
         if self.open_requests:
@@ -169,7 +170,7 @@ class Run:
                 text += f" {_RENEWED}"
             logger.warning("RunComfy: %s", text)
             self.show(text)
-        return JobContext(*account, self.interrupted, self.deadline, self._progress)
+        return JobContext(*account[:3], self.interrupted, self.deadline, self._progress)
 
     async def _tell_price(
         self, context: JobContext, plans: Sequence[Plan], max_cost: float
@@ -178,12 +179,6 @@ class Run:
 
         Requests that turn out to be paid already cost less than this, never more.
         """
-        if len(self.open_requests) >= MAX_OPEN:
-            raise InvalidInput(
-                f"{len(self.open_requests)} RunComfy requests are open, and no more are recorded. "
-                f"Fetch them ('{OPEN}' in resume_request_id) or dismiss them in the settings."
-            )
-        count = sum(len(plan.payloads) for plan in plans)
         prices = []
         for model_id in dict.fromkeys(plan.model.model_id for plan in plans):
             try:
@@ -191,41 +186,38 @@ class Run:
                 prices.append(await finish(asked, self.interrupted, PRICE_S))
             except asyncio.TimeoutError:
                 prices.append(Price())
+        known = [price.usd for price in prices if price.usd is not None]
         self.price = max(prices, key=lambda price: price.usd or 0.0)
-        known = all(price.usd is not None for price in prices)
-        total = count * (self.price.usd or 0.0)
-        if max_cost > 0 and not known:
-            raise InvalidInput(
-                f"max_cost is ${max_cost:g}, but RunComfy's catalogue tells no price per picture "
-                f"of this model{f' ({self.price.text})' if self.price.text else ''}, so nothing "
-                "was submitted. Run again later, or set max_cost to 0 for no limit."
-            )
-        if max_cost > 0 and total > max_cost * (1 + 1e-9):
-            raise InvalidInput(
-                f"{count} requests at {self.price.text} come to ${total:g}, and max_cost is "
-                f"${max_cost:g}. Nothing was submitted. Raise max_cost, or run fewer."
-            )
-        if known:
+        count = sum(len(plan.payloads) for plan in plans)
+        if len(known) == len(prices):
+            total = round(count * max(known), 6)
+            if 0 < max_cost < total:
+                raise InvalidInput(
+                    f"{count} requests at {self.price.text} come to ${total:g}, and max_cost is "
+                    f"${max_cost:g}. Nothing was submitted. Raise max_cost, or run fewer."
+                )
             many = f"{count} requests × {self.price.text} = " if count > 1 else ""
             self.show(f"{many}${total:g} for this run")
+        elif max_cost > 0:
+            of = f" (it says {self.price.text})" if self.price.text else ""
+            raise InvalidInput(
+                f"max_cost is ${max_cost:g}, but RunComfy's catalogue tells no price per picture "
+                f"of this model{of}, so nothing was submitted. Run again later, or set max_cost to "
+                "0 for no limit."
+            )
 
     async def _run(self, per_item: list[list[Job]]) -> list[list[Picture]]:
         self.jobs = [job for jobs in per_item for job in jobs]
-        try:
-            await run_all(self.jobs)
-        except BaseException:
-            # Fetched but not handed on: they stay open, to be fetched again for nothing.
-            await asyncio.gather(*(job.settle(LEFT) for job in self.jobs if job.result))
-            raise
+        await run_all(self.jobs)
         self.notices += dict.fromkeys(job.notice for job in self.jobs if job.notice)
         found = [[picture for job in jobs for picture in job.pictures] for jobs in per_item]
-        if not any(found):
-            errors = [job.error for job in self.jobs if job.error is not None]
-            if len(errors) > 1:
-                told = "\n".join(dict.fromkeys(map(str, errors)))
-                errors[0].args = (f"None of {len(errors)} requests gave a picture.\n{told}",)
-            raise errors[0]
-        return [pictures for pictures in found if pictures]
+        if any(found):
+            return list(filter(None, found))
+        errors = [job.error for job in self.jobs if job.error is not None]
+        if len(errors) > 1:
+            told = "\n".join(dict.fromkeys(map(str, errors)))
+            errors[0].args = (f"None of {len(errors)} requests gave a picture.\n{told}",)
+        raise errors[0]
 
     def _progress(self) -> None:
         text = progress_text(self.jobs, time.monotonic() - self.began, self.price.text)
@@ -238,30 +230,18 @@ async def run_all(jobs: Sequence[Job], parallel: int = PARALLEL) -> None:
     """Bring every job to its pictures or its ``error``; raises Stopped when the user stopped."""
     gate, sending = asyncio.Semaphore(parallel), asyncio.Lock()
 
-    async def submit(job: Job) -> None:
-        async with sending:
-            untaken = [j.error for j in jobs if isinstance(j.error, NOT_TAKEN)]
-            if untaken:
-                raise Refused(
-                    f"Not submitted, because the request before it was not taken: {untaken[0]}"
-                )
-            try:
-                await job.submit()
-            except NOT_TAKEN as error:  # known before the next one is let in to send
-                job.error = error
-                raise
-
     async def one(job: Job) -> None:
         async with gate:
             began = time.monotonic()
             try:
-                await _obtain(job, submit)
+                await _obtain(job, jobs, sending)
                 job.phase = Phase.SUCCEEDED
             except RemoteError as error:
                 job.error, job.phase = error, Phase.FAILED
             except Exception as error:  # a fault of this program or of the machine
                 logger.exception("RunComfy: request %s", job.request_id or "(no id)")
-                await job.settle(LEFT)
+                if job.request_id:
+                    await job.settle(LEFT)
                 job.error, job.phase = _unexpected(job, error), Phase.FAILED
             finally:
                 job.seconds = round(time.monotonic() - began, 3)
@@ -274,15 +254,24 @@ async def run_all(jobs: Sequence[Job], parallel: int = PARALLEL) -> None:
         raise Stopped("\n".join(dict.fromkeys(stopped)))
 
 
-async def _obtain(job: Job, submit: Callable[[Job], Awaitable[None]]) -> None:
+async def _obtain(job: Job, jobs: Sequence[Job], sending: asyncio.Lock) -> None:
     """The pictures of one job: of its own request, or of the same one submitted before."""
-    while True:
-        if job.entry is None:
-            await submit(job)
+    while not job.pictures:
+        async with sending:
+            untaken = [j.error for j in jobs if isinstance(j.error, NOT_TAKEN)]
+            if untaken and job.entry is None:
+                raise Refused(
+                    f"Not submitted, because the request before it was not taken: {untaken[0]}"
+                )
+            try:
+                if job.entry is None:
+                    await job.submit()
+            except NOT_TAKEN as error:  # known before the next one is let in to send
+                job.error = error
+                raise
         job.context.report()
         try:
             await job.fetch(await job.follow())
-            return
         except Gone as gone:
             job.forget()
             job.notice = f"A new request is submitted and paid, because an earlier one's {gone}"
@@ -300,12 +289,6 @@ def _unexpected(job: Job, error: Exception) -> RemoteError:
         f"{text} The job is not lost: put this id into resume_request_id, or run the same again, "
         "to fetch its result without paying again.",
     )
-
-
-def _usd(job: Job) -> float | None:
-    """What a job cost: as RunComfy states it, else as the catalogue did before."""
-    stated = job.result.cost if job.result else None
-    return stated if stated is not None else job.usd
 
 
 def resumed(journal: Journal, text: str) -> list[Entry]:
@@ -326,8 +309,3 @@ def resumed(journal: Journal, text: str) -> list[Entry]:
             "all open requests. Empty it to run the prompt."
         )
     return [journal.adopt(request_id) for request_id in ids]
-
-
-def _check_range(name: str, value: float, most: int) -> None:
-    if not 1 <= value <= most:
-        raise InvalidInput(f"{name} is {value:g}; it takes 1 to {most}.")

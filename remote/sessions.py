@@ -3,6 +3,7 @@
 import logging
 import re
 import secrets
+from functools import partial
 from pathlib import Path
 
 import filelock
@@ -11,14 +12,19 @@ from .journal import OWNER_FILE, private_folder
 
 logger = logging.getLogger(__name__)
 
+_lock = partial(filelock.FileLock, timeout=0, mode=OWNER_FILE, thread_local=False)
 _NAME = re.compile(r"[0-9a-f]{16}")
 
 
 class Session:
-    """This process, by a random ``name``, among those that share a journal's folder."""
+    """This process, by a random ``name``, among those that share a journal's folder.
+
+    ``spent``: US dollars of what it submitted and has fetched.
+    """
 
     def __init__(self) -> None:
         self.name = secrets.token_hex(8)
+        self.spent = 0.0
         self._locks: dict[Path, filelock.BaseFileLock] = {}  # held as long as the process lives
 
     def hold(self, folder: Path) -> None:
@@ -31,7 +37,7 @@ class Session:
             if folder not in self._locks:
                 for file in folder.glob("*.lock"):
                     lives(folder, file.stem)  # takes away what dead ones left
-                lock = _lock(folder, self.name)
+                lock = _lock(folder / f"{self.name}.lock")
                 lock.acquire()
                 self._locks[folder] = lock
 
@@ -42,15 +48,10 @@ def lives(folder: Path, name: str) -> bool:
     if not _NAME.fullmatch(name) or not path.exists():
         return False
     try:
-        with _lock(folder, name):
+        with _lock(path):
             path.unlink(missing_ok=True)
     except filelock.Timeout:
         return True
     except OSError as error:  # on Windows a file in use cannot be removed; it is free all the same
         logger.debug("RunComfy: %s of a process that ended", type(error).__name__)
     return False
-
-
-def _lock(folder: Path, name: str) -> filelock.BaseFileLock:
-    path = folder / f"{name}.lock"
-    return filelock.FileLock(path, timeout=0, mode=OWNER_FILE, thread_local=False)

@@ -195,7 +195,7 @@ def hosted_flow(folder: Path) -> set[str]:
     with Standin(timing=Timing(0, 0), picture_side=32) as standin, page:
         at_home = patch.dict(os.environ, {**env, "RUNCOMFY_API_BASE": standin.origin}, clear=True)
         with at_home, patch.multiple(folder_paths, **folders), entered() as found:
-            run = hosted.execute(**HOSTED)
+            run = hosted.execute(**{name: [value] for name, value in HOSTED.items()})
             (picture,) = asyncio.run(run).args[0]
     assert picture.shape == (1, 32, 32, 3)
     return found

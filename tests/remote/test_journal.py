@@ -96,13 +96,6 @@ def test_a_living_process_keeps_its_jobs(journal: Journal) -> None:
     assert len(later(journal).open_requests()) == len(record.OPEN_STATES)
 
 
-def test_costs(journal: Journal) -> None:
-    for number, state in enumerate(("delivered", "handed", "left", "failed", "unknown")):
-        journal.mark(journal.claim(MODEL, {"n": number}, 10.0**-number)[0], state)
-    assert journal.costs() == (1.1, 0.0101)
-    assert later(journal).costs() == (0, 0.0101), "another process's spending is not this one's"
-
-
 def test_an_id_from_elsewhere_may_be_resumed_and_writes_nothing(journal: Journal) -> None:
     entry = journal.adopt("id-9")
     assert (entry.request_id, entry.account) == ("id-9", journal.account)

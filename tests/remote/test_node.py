@@ -243,7 +243,7 @@ def test_info_holds_what_is_promised_and_no_more() -> None:
     done.pictures = [picture(2, 2, 0)]
     failed.error = JobFailed("no luck", "id-2")
     done.payload = failed.payload = {"prompt": "secret words"}
-    info = info_of([done, failed], [], "", ["a notice"], 1.0, (0.02, 0.0))
+    info = info_of([done, failed], [], "", ["a notice"], 1.0, 0.02)
     text = json.dumps(info)
     assert info["cost_usd"] == 0.02 and [r["status"] for r in info["requests"]] == [
         "succeeded", "failed",
@@ -285,7 +285,8 @@ def test_a_resume_of_all_open_ones_runs_again_when_there_are_others(
 
 
 @pytest.mark.parametrize("name", ["batch_count", "timeout_minutes"])
-def test_ranges_are_checked_by_the_node_itself(room, home: Path, name: str) -> None:
+def test_ranges_are_checked_by_the_node_itself(room, home: Path, monkeypatch, name: str) -> None:
+    monkeypatch.setenv("RUNCOMFY_TOKEN", "token-one")
     node = room.runcomfy.Flux2EditRunComfy
     inputs = {"prompt": "a", "mode": "auto", "image_size": "auto", "guidance_scale": 2.5,
               "num_inference_steps": 28, "seed": 1, "output_format": "png", "batch_count": 1,

@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import time
 
 import folder_paths
 import torch
@@ -112,5 +113,38 @@ class TestQuickVae:
         return (vae,)
 
 
+class TestTextList:
+    """A list of texts, one a line, as a node that reads prompts from a file gives them."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "make", ("STRING",)
+    OUTPUT_IS_LIST = (True,)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"text": ("STRING", {})}}
+
+    def make(self, text):
+        return (text.splitlines(),)
+
+
+class TestHold:
+    """Hands a picture on once a file is there; an empty file makes it fail instead."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "hold", ("IMAGE",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",), "file": ("STRING", {})}}
+
+    def hold(self, image, file):
+        path = os.path.join(folder_paths.get_input_directory(), os.path.basename(file))
+        while not os.path.exists(path):
+            time.sleep(0.05)
+        if not os.path.getsize(path):
+            raise RuntimeError("a node behind it failed")
+        return (image,)
+
+
 NODES = (TestSaveConditioning, TestNaNImage, TestLoraStack, TestCountEncodes, TestQuickVae)
+NODES += (TestTextList, TestHold)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
