@@ -23,7 +23,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "scripts")]
 
 from hosts import Host, Zygote  # noqa: E402
 from ledger import Request, request_of  # noqa: E402
-from stage import Campaign, graph, say, shown, unresolved  # noqa: E402
+from stage import PROMPT_S, Campaign, graph, say, shown, unresolved  # noqa: E402
 from standin_server import Timing  # noqa: E402
 
 from host.events import Result  # noqa: E402
@@ -68,7 +68,6 @@ STEPS = {
     "hand over": Step("remote.run", "Run.hand_over"),
     "handed over": Step("remote.run", "Run.hand_over", "after"),
     "close": Step("remote.run", "Run.close"),
-    "costs": Step("remote.journal", "Journal.costs"),
     "info": Step("remote.report", "info_of"),
     "summary": Step("remote.report", "summary"),
 }
@@ -152,7 +151,7 @@ class InjectCampaign(Campaign):
     def _struck(self, host: Host, prompt: dict, case: Case) -> Result | None:
         """The press that is struck; a host that such an exception has ended is killed."""
         try:
-            result = host.press(prompt, HANGS_S if case.what in ODD else 60.0)
+            result = host.press(prompt, HANGS_S if case.what in ODD else PROMPT_S)
             if result.error is not None:
                 self.errors[result.error.exception_type.rpartition(".")[2]] += 1
         except TimeoutError as error:

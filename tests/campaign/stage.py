@@ -20,6 +20,8 @@ NODE = "Flux2EditRunComfy"
 UNRESOLVED = ("Unresolved", "OutcomeUnknown")
 """The errors that leave it to the user to look whether the job exists."""
 ATTEMPTS = 6
+PROMPT_S = 30.0
+"""Seconds after which a prompt hangs: its jobs are made in less than one."""
 KEPT_S = 3.0
 """Seconds after a prompt's end in which the pack has seen whether the host holds its pictures."""
 
@@ -95,9 +97,11 @@ class Campaign:
         """One press; None when the host died. What was said is kept."""
         self.presses += 1
         try:
-            result = host.press(prompt)
+            result = host.press(prompt, PROMPT_S)
         except TimeoutError as error:
             self.ledger.violations.append(f"{self.where}: a prompt hangs: {error}")
+            host.kill()
+            host.bury()
             return None
         except OSError:
             return None
@@ -126,8 +130,9 @@ class Campaign:
         for attempt in range(ATTEMPTS):
             result = self.press(host, prompt)
             if result is None:
-                self.ledger.violations.append(f"{self.where}: host {host.name} died by itself")
-                return
+                self.ledger.violations.append(f"{self.where}: host {host.name} gave no answer")
+                host.ready()
+                continue
             self.ledger.check_once(self.where)
             missing = self.missing(requests)
             if missing and unresolved(result):
@@ -136,7 +141,7 @@ class Campaign:
             if not missing:
                 return
             prompt = graph("single", [missing[attempt % len(missing)]])
-        said = result.error.message if result.error else result.status
+        said = result and (result.error.message if result.error else result.status)
         self.ledger.violations.append(f"{self.where}: never delivered: {missing}; {said}")
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
