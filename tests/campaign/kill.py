@@ -31,7 +31,11 @@ from stage import Campaign, graph, say, shown  # noqa: E402
 from standin_server import Timing  # noqa: E402
 from watched import POINTS, Dropped  # noqa: E402
 
-KINDS = ("single", "list", "batch", "beside bad input", "beside refused", "beside failing", "both")
+KINDS = {
+    "single": 3, "list": 4, "batch": 3, "both": 4, "beside bad input": 1, "beside refused": 1,
+    "beside failing": 2,
+}  # fmt: skip
+"""What is pressed, and how often; what fails beside it ends it soon."""
 PHASES = {
     "": "before POST", "submit": "POST arrived", "created": "accepted, no answer yet",
     "answered": "answered", "status": "polling", "result": "result", "media": "download begun",
@@ -101,7 +105,7 @@ class Plan(NamedTuple):
 
 def draw_plan(seed: int, number: int) -> Plan:
     chance = random.Random(f"{seed}-{number}")
-    kind = chance.choice(KINDS)
+    (kind,) = chance.choices(list(KINDS), list(KINDS.values()))
     base = chance.randrange(1_000_000)
     words = f"campaign {seed} round {number}"
     if kind == "list":
@@ -125,7 +129,7 @@ def draw_plan(seed: int, number: int) -> Plan:
         victim=chance.randrange(2),
         both_die=chance.random() < 0.1,
         survivor=chance.random() < 0.5,
-        sibling_s=chance.uniform(0.0, 0.6),
+        sibling_s=chance.uniform(0.1, 0.8),
         again=chance.random() < 0.3,
     )  # fmt: skip
 
