@@ -120,16 +120,20 @@ class Job:
         if told:
             raise errors.Stopped(told, self.request_id)
 
+    def is_let_go(self) -> bool:
+        """Whether the run has ended for this job: nothing may leave any more."""
+        return self._stopped.is_set() or self._given_up.is_set()
+
     def _send(self) -> str:
         """The POST, its intent before and its outcome after; what Stop made of it, else empty."""
         context = self.context
         if not self._claim():
             return cancel(self) if self._stopped.is_set() else ""
-        if self._stopped.is_set() or self._given_up.is_set():
+        if self.is_let_go():
             self.write("dismissed")
             return UNSENT
         try:
-            request_id = context.api.submit(self.model_id, self.payload)
+            request_id = context.api.submit(self.model_id, self.payload, self.is_let_go)
         except errors.Refused as error:
             self.write("refused")
             if error.status not in (400, 422):
@@ -166,9 +170,7 @@ class Job:
                     "if not, dismiss the open request in ComfyUI's settings (RunComfy), or change "
                     "the seed, which makes it another request."
                 )
-            if (
-                self._stopped.is_set() or self._given_up.is_set()
-            ):  # it is being submitted at this moment: its id will come
+            if self.is_let_go():  # it is being submitted at this moment: its id will come
                 raise errors.Stopped(UNSENT)
             time.sleep(TICK)
         self.adopt(entry)

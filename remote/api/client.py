@@ -7,6 +7,7 @@ call: what may be asked again is the job's decision.
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -61,8 +62,10 @@ class ModelApi:
     answer_s: float = 180.0
     total_s: float = 120.0
 
-    def submit(self, model_id: str, payload: dict[str, Any]) -> str:
-        """Send one paid job, once, and give its request id.
+    def submit(
+        self, model_id: str, payload: dict[str, Any], withheld: Callable[[], bool] | None = None
+    ) -> str:
+        """Send one paid job, once, and give its request id; ``withheld`` keeps it here at the last.
 
         Raises Refused when the API says that it did not take it, OutcomeUnknown for everything
         else: no answer, a 5xx, a redirect, a cut or unreadable body, an answer without an id.
@@ -71,6 +74,7 @@ class ModelApi:
         texts = (payload.get("prompt"), *payload.get("image_urls", []))
         secrets = (self.token, *(t for t in texts if isinstance(t, str) and len(t) >= 8))
         body = Upload(json.dumps(payload, allow_nan=False).encode())
+        body.withheld = withheld
         try:
             answer = self._call(f"/v1/models/{quote(model_id, safe='/')}", body, self.answer_s)
         except Transient as error:
