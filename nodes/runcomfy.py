@@ -216,5 +216,5 @@ class Flux2EditRunComfy(io.ComfyNode):
             lambda: [i for batch in batches for i in ui.PreviewImage(batch).as_dict()["images"]]
         )
         request_ids, info, summary = await run.deliver()
-        shown = {"images": saved, "animated": (False,), "text": (summary,)}
+        shown = {"images": saved, "animated": (False,), **host.show_text(summary, None)}
         return io.NodeOutput(batches, masks, request_ids, info, ui=shown)
