@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from functools import cache
 from pathlib import Path
 
 from host.cache import cache_root, exclusive
@@ -17,6 +18,7 @@ NEWEST = "newest"
 DAY = 24 * 3600.0
 
 
+@cache  # asked once: offline each asking takes long
 def frontend_of(version: str = NEWEST) -> Path | None:
     """The ``static`` folder of a release, the newest asked for at most once a day; None offline."""
     folder = cache_root() / "frontend"
