@@ -267,5 +267,5 @@ class Flux2EditRunComfy(io.ComfyNode):
             logger.info("RunComfy: %s", lost)
             raise host.InterruptProcessingException from None
         host.when_held(run.close)
-        shown = {"images": saved, "animated": (False,), "text": (summary,)}
+        shown = {"images": saved, "animated": (False,), **host.show_text(summary, None)}
         return io.NodeOutput(batches, masks, request_ids, info, ui=shown)
