@@ -22,7 +22,8 @@ from .source import EXTENSION, HubSource, SourceError, UrlSource, parse_hub, par
 FOLDER = "flux2-lora-edit"
 
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
-_LONGEST = 120
+_LONGEST = 120  # characters
+_LONGEST_BYTES = 199  # file systems take 255, of which up to 33 are put round a name for a while
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,16 @@ def _asks(note: Mapping[str, object]) -> list[str]:
 def safe_name(text: str) -> str:
     """The last part of ``text`` as one path component, safe on every system; it may be empty.
 
-    No separators, no leading or ending dots, nothing reserved on Windows, at most 121 characters.
+    No separators, no leading or ending dots, nothing reserved on Windows, at most 121 characters
+    and 200 bytes. An extension is kept.
     """
     name = unicodedata.normalize("NFC", text.replace("\\", "/").rpartition("/")[2])
     name = "".join(c if c.isalnum() or c in "._-+=@, ()" else "_" for c in name)
     stem, dot, extension = name.rpartition(".")
-    if dot and len(extension) < 20:
-        name = stem[: _LONGEST - len(extension) - 1] + dot + extension
-    name = name[:_LONGEST].strip(". ")
+    ending = dot + extension if dot and len(extension) < 20 else ""
+    stem = name.removesuffix(ending)[: _LONGEST - len(ending)]
+    whole = stem.encode()[: _LONGEST_BYTES - len(ending.encode())]  # perhaps with half a character
+    name = (whole.decode(errors="ignore") + ending).strip(". ")
     return "_" + name if _RESERVED.fullmatch(name) else name
 
 
