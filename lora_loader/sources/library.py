@@ -50,25 +50,25 @@ class Library:
                 return Fetched(found[0], found[0].stat().st_size, None)
         return None
 
-    def place(self, folder: str, wanted: Wanted) -> Path:
+    def place(self, folder: Path, wanted: Wanted) -> Path:
         """Where ``wanted`` goes: its plain place in ``folder``, unless something else is there.
 
         Another revision of a repository gets a folder of its own, ``<owner>--<repo>@<commit>``,
         because adapter_config.json lies beside its file.
         """
-        base = self._writable()
-        place, revision = base / folder, wanted.origin.get("revision")
+        revision = wanted.origin.get("revision")
         if isinstance(revision, str):
-            if {note.get("revision") for _, note in _notes_in(place)} - {revision}:
-                place = base / f"{folder}@{safe_name(revision[:12])}"
-        target = place / wanted.target
+            if {note.get("revision") for _, note in _notes_in(folder)} - {revision}:
+                folder = folder.with_name(f"{folder.name}@{safe_name(revision[:12])}")
+        target = folder / wanted.target
         note = read_record(record_of(target)) or {}
         if target.exists() and note.get("key") != wanted.key:
             digest = hashlib.sha256(wanted.key.encode("utf-8", "surrogatepass")).hexdigest()
             target = target.with_name(f"{target.stem}-{digest[:8]}{target.suffix}")
         return target
 
-    def _writable(self) -> Path:
+    def home(self) -> Path:
+        """Where new files go: ``flux2-lora-edit`` of the first root that can be written to."""
         for root in self.roots:
             base = root / FOLDER
             try:

@@ -721,6 +721,20 @@ def test_a_proxy_that_is_written_wrongly_is_said_so(get: Getter) -> None:
     assert "FLUX2_LORA_EDIT_PROXY" in said and "SECRET" not in said
 
 
+def test_the_operators_limits_hold_for_what_is_fetched(get: Getter, server: Server) -> None:
+    server.routes |= {"/a.safetensors": ranged(INK), "/b.safetensors": ranged(OIL)}
+    env = {"FLUX2_LORA_EDIT_QUOTA_GB": "0.00008"}  # one file and a half, of any site
+    get(UrlSource(f"{server.origin}/a.safetensors"), env=env)
+    said = refusal(get, UrlSource(f"{server.origin}/b.safetensors"), env=env)
+    assert "FLUX2_LORA_EDIT_QUOTA_GB" in said
+    assert said.endswith(f"\n{get.root / 'flux2-lora-edit'}")
+    assert get(UrlSource(f"{server.origin}/a.safetensors"), env=env).fetched is False
+    assert get(UrlSource(f"{server.origin}/b.safetensors")).fetched is True
+    for name in ("FLUX2_LORA_EDIT_QUOTA_GB", "FLUX2_LORA_EDIT_MIN_KIB_PER_S"):
+        said = refusal(get, UrlSource(f"{server.origin}/c.safetensors"), env={name: "much"})
+        assert f"set up wrongly: {name} must be a number" in said
+
+
 def test_a_disk_that_fails_is_said_so(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
     folder = get.root / "flux2-lora-edit"
@@ -782,7 +796,7 @@ def test_a_long_name_leaves_room_for_all_that_is_put_round_it(get: Getter, hub: 
     wanted, _ = replace(
         site, source=UrlSource(f"https://a.example/{quote(CJK)}.safetensors")
     ).resolve()
-    there = library.Library([get.root]).place(f"ann--long/{folder.name}", wanted)
+    there = library.Library([get.root]).place(folder, wanted)
     assert there.parent == kept.parent and there.name != kept.name, "another file of that name"
     assert len(f".{there.name}".encode()) + len(".part.json.01234567.tmp") <= 255
 
