@@ -159,6 +159,8 @@ def parse_header(text: bytes, data_bytes: int) -> tuple[dict[str, TensorInfo], d
     """
     try:
         top = json.loads(text.decode("utf-8"), object_pairs_hook=_unique_pairs)
+        if b"\\u" in text:  # half a surrogate pair can be written nowhere, and no parser of ours
+            json.dumps(top, ensure_ascii=False).encode()  # reads such a file
     except (ValueError, RecursionError):
         raise LoraFileError(
             "The file's header is damaged: it is no readable JSON. Delete it and fetch it again."
