@@ -19,7 +19,7 @@ from .api.client import MAY_HAVE_RUN
 from .cancel import cancel, fate, leave
 from .context import UNSENT, Interrupted, JobContext, finish, start
 from .journal import ACCEPTED, LEFT, UNKNOWN, Entry
-from .pictures.media import MAX_BYTES, Picture, UnreadablePicture, fetch_picture
+from .pictures.media import MAX_BYTES, Picture, UnreadablePicture, fetch_pictures
 from .plan import may_take_addresses_only
 
 logger = logging.getLogger(__name__)
@@ -226,14 +226,14 @@ class Job:
     # Fetch. The run closes the entry once it has handed the pictures on.
 
     async def fetch(self, result: Result, max_bytes: int = MAX_BYTES) -> list[Picture]:
-        """All pictures of a result, in order.
+        """The pictures of a result, in order; ``result.notice`` says what was left out.
 
         Raises MediaError or Stopped; the entry then stays open, to be resumed for nothing.
         """
         context = self.context
         end = time.monotonic() + max(context.left_s, context.pace.download_s)
         try:
-            found = [await fetch_picture(context, url, end, max_bytes) for url in result.images]
+            found, notice = await fetch_pictures(context, result.images, end, max_bytes)
         except (UnreadablePicture, Interrupted, asyncio.CancelledError) as error:
             await self.settle(LEFT)
             if isinstance(error, asyncio.CancelledError):
@@ -250,5 +250,5 @@ class Job:
                 "its result stays at RunComfy: open it there, or put this id into "
                 "resume_request_id to try again without paying.",
             ) from None
-        self.result, self.pictures = result, found
+        self.result, self.pictures = result._replace(notice=notice), found
         return found

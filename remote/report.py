@@ -50,11 +50,12 @@ def info_of(
         }
         for job in jobs
     ]
+    left_out = [job.result.notice for job in jobs if job.result and job.result.notice]
     costs = [row["cost_usd"] for row in rows if row["cost_usd"] is not None]
     return {
         "model": jobs[0].model_id,
         "image_size": jobs[0].payload.get("image_size"),
-        "notices": notices,
+        "notices": [*notices, *left_out],
         "seconds": round(seconds, 3),
         "cost_usd": round(sum(costs), 6) if costs else None,
         "price": price or None,

@@ -8,29 +8,41 @@ within the caps; the format is told by the bytes, never by a name or a declared 
 
 import asyncio
 import io
+import logging
 import re
 import time
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ...network import errors
 from ...network.address import AddressPolicy
 from ...network.client import HttpClient, Limits
 from ..api.answers import clean
 from ..context import JobContext, finish, start
+from .headers import orientation, without_tags
+
+logger = logging.getLogger(__name__)
 
 HOSTS = ("runcomfy.net", "runcomfy.com")
 MAX_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 64_000_000
-"""The models give up to 4 MP; the caps leave room for an upscaler behind them, not for a bomb."""
+MAX_PICTURES = 16
+"""The models give one picture of up to 4 MP; the caps, of a picture and of a whole result, leave
+room for an upscaler behind them, not for a bomb."""
 
 _STORAGE_TRIES = 4
 _DECODE_TRIES = 3
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 _BEGINS = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF.{4}WEBP", re.DOTALL)
 
 
@@ -50,6 +62,10 @@ class UnreadablePicture(Exception):
         self.whole = whole
 
 
+class TooLargePicture(UnreadablePicture):
+    """The picture has more pixels than are taken."""
+
+
 def is_storage(host: str, policy: AddressPolicy) -> bool:
     """Whether pictures may come from a host (its port and addresses are the policy's to check)."""
     name = host.lower().rstrip(".")
@@ -57,8 +73,40 @@ def is_storage(host: str, policy: AddressPolicy) -> bool:
     return name in named or any(name == own or name.endswith("." + own) for own in HOSTS)
 
 
+async def fetch_pictures(
+    context: JobContext, urls: Sequence[str], end: float, max_bytes: int = MAX_BYTES
+) -> tuple[list[Picture], str]:
+    """A result's pictures in order, and what of them was left out, or an empty text.
+
+    The caps hold for all together; what was taken is paid, so it is delivered. Raises like
+    ``fetch_picture``.
+    """
+    found: list[Picture] = []
+    left = MAX_PIXELS
+    for url in urls[:MAX_PICTURES]:
+        try:
+            picture = await fetch_picture(context, url, end, max_bytes, left)
+        except TooLargePicture:
+            if not found:
+                raise
+            continue
+        found.append(picture)
+        left -= picture.rgb.shape[0] * picture.rgb.shape[1]
+    if len(found) == len(urls):
+        return found, ""
+    return found, (
+        f"{len(urls) - len(found)} of {len(urls)} pictures of one result were left out: "
+        f"{MAX_PICTURES} pictures and {MAX_PIXELS / 1e6:g} MP together are the most that this node "
+        "takes. Open the result on RunComfy to see them all."
+    )
+
+
 async def fetch_picture(
-    context: JobContext, url: str, end: float, max_bytes: int = MAX_BYTES
+    context: JobContext,
+    url: str,
+    end: float,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
 ) -> Picture:
     """One picture, asked for until ``end`` on the monotonic clock.
 
@@ -70,7 +118,7 @@ async def fetch_picture(
         asked = None
         try:
             # The thread sees Stop itself too, so an abandoned download closes its socket.
-            work = partial(_download, context, url, left, max_bytes)
+            work = partial(_download, context, url, left, max_bytes, max_pixels)
             return await finish(start(work), context.interrupted, left)
         except UnreadablePicture as error:
             damaged, reason = damaged + 1, str(error)
@@ -94,14 +142,16 @@ async def fetch_picture(
     raise UnreadablePicture(f"it could not be downloaded in time ({reason})")
 
 
-def _download(context: JobContext, url: str, deadline: float, max_bytes: int) -> Picture:
+def _download(
+    context: JobContext, url: str, deadline: float, max_bytes: int, max_pixels: int
+) -> Picture:
     policy, idle_s = context.policy, context.pace.idle_s
     limits = Limits(max_bytes, idle_s, idle_s, deadline, redirects=3, attempts=1)
     client = HttpClient(
         policy, limits, context.should_stop, allowed_hosts=lambda host: is_storage(host, policy)
     )
     try:
-        return decode(client.get_bytes(url))
+        return decode(client.get_bytes(url), max_pixels)
     except errors.BadResponse:
         raise UnreadablePicture("the storage's answer makes no sense", whole=False) from None
 
@@ -121,30 +171,37 @@ def _why(error: errors.NetworkError, url: str) -> str:
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     """The first frame of a PNG, JPEG or WebP, upright (EXIF), in its full range.
 
-    Raises UnreadablePicture.
+    Whatever else its tags say loses no picture. Raises UnreadablePicture, and nothing else.
     """
     if not data:
         raise UnreadablePicture("the file is empty", whole=False)
     if not _BEGINS.match(data):
         raise UnreadablePicture("the file is neither PNG, JPEG nor WebP")
     try:
+        data, exif = without_tags(data)
         with warnings.catch_warnings():
             # Pillow warns of what the cap below decides; its own error level stays in force.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
                 width, height = image.size
                 if width < 1 or height < 1 or width * height > max_pixels:
-                    raise UnreadablePicture(
+                    raise TooLargePicture(
                         f"the picture is {width} x {height}; {max_pixels / 1e6:g} MP is the most"
                     )
                 image.load()
-                return _to_arrays(ImageOps.exif_transpose(image))
+                exif = exif or image.info.get("exif")
+                turn = _TURNS.get(orientation(exif)) if isinstance(exif, bytes) and exif else None
+                return _to_arrays(image if turn is None else image.transpose(turn))
+    except UnreadablePicture:
+        raise
     except Image.DecompressionBombError:
-        raise UnreadablePicture("the picture claims an absurd size") from None
+        raise TooLargePicture("the picture claims an absurd size") from None
     except UnidentifiedImageError:
         raise UnreadablePicture("the file only begins like a picture") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError):
-        # What Pillow raises for damaged data, format by format.
+    except MemoryError:
+        raise UnreadablePicture("the picture does not fit into this machine's memory") from None
+    except Exception as error:  # what a decoder raises for damaged data has no end of kinds
+        logger.debug("RunComfy: a picture could not be decoded (%s)", type(error).__name__)
         raise UnreadablePicture("the picture is damaged or cut short", whole=False) from None
 
 

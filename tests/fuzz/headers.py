@@ -86,7 +86,8 @@ def adapters(rng: Random, o: int, i: int) -> Shapes:
          "alpha": ()},
         {"a1.weight": (i, r), "a2.weight": (r, i), "b1.weight": (o, r), "b2.weight": (r, i)},
         {"lokr_w1": (2, 2), "lokr_w2": (o // 2, i // 2), "alpha": ()},
-        {"lokr_w1_a": (4, r), "lokr_w1_b": (r, 4), "lokr_w2_a": (o // 4, r), "lokr_w2_b": (r, i // 4)},
+        {"lokr_w1_a": (4, r), "lokr_w1_b": (r, 4), "lokr_w2_a": (o // 4, r),
+         "lokr_w2_b": (r, i // 4)},
         {"diff": (o, i), "diff_b": (o,)},
         {"oft_blocks": (o // 4, 4, 4), "rescale": (o, 1), "alpha": ()},
         {"oft_blocks": (2, o // 4, 4, 4), "alpha": ()},
@@ -103,14 +104,29 @@ def pattern(rng: Random) -> str:
     """What a stranger may write for a regular expression."""
     if rng.random() < 0.4:
         return rng.choice(["to_q", "linear1", r"double_blocks\.\d+\.img_attn", ".*qkv", "^img_in"])
-    parts = ("a?", ".*", "(a|aa)", "[a-z.]*", "(?:x|.)", "+", "(", ")", r"\w+", r"\1", "{2,}", "a", ".")
+    parts = (
+        "a?",
+        ".*",
+        "(a|aa)",
+        "[a-z.]*",
+        "(?:x|.)",
+        "+",
+        "(",
+        ")",
+        r"\w+",
+        r"\1",
+        "{2,}",
+        "a",
+        ".",
+    )
     return "".join(rng.choice(parts) for _ in range(rng.choice((2, 6, 40))))
 
 
 def settings(rng: Random) -> dict[str, Any]:
     """PEFT's settings, as diffusers and PEFT write them."""
     table: dict[str, Any] = {
-        "peft_type": rng.choice(["LORA", "LOHA", "LOKR", "OFT"]), "r": 4, "lora_alpha": 8, "alpha": 8,
+        "peft_type": rng.choice(["LORA", "LOHA", "LOKR", "OFT"]),
+        "r": 4, "lora_alpha": 8, "alpha": 8,
         "use_rslora": rng.random() < 0.5,
         "alpha_pattern": {pattern(rng): rng.choice([1, 2.5, -3, 0]) for _ in range(2)},
         "rank_pattern": {pattern(rng): rng.choice([1, 2, 0]) for _ in range(2)},
@@ -181,11 +197,25 @@ def case(rng: Random) -> tuple[bytes, bytes | None]:
         if mode < 0.6 and rng.random() < 0.12:
             shape = _reshaped(rng, shape)
         if mode < 0.6 and rng.random() < 0.04:
-            name = rng.choice((name.upper(), name + ".x", name.replace(".", ".."), "\ud800" + name,
-                               name.replace("0", "9" * 30), name * 3, name[3:], name + "\x1b[2J"))
+            name = rng.choice(
+                (
+                    name.upper(),
+                    name + ".x",
+                    name.replace(".", ".."),
+                    "\ud800" + name,
+                    name.replace("0", "9" * 30),
+                    name * 3,
+                    name[3:],
+                    name + "\x1b[2J",
+                )
+            )
         dtype = rng.choice(sorted(DTYPE_BITS)) if rng.random() < 0.05 else usual
         size = (prod(shape) * DTYPE_BITS[dtype] + 7) // 8
-        table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+        table[name] = {
+            "dtype": dtype,
+            "shape": list(shape),
+            "data_offsets": [offset, offset + size],
+        }
         offset += size
     if 0.5 < mode < 0.8:
         twisted(rng, table)
@@ -229,8 +259,9 @@ def run(folder: Path, given: tuple[bytes, bytes | None]) -> str:
         beside.write_bytes(config)
     entry = LoraEntry("adapter_model.safetensors", 1.0, 1.0)
     try:
-        info, words = describe_stack([entry], lambda one: path)
-        shown(info + words, 60_000)
+        if len(data) % 3 == 0:  # it reads the same header once more
+            info, words = describe_stack([entry], lambda one: path)
+            shown(info + words, 60_000)
         try:
             own, _ = settings_beside(path)
             read = read_lora(entry, LoraFile(read_header(path), ("", 0, 0)), LAYOUT, MODEL, own)

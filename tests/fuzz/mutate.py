@@ -26,10 +26,13 @@ RAW: dict[str, str] = {
 """Mark -> the JSON text in its place, of what ``json.dumps`` does not write."""
 
 ODD: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2, 3, 7, 255, 2**31, 2**32, 2**53 + 1, 2**62, 2**63, 2**64, 10**30,
+    None, True, False, 0, 1, -1, 2, 3, 7, 255, 2**31, 2**32, 2**53 + 1, 2**62, 2**63, 2**64,
+    10**30,
     -(2**63), 0.5, 1e-300, 1e308, 400000, 400002, 404001, 422001, 500001, 599999, "", " ", "0", "1",
-    "404001", "4" * 5000, "٤٠٤٠٠١", "²", "nan", "inf", "1e999", "1_000", "\x00", "\ud800", "\U0001f600",
-    "\u202e", "é" * 50, "a" * 70_000, "../../x", ".", "..", "a/b", "a b", "a\n", "%2e%2e", "<script>",
+    "404001", "4" * 5000,
+    "٤٠٤٠٠١", "²", "nan", "inf", "1e999", "1_000", "\x00", "\ud800", "\U0001f600",
+    "\u202e", "é" * 50, "a" * 70_000,
+    "../../x", ".", "..", "a/b", "a b", "a\n", "%2e%2e", "<script>",
     [], {}, [None], [[]], {"": None}, ["a", 1, {}], {"a": {"b": []}}, [0] * 500,
     {str(n): n for n in range(300)},
 )  # fmt: skip
@@ -102,9 +105,9 @@ def twisted(rng: Random, tree: Any, most: int = 4) -> Any:
 
 
 SPLICES = (
-    b"", b"\0" * 8, b"\xff" * 8, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\xff\xff\xff\xffWEBP", b"{",
-    b"}", b"[", b'"', b"9" * 4400, b"[" * 3000, b"\xed\xa0\x80", b"\xc0\x80", b"\xef\xbb\xbf", b"\\u0000",
-    b"\\ud83d", b"-", b"e9999", b",", b":", b"NaN",
+    b"", b"\0" * 8, b"\xff" * 8, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n",
+    b"RIFF\xff\xff\xff\xffWEBP", b"{", b"}", b"[", b'"', b"9" * 4400, b"[" * 3000, b"\xed\xa0\x80",
+    b"\xc0\x80", b"\xef\xbb\xbf", b"\\u0000", b"\\ud83d", b"-", b"e9999", b",", b":", b"NaN",
 )  # fmt: skip
 
 

@@ -175,6 +175,14 @@ def test_oft_vectors_of_a_convolution_are_the_same_vectors():
     assert torch.equal(flat.trained(W), deep.trained(W))
 
 
+@pytest.mark.parametrize("more", [(0,), (2,), (1, 3)])
+def test_a_magnitude_of_more_than_a_row_or_a_column_is_refused(more):
+    for shape in ((OUT, 1), (1, IN)):
+        with pytest.raises(Unfit, match="dora_scale"):
+            read(LORA | {"dora_scale": torch.ones(*shape, *more)})
+        assert isinstance(read(LORA | {"dora_scale": torch.ones(*shape, 1, 1)}).effect, Dora)
+
+
 def test_a_complex_alpha_is_no_number():
     with pytest.raises(Unfit, match="alpha"):
         read(LORA | {"alpha": torch.tensor(2 + 1j)})

@@ -73,7 +73,10 @@ def test_a_sound_file(tmp_path):
         (packed(b"\xff\xfe{}"), "no readable JSON"),
         (packed(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "no readable JSON"),
         (packed(b'{"a": {}, "a": {}}'), "no readable JSON"),
-        (packed(b'{"\\ud800": {"dtype":"F16","shape":[1],"data_offsets":[0,2]}}', b"00"), "no read"),
+        (
+            packed(b'{"\\ud800": {"dtype":"F16","shape":[1],"data_offsets":[0,2]}}', b"00"),
+            "no read",
+        ),
         (packed(b'{"__metadata__": {"title": "\\ud800"}}'), "no readable JSON"),
     ],
 )
