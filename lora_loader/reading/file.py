@@ -79,7 +79,7 @@ class LoraFile:
                         self._keep(key, file.get_tensor(key))
         except (SafetensorError, OSError, TypeError, RuntimeError) as error:
             raise LoraFileError(
-                f"The file cannot be read: {error}. Delete it and fetch it again."
+                f"The file cannot be read: {str(error)[:200]}. Delete it and fetch it again."
             ) from None
         return {key: self.tensors[key] for key in wanted}
 
