@@ -4,15 +4,21 @@ https on port 443 from runcomfy.net, runcomfy.com or below, every redirect held 
 the resolved address public, never with the token. A stand-in's own loopback origin is allowed
 besides when the API itself is there. Nothing is decoded before the header has been read and found
 within the caps; the format is told by the bytes, never by a name or a declared type.
+
+Pillow reads every EXIF tag to find one, and a JPEG's tags to open it: a tag of the wrong type, or
+60,000 that share one long value, would lose a readable picture, or the machine. So the orientation
+alone is read here, and a decoder is handed the pixels without tags.
+Sources: PNG (W3C), JPEG (ITU T.81), TIFF 6.0, EXIF 2.32.
 """
 
 import asyncio
 import io
 import logging
 import re
+import struct
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -25,7 +31,6 @@ from ...network.address import AddressPolicy
 from ...network.client import HttpClient, Limits
 from ..api.answers import clean
 from ..context import JobContext, finish, start
-from .headers import orientation, without_tags
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +49,12 @@ _TURNS = {
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 _BEGINS = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF.{4}WEBP", re.DOTALL)
+
+PNG, JPEG, SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", 0xDA
+ALONE = frozenset({0x01, *range(0xD0, 0xDA)})
+"""JPEG's markers without a length."""
+_ORIENTATION = 0x0112
+_KINDS = {3: "H", 4: "L"}  # how TIFF numbers the types that an orientation may have
 
 
 class Picture(NamedTuple):
@@ -203,6 +214,74 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     except Exception as error:  # what a decoder raises for damaged data has no end of kinds
         logger.debug("RunComfy: a picture could not be decoded (%s)", type(error).__name__)
         raise UnreadablePicture("the picture is damaged or cut short", whole=False) from None
+
+
+def without_tags(data: bytes) -> tuple[bytes, bytes]:
+    """A PNG or JPEG without all that does not make its pixels, and its EXIF block or nothing.
+
+    What is damaged, and any other file, stays as it is: the decoder has the last word.
+    """
+    exif, kept, end = b"", [], 0
+    if data.startswith(PNG):
+        kept, end = [PNG], len(PNG)
+        while end + 12 <= len(data):
+            length, kind = struct.unpack(">I4s", data[end : end + 8])
+            start, last = end, end + 12 + length
+            if last > len(data):
+                break
+            end = last
+            if kind == b"eXIf":
+                exif = exif or data[start + 8 : end - 4]
+            elif not kind[0] & 0x20 or kind == b"tRNS":  # a critical one begins with a capital
+                kept.append(data[start:end])
+    elif data.startswith(JPEG):
+        kept, end = [data[:2]], 2
+        for marker, start, end in segments(data):
+            body = data[start:end]
+            if marker == 0xE1 and body[4:10] == b"Exif\0\0":
+                exif = exif or body[4:]
+            elif marker not in range(0xE1, 0xF0) or marker == 0xEE:  # which says how CMYK is meant
+                kept.append(body)
+    return b"".join([*kept, data[end:]]), exif
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of a JPEG's whole segments before its first scan, while they make sense.
+
+    A segment is its marker, two bytes of length and its body.
+    """
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == SCAN:
+            return
+        if marker == 0xFF:  # any number of these may stand before a marker
+            at += 1
+            continue
+        length = 0 if marker in ALONE else int.from_bytes(data[at + 2 : at + 4], "big")
+        end = at + 2 + length
+        if end > len(data) or (length < 2 and marker not in ALONE):
+            return
+        yield marker, at, end
+        at = end
+
+
+def orientation(exif: bytes) -> int:
+    """The orientation of an EXIF block (1 to 8); 1, upright, where it does not say a sound one."""
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4], "")
+    if not order or len(tiff) < 10:
+        return 1
+    (first,) = struct.unpack(f"{order}L", tiff[4:8])
+    (count,) = struct.unpack(f"{order}H", tiff[first : first + 2].ljust(2, b"\0"))
+    for at in range(first + 2, min(first + 2 + 12 * count, len(tiff) - 11), 12):
+        tag, kind, number = struct.unpack(f"{order}HHL", tiff[at : at + 8])
+        if tag == _ORIENTATION:
+            if kind not in _KINDS or number != 1:
+                return 1
+            (found,) = struct.unpack_from(f"{order}{_KINDS[kind]}", tiff, at + 8)
+            return int(found) if 1 <= found <= 8 else 1
+    return 1
 
 
 def _to_arrays(image: Image.Image) -> Picture:

@@ -15,8 +15,14 @@ import numpy as np
 from mutate import battered
 from PIL import Image
 
-from flux2_lora_edit.remote.pictures.headers import orientation, size_of, without_tags
-from flux2_lora_edit.remote.pictures.media import MAX_PIXELS, UnreadablePicture, decode
+from flux2_lora_edit.remote.pictures.media import (
+    MAX_PIXELS,
+    UnreadablePicture,
+    decode,
+    orientation,
+    without_tags,
+)
+from flux2_lora_edit.remote.pictures.probe import size_of
 
 SMALL = 1_000_000
 PNG = b"\x89PNG\r\n\x1a\n"

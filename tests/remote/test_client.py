@@ -439,6 +439,22 @@ def test_an_answer_that_breaks_its_reader_is_unknown_or_passing(body: str, statu
             assert status == 200 and body.startswith("{")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [f"Content-Length: {DIGITS}", f"Content-Length: -{DIGITS}", f"Retry-After: {DIGITS}",
+     f"Retry-After: Mon, {DIGITS} Jan 2026 00:00:00 +{DIGITS}", "Transfer-Encoding: chunked",
+     f"Transfer-Encoding: chunked\r\n\r\n{DIGITS}", "Content-Encoding: gzip", f"X: {'a' * 70_000}",
+     "\r\n".join(f"X-{n}: 1" for n in range(200))],
+    ids=lambda head: head[:30],
+)  # fmt: skip
+def test_a_head_that_breaks_its_reader_is_unknown_or_passing(head: str) -> None:
+    answer = f"HTTP/1.1 500 X\r\nConnection: close\r\n{head}\r\n\r\n{{}}".encode()
+    with wire(answer) as (origin, _), pytest.raises(OutcomeUnknown):
+        api_at(origin, "token-abc").submit(MODEL, {"prompt": "p"})
+    with wire(answer) as (origin, _), pytest.raises(Transient):
+        api_at(origin, "token-abc").status("id-1")
+
+
 @pytest.mark.parametrize("error", [RecursionError, MemoryError, KeyError, struct.error, ValueError])
 def test_whatever_goes_wrong_with_an_answer_the_money_is_thought_of(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]

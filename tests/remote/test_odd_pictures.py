@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from flux2_lora_edit.remote.pictures.headers import orientation, size_of, without_tags
-from flux2_lora_edit.remote.pictures.media import UnreadablePicture, decode
+from flux2_lora_edit.remote.pictures.media import (
+    UnreadablePicture,
+    decode,
+    orientation,
+    without_tags,
+)
+from flux2_lora_edit.remote.pictures.probe import size_of
 
 # Four quarters of different colours, so that each of the eight ways up is another picture.
 SIDE = np.zeros((32, 48, 3), np.uint8)
