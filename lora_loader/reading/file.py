@@ -205,9 +205,10 @@ def _tensor(name: str, entry: object) -> TensorInfo:
         raise damaged
     dtype, shape, offsets = (entry.get(field) for field in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        kind = dtype if isinstance(dtype, str) else type(dtype).__name__
         raise LoraFileError(
-            f"The tensor '{name[:200]}' has the unknown type {str(dtype)[:40]}. Save the LoRA as "
-            "bf16, fp16 or fp32."
+            f"The tensor '{name[:200]}' has the unknown type {kind[:40]}. Save the LoRA as bf16, "
+            "fp16 or fp32."
         )
     if not isinstance(shape, list) or not isinstance(offsets, list):
         raise damaged

@@ -127,7 +127,8 @@ def json_table(text: str) -> dict[str, object]:
 
 def peft_settings(table: Mapping[str, object]) -> PeftSettings | None:
     """What a table, as PEFT writes it, sets; None where it has no alpha."""
-    kind = str(table.get("peft_type", "LORA"))
+    named = table.get("peft_type", "LORA")
+    kind = named if isinstance(named, str) else ""
     alpha = _number(table.get("lora_alpha" if kind == "LORA" else "alpha"))
     rank = _number(table.get("r"))
     if alpha is None:

@@ -87,6 +87,16 @@ def test_refused(tmp_path, content, words):
         read_header(path)
 
 
+def test_a_type_that_is_nested_deeper_than_python_follows(monkeypatch):
+    """Newer Pythons read thousands of levels of JSON, and cannot write them."""
+    deep = []
+    for _ in range(20_000):
+        deep = [deep]
+    monkeypatch.setattr(json, "loads", lambda *text, **how: {"a": entry() | {"dtype": deep}})
+    with pytest.raises(LoraFileError, match="unknown type"):
+        parse_header(b"{}", 4)
+
+
 def test_a_header_bomb_that_the_file_could_hold(tmp_path):
     path = tmp_path / "a.safetensors"
     with open(path, "wb") as file:

@@ -83,6 +83,15 @@ def test_expressions_are_few_and_meet_no_long_name():
     assert settings.scale("LORA", "." * 100 + "to_q", 8) == 0.5
 
 
+def test_a_setting_that_is_nested_deeper_than_python_follows():
+    deep = "LORA"
+    for _ in range(20_000):
+        deep = [deep]
+    table = dict.fromkeys(("peft_type", "r", "use_rslora", "alpha_pattern", "rank_pattern"), deep)
+    assert peft_settings({**table, "alpha": 4, "lora_alpha": 4}).scale("LORA", STEM, 8) == 1.0
+    assert peft_settings({**table, "alpha": deep, "lora_alpha": deep}) is None
+
+
 def test_half_a_surrogate_pair_can_be_shown_nowhere():
     assert json_table('{"trigger_word": "\\ud83d\\ude00"}') == {"trigger_word": "\U0001f600"}
     assert json_table('{"trigger_word": "\\ud83d"}') == {}
