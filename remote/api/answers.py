@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 MAX_FOREIGN_TEXT = 300
+_LOOKED_AT = 64 * MAX_FOREIGN_TEXT  # characters of a foreign text; a longer secret is in none
 _MAX_DEPTH = 5  # of an error within an error
 _MAX_PATH = 10  # steps of a field's path
 _MAX_NUMBER = 40  # characters of a number that comes as a text
@@ -134,11 +135,12 @@ def clean(text: object, *secrets: str) -> str:
     forms = [
         form
         for secret in secrets
+        if len(secret) <= _LOOKED_AT  # a picture inside the request takes seconds, for nothing
         for form in (secret, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(secret)[1:-1])
     ]
     line, *hidden = (
         " ".join("".join(c if c.isprintable() else " " for c in long).split())
-        for long in (shown[: 64 * MAX_FOREIGN_TEXT], *forms)
+        for long in (shown[:_LOOKED_AT], *forms)
     )
     for form in filter(None, hidden):
         line = line.replace(form, "***")

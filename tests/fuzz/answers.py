@@ -5,7 +5,6 @@ length, without token or prompt. To the POST that is ``Refused`` or ``OutcomeUnk
 question ``Transient`` or ``RequestRejected``.
 """
 
-import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -39,7 +38,6 @@ TOKEN, PROMPT, NAME = (
     "blackforestlabs/flux-2/lora",
 )
 PICTURE = "https://files.runcomfy.net/a.png?X-Signature=topsecret"
-SIGNED = re.compile(r"https?://\S+topsecret")
 CALLS = ("submit", "status", "result", "cancel", "price")
 REAL = 0.002
 """The share of cases that go over a socket."""
@@ -238,7 +236,7 @@ def shown(text: str, most: int) -> None:
     check(len(text) <= most, f"{len(text)} characters: {text[:80]!r}")
     check(text.isprintable(), f"not printable: {text[:300]!r}")
     check(TOKEN not in text, f"the token is in {text[:300]!r}")
-    check(not SIGNED.search(text), f"a signature is in {text[:300]!r}")
+    check(PICTURE not in text, f"a signature is in {text[:300]!r}")
 
 
 def check(holds: bool, what: str) -> None:
