@@ -42,6 +42,9 @@ _LOCAL_SUFFIXES = (
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _SAFE = "/%:@!$&'()*+,;=~-._"
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_PROXY = re.compile(
+    r"(?i)http://([^/?#\[\]\\\s]*@)?([^/?#@:\[\]\\\s]+|\[[0-9a-f:.]+\]):[0-9]{1,5}/?"
+)
 
 
 class Target(NamedTuple):
@@ -89,12 +92,17 @@ class AddressPolicy:
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> "AddressPolicy":
-        """The default policy, with the proxy that the operator named, if any; else ValueError."""
-        proxy = env.get(PROXY_VARIABLE) or None
-        if proxy is not None:
-            parts = urlsplit(proxy)
-            if parts.scheme != "http" or not parts.hostname or parts.port is None:
-                raise ValueError(f"{PROXY_VARIABLE} must look like http://host:port")
+        """The default policy, with the proxy that the operator named, if any.
+
+        Raises ValueError, which shows nothing of what is set: a password may be anywhere in it.
+        """
+        proxy = env.get(PROXY_VARIABLE, "").strip() or None
+        if proxy is not None and not _is_proxy(proxy):
+            raise ValueError(
+                f"{PROXY_VARIABLE} must look like http://host:port or "
+                "http://user:password@host:port, where / ? # @ in a password are written "
+                "%2F %3F %23 %40"
+            )
         return cls(proxy=proxy)
 
     def allowing(self, *origins: str) -> "AddressPolicy":
@@ -195,6 +203,20 @@ def _host(raw: str) -> str | None:
     # addresses. Only the dotted decimal form is taken here.
     number = _NUMBER.fullmatch(host.rpartition(".")[2])
     return None if number and _literal(host) is None else host
+
+
+def _is_proxy(text: str) -> bool:
+    """Whether ``text`` is one whole address of a proxy, however it is read.
+
+    It says no instead of raising: what the library raises quotes the password.
+    """
+    if not text.isprintable() or not _PROXY.fullmatch(text):
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.port) and _host(parts.hostname or "") is not None
+    except ValueError:
+        return False
 
 
 def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

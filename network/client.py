@@ -4,6 +4,7 @@ Redirects are followed by hand, hop by hop, each held to the policy. No cookies,
 but the policy's, no compression asked for; only ``get_bytes`` repeats, and only a GET.
 """
 
+import math
 import random
 import threading
 import time
@@ -19,6 +20,9 @@ from .exchange import Answer, Reader, Upload
 
 _OWN_HEADERS = {"authorization", "cookie", "host", "proxy-authorization", "accept-encoding"}
 
+LEAST_SPEED_VARIABLE = "FLUX2_LORA_EDIT_MIN_KIB_PER_S"
+QUOTA_VARIABLE = "FLUX2_LORA_EDIT_QUOTA_GB"
+
 Credentials = Mapping[str, Mapping[str, str]]
 """Host (``host`` for port 443, else ``host:port``) -> headers for that very host."""
 
@@ -33,6 +37,9 @@ class Limits:
     total_s: for everything; where something is uploaded, from its last block on.
     redirects: how many a GET follows; none makes a redirect an answer like any other.
     attempts: tries without real progress before giving up; backoff_s: seconds before the second.
+    least_speed: bytes a second that a download brings on average, in each ``slow_s`` seconds of it;
+        0 asks for none. A modem of 1996 brought 3,000.
+    quota: most bytes that a download and all files of its home may come to; None sets no bound.
     """
 
     max_bytes: int = 5 << 30
@@ -42,6 +49,21 @@ class Limits:
     redirects: int = 5
     attempts: int = 5
     backoff_s: float = 1.0
+    least_speed: float = 1024.0
+    slow_s: float = 60.0
+    quota: int | None = None
+
+    def told_by(self, env: Mapping[str, str]) -> "Limits":
+        """These limits with the least speed and the quota that the operator set, if any.
+
+        Raises ValueError, naming the variable.
+        """
+        speed, quota = _number(env, LEAST_SPEED_VARIABLE), _number(env, QUOTA_VARIABLE)
+        return replace(
+            self,
+            least_speed=self.least_speed if speed is None else speed * 1024,
+            quota=int(quota * 1e9) if quota else self.quota,
+        )
 
 
 @dataclass(frozen=True)
@@ -116,6 +138,17 @@ class HttpClient:
             self.should_stop()
             time.sleep(min(left, 0.1))
         self.should_stop()
+
+
+def _number(env: Mapping[str, str], name: str) -> float | None:
+    text = env.get(name, "").strip()
+    try:
+        value = float(text or "0")
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1e9:
+        raise ValueError(f"{name} must be a number such as 20 or 0.5; 0 sets no bound")
+    return value if text else None
 
 
 def backoff(failures: int, first: float, longest: float, asked: float | None) -> float:

@@ -13,13 +13,14 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from . import errors
-from .client import Answer, Credentials, HttpClient
+from .client import LEAST_SPEED_VARIABLE, QUOTA_VARIABLE, Answer, Credentials, HttpClient
 from .files import Fetched, PartFile, locked, read_record, record_of, write_record
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Wanted:
     origin: what the note beside the file shall say of it; no secrets.
     verify: looks at the complete file before it gets its name; raises to refuse it.
     credentials: as for :meth:`HttpClient.stream`.
+    home: the folder whose files, with this one, the quota is for; by default the target's own.
     """
 
     url: str
@@ -53,6 +55,7 @@ class Wanted:
     origin: Mapping[str, object] = field(default_factory=dict)
     verify: Callable[[Path], object] | None = None
     credentials: Credentials = field(default_factory=dict, repr=False)
+    home: Path | None = None
 
 
 def download(
@@ -229,6 +232,7 @@ class _Transfer:
 
     def _store(self, answer: Answer) -> None:
         part, looked_at = self.part, self.part.size
+        pace = (time.monotonic(), part.size)
         self.progress(part.size, part.total)
         with open(part.path, "ab", buffering=0) as file:
             for piece in answer.pieces:
@@ -244,6 +248,7 @@ class _Transfer:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT):
                         raise self._no_space() from error
                     raise
+                pace = self._hold_pace(*pace)
                 if time.monotonic() - self.reported >= _PROGRESS_EVERY:
                     self.reported = time.monotonic()
                     self.progress(part.size, part.total)
@@ -258,8 +263,45 @@ class _Transfer:
                 f"The file has {size / 1e9:.1f} GB or more; {cap / 1e9:.1f} GB are allowed.",
                 self.wanted.url,
             )
-        if look and self.disk_usage(folder).free < max((size or 0) - self.part.size, 0) + _SPARE:
-            raise self._no_space()
+        if look:
+            more = max((size or 0) - self.part.size, 0)
+            if self.disk_usage(folder).free < more + _SPARE:
+                raise self._no_space()
+            self._hold_quota(more)
+
+    def _hold_quota(self, more: int) -> None:
+        """Holds all that lies in the home, and ``more`` bytes, against the operator's quota."""
+        quota, home = self.client.limits.quota, self.wanted.home or self.wanted.target.parent
+        if quota is None:
+            return
+        used = 0
+        for path in home.rglob("*"):
+            with suppress(FileNotFoundError):  # a part of another worker has just become whole
+                used += path.stat().st_size if path.is_file() else 0
+        if used + more > quota:
+            raise errors.NotEnoughSpace(
+                f"With {self.wanted.target.name} the fetched files would come to "
+                f"{(used + more) / 1e9:.1f} GB, and {QUOTA_VARIABLE} allows {quota / 1e9:g} GB. "
+                f"Delete some that you no longer need, or raise it and restart ComfyUI.\n{home}"
+            )
+
+    def _hold_pace(self, began: float, size: int) -> tuple[float, int]:
+        """Holds what came since ``began``, when ``size`` bytes were here, against the least speed.
+
+        Where the next such time begins, and with how many bytes.
+        """
+        limits, part, now = self.client.limits, self.part, time.monotonic()
+        if now - began < limits.slow_s or part.size == part.total:
+            return began, size
+        speed = (part.size - size) / (now - began)
+        if speed < limits.least_speed:
+            raise errors.TooSlow(
+                f"The download has become too slow ({speed / 1024:.2g} KiB/s; "
+                f"{limits.least_speed / 1024:g} is the least, {LEAST_SPEED_VARIABLE} in the "
+                "environment changes it). Run again: it goes on where it stopped.",
+                self.wanted.url,
+            )
+        return now, part.size
 
     def _no_space(self) -> errors.NotEnoughSpace:
         return errors.NotEnoughSpace(

@@ -112,7 +112,11 @@ class HttpStatusError(NetworkError):
 
 
 class NotEnoughSpace(NetworkError):
-    """The disk cannot hold the file."""
+    """The disk, or the operator's quota, cannot hold the file."""
+
+
+class TooSlow(NetworkError):
+    """Bytes come, but fewer than the least speed asks for."""
 
 
 class Occupied(NetworkError):

@@ -10,7 +10,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,12 +32,18 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class Upload(io.BytesIO):
-    """The body of a POST. Whether any of it may have left is known by whether it was read."""
+    """The body of a POST. Whether any of it may have left is known by whether it was read.
+
+    ``withheld`` is asked before its first block: true keeps it here.
+    """
 
     read_at: float | None = None  # time.monotonic() of the latest read
+    withheld: Callable[[], bool] | None = None
 
     def read(self, size: int | None = -1) -> bytes:
         """The next block; asked for when all headers have been sent."""
+        if self.read_at is None and self.withheld is not None and self.withheld():
+            raise errors.ConnectionFailed("Nobody waits for it any more.")
         self.read_at = time.monotonic()
         return super().read(size)
 

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 logger = logging.getLogger(__name__)
 
 _MAX_RECORD = 64 << 10  # bytes
+_MOST_DIGITS = 40
 _CHUNK = 4 << 20  # bytes
 _PAUSE = 0.1  # seconds between two tries for a lock
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
@@ -29,9 +30,13 @@ def record_of(path: Path) -> Path:
 
 
 def json_object(text: bytes) -> dict[str, Any] | None:
-    """The object that a JSON text is; None for nonsense, a cut text, and any other value."""
+    """The object that a JSON text is; None for nonsense, a cut text, and any other value.
+
+    A whole number of more than ``_MOST_DIGITS`` stays the text that it is: Python refuses to read
+    one of thousands of digits, which may still be somebody's id.
+    """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=lambda n: int(n) if len(n) <= _MOST_DIGITS else n)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

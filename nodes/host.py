@@ -5,6 +5,7 @@ are, and what takes more than a name is a function.
 """
 
 import logging
+import re
 import sys
 import threading
 import time
@@ -45,6 +46,20 @@ CATEGORY = "FLUX.2 LoRA Edit"
 
 LoraStackType = io.Custom("LORA_STACK")
 
+MAX_TEXT = 20_000
+"""Characters of a text that is shown on a node."""
+# Frontends to 1.42 put that text into the page as HTML; in Nodes 2.0 it is Markdown. All make links
+# of addresses and of "[[label|address]]", which they set aside as "__LNK0__" meanwhile. Entities
+# would be seen where the page escapes; look-alikes and a space between read the same everywhere.
+_LOOK_ALIKES = str.maketrans("<>\"'\t\r", "‹›”’  ")
+_LINK_SYNTAX = re.compile(r"(?<=[!\[\]])(?=\[)|(?<=\])(?=\()|(?<=__LNK)(?=\d)")
+# Control characters, what turns the direction of text or cannot be seen, and halves of characters,
+# which a file's name can hold and the wire to the page cannot.
+_UNSEEN = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
 
 def schema(**declared: Any) -> io.Schema:
     """The schema of a node of ours that shows words (``show_text``)."""
@@ -58,8 +73,13 @@ def schema(**declared: Any) -> io.Schema:
 def show_text(text: str, node_id: str | None) -> dict[str, tuple[str]]:
     """Show ``text`` under node ``node_id`` in the page that queued this run; the node's ``ui``.
 
-    Where no page is listening that ``ui`` is all: headless runs read it.
+    Where no page is listening that ``ui`` is all: headless runs read it. Files, links and servers
+    have a say in the text, so nothing of it means anything to a page but newlines and addresses.
     """
+    more = len(text) - MAX_TEXT
+    text = text if more <= 0 else f"{text[:MAX_TEXT]}\n… and {more} more characters"
+    text = _UNSEEN.sub("\ufffd", text.translate(_LOOK_ALIKES))
+    text = _LINK_SYNTAX.sub(" ", text)
     server = PromptServer.instance if node_id is not None else None
     if server is not None and server.client_id is not None:
         try:

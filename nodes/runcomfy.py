@@ -245,7 +245,7 @@ class Flux2EditRunComfy(io.ComfyNode):
                 pictures = await run.resume(ids)
             else:
                 items = await start(partial(settings_of, inputs))
-                limit = min((cost for cost in max_cost if cost > 0), default=0.0)
+                limit = min(filter(None, max_cost), default=0.0)
                 pictures = await run.generate(items, limit)
             # Outputs of one item are batches of their own: a list stays one for what follows.
             made = await start(lambda: [as_batches(found) for found in pictures])
@@ -267,5 +267,5 @@ class Flux2EditRunComfy(io.ComfyNode):
             logger.info("RunComfy: %s", lost)
             raise host.InterruptProcessingException from None
         host.when_held(run.close)
-        shown = {"images": saved, "animated": (False,), "text": (summary,)}
+        shown = {"images": saved, "animated": (False,), **host.show_text(summary, None)}
         return io.NodeOutput(batches, masks, request_ids, info, ui=shown)

@@ -1,13 +1,16 @@
 """Server routes of the settings page: is a token set, set it, clear it; what is open.
 
-The token goes in and never comes out. A foreign web page cannot reach the changing routes: they
-want a header that a cross-origin page may not send without the browser asking first (which is
-refused), a JSON body, and an Origin that is this server's own.
+The token goes in and never comes out. A foreign web page reaches none of them: its Origin is not
+this server's, and where its name has been made to resolve to this machine (DNS rebinding), the
+Host is not this machine's. The changing routes also want a JSON body and a header that a
+cross-origin page may not send without the browser asking first (which is refused).
 """
 
 import asyncio
+import json
 import logging
 import os
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +32,7 @@ def register_routes(server: Any) -> None:
 
     @routes.get(f"{PREFIX}/token")
     async def get_token(request: web.Request) -> web.Response:
+        _refuse_foreign(request)
         return await _answer(_status)
 
     @routes.put(f"{PREFIX}/token")
@@ -46,12 +50,15 @@ def register_routes(server: Any) -> None:
 
     @routes.get(f"{PREFIX}/open-requests")
     async def get_open(request: web.Request) -> web.Response:
+        _refuse_foreign(request)
         return await _answer(_open_requests)
 
     @routes.delete(f"{PREFIX}/open-requests")
     async def dismiss(request: web.Request) -> web.Response:
         key = (await _own_json(request)).get("key")
-        return await _answer(lambda: (_dismiss(str(key)), _open_requests())[1])
+        if not isinstance(key, str):
+            raise web.HTTPBadRequest(text="The key is no text.")
+        return await _answer(lambda: (_dismiss(key), _open_requests())[1])
 
 
 def _status() -> dict[str, Any]:
@@ -92,19 +99,52 @@ async def _answer(work: Any) -> web.Response:
     return web.json_response(body, headers={"Cache-Control": "no-store"})
 
 
+def _refuse_foreign(request: web.Request) -> None:
+    """Raise HTTPForbidden for what another site's page, or one under another name, may have sent.
+
+    On a loopback socket the Host has to be loopback's: any site can let its own name resolve to
+    127.0.0.1, and is then the same origin to the browser. On others no name can be told from that.
+    """
+    own = request.transport and request.transport.get_extra_info("sockname")
+    local = not isinstance(own, tuple) or _is_loopback(own[0])  # a file's socket is local too
+    name = request.headers.get("Host", "")
+    try:
+        host = urlsplit(f"//{name}").hostname or ""
+        origin = urlsplit(request.headers.get("Origin", f"//{name}")).netloc
+    except ValueError:
+        host = origin = "no address"
+    if local and not _is_loopback(host):
+        raise web.HTTPForbidden(
+            text="This name is not the machine's own. Open ComfyUI as http://localhost with its "
+            "port; behind a proxy that keeps the public Host, set RUNCOMFY_API_TOKEN in the "
+            "server's environment instead."
+        )
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")
+    if site not in ("same-origin", "none") or origin.lower() != name.lower():
+        raise web.HTTPForbidden(text="Other sites may neither read nor change this.")
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether it is localhost, an address of 127.0.0.0/8 (mapped into IPv6 too) or ::1."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
 async def _own_json(request: web.Request) -> dict[str, Any]:
     """The body of a request that only this server's own pages can have sent."""
+    _refuse_foreign(request)
     if request.headers.get(HEADER) != "1" or request.content_type != "application/json":
         raise web.HTTPForbidden(text="Send it from ComfyUI's settings page.")
-    foreign = request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
-    origin = request.headers.get("Origin")
-    if foreign or origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
-        raise web.HTTPForbidden(text="Other sites may not change this.")
     if request.content_length is None or request.content_length > MAX_BODY:
         raise web.HTTPRequestEntityTooLarge(MAX_BODY, request.content_length or 0)
+    if (request.charset or "utf-8").lower() != "utf-8" or "Content-Encoding" in request.headers:
+        raise web.HTTPBadRequest(text="Send the body as UTF-8 and not compressed.")
     try:
-        body = await request.json()
-    except ValueError:
+        body = json.loads((await request.read()).decode())
+    except (ValueError, RecursionError, OSError, web.RequestPayloadError):
         raise web.HTTPBadRequest(text="The body is no JSON.") from None
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="The body is no JSON object.")

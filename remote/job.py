@@ -20,7 +20,7 @@ from .api.client import MAY_HAVE_RUN, is_request_id
 from .cancel import cancel, fate, leave
 from .context import TICK, UNSENT, Interrupted, JobContext, finish, start
 from .journal import ACCEPTED, DELIVERED, LEFT, SUBMITTING, UNKNOWN, Entry
-from .pictures.media import MAX_BYTES, Picture, UnreadablePicture, fetch_picture
+from .pictures.media import MAX_BYTES, Picture, UnreadablePicture, fetch_pictures
 from .plan import may_take_addresses_only
 
 logger = logging.getLogger(__name__)
@@ -120,16 +120,20 @@ class Job:
         if told:
             raise errors.Stopped(told, self.request_id)
 
+    def is_let_go(self) -> bool:
+        """Whether the run has ended for this job: nothing may leave any more."""
+        return self._stopped.is_set() or self._given_up.is_set()
+
     def _send(self) -> str:
         """The POST, its intent before and its outcome after; what Stop made of it, else empty."""
         context = self.context
         if not self._claim():
             return cancel(self) if self._stopped.is_set() else ""
-        if self._stopped.is_set() or self._given_up.is_set():
+        if self.is_let_go():
             self.write("dismissed")
             return UNSENT
         try:
-            request_id = context.api.submit(self.model_id, self.payload)
+            request_id = context.api.submit(self.model_id, self.payload, self.is_let_go)
         except errors.Refused as error:
             self.write("refused")
             if error.status not in (400, 422):
@@ -166,9 +170,7 @@ class Job:
                     "if not, dismiss the open request in ComfyUI's settings (RunComfy), or change "
                     "the seed, which makes it another request."
                 )
-            if (
-                self._stopped.is_set() or self._given_up.is_set()
-            ):  # it is being submitted at this moment: its id will come
+            if self.is_let_go():  # it is being submitted at this moment: its id will come
                 raise errors.Stopped(UNSENT)
             time.sleep(TICK)
         self.adopt(entry)
@@ -283,6 +285,11 @@ class Job:
         mine = self.entry is not None and self.entry.account == self.context.journal.account
         if not mine and error.status in (401, 403, 404, 410):
             state, advice = LEFT, "It was made with another token: set that one, then resume it."
+        elif self.before == UNKNOWN:
+            state, advice = (
+                UNKNOWN,
+                "Its id comes from an unclear answer. Look at your generations.",
+            )
         elif error.status in (404, 410):
             state, advice = "gone", "Results expire; look at your generations on RunComfy."
         else:
@@ -302,14 +309,14 @@ class Job:
     # Fetch. The run closes the entry once it has handed the pictures on.
 
     async def fetch(self, result: Result, max_bytes: int = MAX_BYTES) -> list[Picture]:
-        """All pictures of a result, in order.
+        """The pictures of a result, in order; ``result.notice`` says what was left out.
 
         Raises MediaError or Stopped; the entry then stays open, to be resumed for nothing.
         """
         context = self.context
         end = time.monotonic() + max(context.left_s, context.pace.download_s)
         try:
-            found = [await fetch_picture(context, url, end, max_bytes) for url in result.images]
+            found, notice = await fetch_pictures(context, result.images, end, max_bytes)
         except (UnreadablePicture, Interrupted, asyncio.CancelledError) as error:
             gone = self.before == DELIVERED and getattr(error, "gone", False)
             await self.settle("gone" if gone else LEFT)
@@ -330,5 +337,6 @@ class Job:
                 "resume_request_id to try again without paying.",
             ) from None
         self.result, self.pictures = result, found
+        self.notice = f"{self.notice} {notice}".strip()
         self.usd = self.usd if result.cost is None else result.cost
         return found

@@ -193,7 +193,7 @@ class Journal:
         return worker == self.session or self.lives(worker)
 
     def _is_ours(self, entry: Entry) -> bool:
-        """Entries of before 0.3 name no origin; another account's may then be of this one."""
+        """An entry of 0.1.0 names no origin: another account's may be of this one."""
         return entry.account == self.account or entry.origin in ("", self.origin)
 
     @contextmanager

@@ -74,6 +74,10 @@ def make_plans(
     for number, settings in enumerate(items, start=1):
         should_stop()
         try:
+            if not 1 <= settings.batch_count <= MAX_BATCH:
+                raise InvalidInput(
+                    f"batch_count is {settings.batch_count}; it takes 1 to {MAX_BATCH}."
+                )
             plans.append(_make_plan(settings, known, policy, should_stop))
         except InvalidInput as error:
             if len(items) == 1:
@@ -92,8 +96,6 @@ def _make_plan(
 ) -> Plan:
     if settings.mode not in MODES:
         raise InvalidInput(f"mode is '{settings.mode}'; it takes {', '.join(MODES)}.")
-    if not 1 <= settings.batch_count <= MAX_BATCH:
-        raise InvalidInput(f"batch_count is {settings.batch_count}; it takes 1 to {MAX_BATCH}.")
     urls = image_addresses(settings.image_urls)
     pictures = _pictures(settings.images, len(urls))
     auto = models.EDIT if pictures or urls else models.TEXT_TO_IMAGE

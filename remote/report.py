@@ -22,8 +22,8 @@ def progress_text(jobs: Sequence[Job], elapsed: float, price: str) -> str:
     if count[Phase.FAILED]:
         parts.append(f"{count[Phase.FAILED]} failed")
     parts.append(f"{elapsed:.0f} s")
-    line = " · ".join([*parts, price] if price else parts)
-    return "\n".join([line, *dict.fromkeys(job.notice for job in jobs if job.notice)])
+    line = " · ".join(filter(None, [*parts, price]))
+    return "\n".join(filter(None, [line, *dict.fromkeys(job.notice for job in jobs)]))
 
 
 def info_of(

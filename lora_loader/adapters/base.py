@@ -128,8 +128,8 @@ class Given(NamedTuple):
     def number(self, role: str) -> float:
         """The only element of a tensor; raises Unfit where there are others."""
         tensor = self.tensors[role]
-        if tensor.numel() != 1:
-            raise Unfit(f"has a {role} of {tensor.numel()} elements where one is needed")
+        if tensor.numel() != 1 or tensor.is_complex():
+            raise Unfit(f"has a {role} of {tensor.numel()} elements where a real one is needed")
         return float(tensor.reshape(()).double())
 
 

@@ -50,7 +50,7 @@ def read_magnitude(given: Given) -> Tensor:
             raise Unfit(f"has a DoRA magnitude of {magnitude.numel()} for {rows} rows")
         return magnitude.reshape(-1, 1)
     scale = given.tensors["dora_scale"]
-    shape = tuple(scale.shape[:2])
+    shape = tuple(scale.flatten(1).shape) if scale.ndim > 1 else ()
     if shape == (rows, 1) or (scale.ndim == 1 and scale.numel() == rows != columns):
         return scale.reshape(-1, 1)
     if shape == (1, columns) or (scale.ndim == 1 and scale.numel() == columns != rows):

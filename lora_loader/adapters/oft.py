@@ -137,7 +137,7 @@ class OftV2(Algorithm):
     companions = numbers = ("scaled_oft",)
 
     def _read(self, given: Given) -> InputRotation:
-        vectors, columns = given.tensors["oft_r"], given.columns
+        (vectors,), columns = given.matrices("oft_r"), given.columns
         count, size = vectors.shape[0], block_size(vectors.shape[1])
         if columns is None or columns % size or count not in (1, columns // size):
             raise Unfit(f"has OFT blocks of {size} for a width of {columns}")

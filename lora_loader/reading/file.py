@@ -79,7 +79,7 @@ class LoraFile:
                         self._keep(key, file.get_tensor(key))
         except (SafetensorError, OSError, TypeError, RuntimeError) as error:
             raise LoraFileError(
-                f"The file cannot be read: {error}. Delete it and fetch it again."
+                f"The file cannot be read: {str(error)[:200]}. Delete it and fetch it again."
             ) from None
         return {key: self.tensors[key] for key in wanted}
 
@@ -159,6 +159,8 @@ def parse_header(text: bytes, data_bytes: int) -> tuple[dict[str, TensorInfo], d
     """
     try:
         top = json.loads(text.decode("utf-8"), object_pairs_hook=_unique_pairs)
+        if b"\\u" in text:  # half a surrogate pair can be written nowhere, and no parser of ours
+            json.dumps(top, ensure_ascii=False).encode()  # reads such a file
     except (ValueError, RecursionError):
         raise LoraFileError(
             "The file's header is damaged: it is no readable JSON. Delete it and fetch it again."
@@ -203,9 +205,10 @@ def _tensor(name: str, entry: object) -> TensorInfo:
         raise damaged
     dtype, shape, offsets = (entry.get(field) for field in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        kind = dtype if isinstance(dtype, str) else type(dtype).__name__
         raise LoraFileError(
-            f"The tensor '{name[:200]}' has the unknown type {str(dtype)[:40]}. Save the LoRA as "
-            "bf16, fp16 or fp32."
+            f"The tensor '{name[:200]}' has the unknown type {kind[:40]}. Save the LoRA as bf16, "
+            "fp16 or fp32."
         )
     if not isinstance(shape, list) or not isinstance(offsets, list):
         raise damaged

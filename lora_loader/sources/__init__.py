@@ -71,13 +71,7 @@ def fetch(
 
     Raises FetchError and NetworkError (both say what to do), and what ``should_stop`` raises.
     """
-    access = access or Access()
-    try:
-        policy = access.policy or AddressPolicy.from_environment(access.env)
-    except ValueError as error:
-        raise FetchError(f"The environment is set up wrongly: {error}.") from None
-    client = replace(access.client, policy=policy, should_stop=should_stop)
-    site, library = _site_of(source, replace(access, client=client)), Library(roots)
+    site, library = _site_of(source, _opened(access or Access(), should_stop)), Library(roots)
     got = library.find(site) or _obtain(site, library, progress)
     if got.fetched:
         logger.info("Fetched %s (%.1f MB).", source.describe(), got.size / 1e6)
@@ -89,6 +83,17 @@ def find_fetched(
 ) -> Fetched | None:
     """The file that ``source`` means if it is here already; makes no request."""
     return Library(roots).find(_site_of(source, access or Access()))
+
+
+def _opened(access: Access, should_stop: Callable[[], None]) -> Access:
+    """``access`` with what the operator set for its way out."""
+    try:
+        policy = access.policy or AddressPolicy.from_environment(access.env)
+        limits = access.client.limits.told_by(access.env)
+    except ValueError as error:
+        raise FetchError(f"The environment is set up wrongly: {error}.") from None
+    client = replace(access.client, policy=policy, limits=limits, should_stop=should_stop)
+    return replace(access, client=client)
 
 
 def _site_of(source: Source, access: Access) -> Site:
@@ -107,9 +112,10 @@ def _obtain(site: Site, library: Library, progress: Callable[[int, int | None], 
     """The file of ``site`` on this disk, in a free place."""
     wanted, config_url = site.resolve()
     origin: dict[str, Any] = {"revision": None, "trigger_words": [], **wanted.origin}
+    home = library.home()
     for _ in range(_PLACES):
-        target = library.place(site.folder, wanted)
-        here = replace(wanted, target=target, origin=origin, verify=read_header)
+        target = library.place(home / site.folder, wanted)
+        here = replace(wanted, target=target, origin=origin, verify=read_header, home=home)
         try:
             if config_url is not None:
                 # Before the file: alpha may stand only there.

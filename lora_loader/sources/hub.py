@@ -30,6 +30,7 @@ CANONICAL = "pytorch_lora_weights.safetensors"
 
 _TRUE = ("1", "ON", "YES", "TRUE")
 _GIT = "[0-9a-f]{40}"
+_TEXT = r"[^\ud800-\udfff]+"  # JSON can hold half of a character, which no address can
 _LISTED = 12
 
 
@@ -76,9 +77,9 @@ class Hub(Site):
         if commit is None:
             raise FetchError(f"The hub does not say which commit {source.repo} is at. Try later.")
         files = {
-            entry["rfilename"]: entry
+            name: entry
             for entry in objects(answer.get("siblings"))
-            if isinstance(entry.get("rfilename"), str)
+            if (name := matching(entry.get("rfilename"), _TEXT))
         }
         file = _choose(list(files), source)
         sha256, size, blob = _content(files[file])

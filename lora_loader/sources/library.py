@@ -22,7 +22,8 @@ from .source import EXTENSION, HubSource, SourceError, UrlSource, parse_hub, par
 FOLDER = "flux2-lora-edit"
 
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
-_LONGEST = 120
+_LONGEST = 120  # characters
+_LONGEST_BYTES = 199  # file systems take 255, of which up to 33 are put round a name for a while
 
 
 @dataclass(frozen=True)
@@ -49,25 +50,25 @@ class Library:
                 return Fetched(found[0], found[0].stat().st_size, None)
         return None
 
-    def place(self, folder: str, wanted: Wanted) -> Path:
+    def place(self, folder: Path, wanted: Wanted) -> Path:
         """Where ``wanted`` goes: its plain place in ``folder``, unless something else is there.
 
         Another revision of a repository gets a folder of its own, ``<owner>--<repo>@<commit>``,
         because adapter_config.json lies beside its file.
         """
-        base = self._writable()
-        place, revision = base / folder, wanted.origin.get("revision")
+        revision = wanted.origin.get("revision")
         if isinstance(revision, str):
-            if {note.get("revision") for _, note in _notes_in(place)} - {revision}:
-                place = base / f"{folder}@{safe_name(revision[:12])}"
-        target = place / wanted.target
+            if {note.get("revision") for _, note in _notes_in(folder)} - {revision}:
+                folder = folder.with_name(f"{folder.name}@{safe_name(revision[:12])}")
+        target = folder / wanted.target
         note = read_record(record_of(target)) or {}
         if target.exists() and note.get("key") != wanted.key:
             digest = hashlib.sha256(wanted.key.encode("utf-8", "surrogatepass")).hexdigest()
             target = target.with_name(f"{target.stem}-{digest[:8]}{target.suffix}")
         return target
 
-    def _writable(self) -> Path:
+    def home(self) -> Path:
+        """Where new files go: ``flux2-lora-edit`` of the first root that can be written to."""
         for root in self.roots:
             base = root / FOLDER
             try:
@@ -126,14 +127,16 @@ def _asks(note: Mapping[str, object]) -> list[str]:
 def safe_name(text: str) -> str:
     """The last part of ``text`` as one path component, safe on every system; it may be empty.
 
-    No separators, no leading or ending dots, nothing reserved on Windows, at most 121 characters.
+    No separators, no leading or ending dots, nothing reserved on Windows, at most 121 characters
+    and 200 bytes. An extension is kept.
     """
     name = unicodedata.normalize("NFC", text.replace("\\", "/").rpartition("/")[2])
     name = "".join(c if c.isalnum() or c in "._-+=@, ()" else "_" for c in name)
     stem, dot, extension = name.rpartition(".")
-    if dot and len(extension) < 20:
-        name = stem[: _LONGEST - len(extension) - 1] + dot + extension
-    name = name[:_LONGEST].strip(". ")
+    ending = dot + extension if dot and len(extension) < 20 else ""
+    stem = name.removesuffix(ending)[: _LONGEST - len(ending)]
+    whole = stem.encode()[: _LONGEST_BYTES - len(ending.encode())]  # perhaps with half a character
+    name = (whole.decode(errors="ignore") + ending).strip(". ")
     return "_" + name if _RESERVED.fullmatch(name) else name
 
 

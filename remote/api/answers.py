@@ -16,6 +16,11 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 MAX_FOREIGN_TEXT = 300
+_LOOKED_AT = 64 * MAX_FOREIGN_TEXT  # characters of a foreign text; a longer secret is in none
+_MAX_DEPTH = 5  # of an error within an error
+_MAX_PATH = 10  # steps of a field's path
+_MAX_NUMBER = 40  # characters of a number that comes as a text
+_CODE = re.compile(r"[45][0-9]{5}")
 
 _HIDDEN = (
     (re.compile(r"(bearer\s+)[^\s\"'<>]+", re.IGNORECASE), r"\1***"),
@@ -44,9 +49,9 @@ class Answer(NamedTuple):
             if isinstance(place, Mapping):
                 for key in ("error_code", "code"):
                     value = place.get(key)
-                    if isinstance(value, str) and value.isascii() and value.isdigit():
+                    if isinstance(value, str) and _CODE.fullmatch(value):
                         value = int(value)
-                    if isinstance(value, int) and 400_000 <= value <= 599_999:
+                    if type(value) is int and 400_000 <= value <= 599_999:
                         return value
         return 0
 
@@ -86,12 +91,12 @@ def explain(answer: Answer, *secrets: str) -> str:
     return f"{text} (HTTP {number})" + (f' It says: "{words}".' if words else "")
 
 
-def message_of(body: Mapping[str, Any] | None, *secrets: str) -> str:
+def message_of(body: Mapping[str, Any] | None, *secrets: str, depth: int = _MAX_DEPTH) -> str:
     """The human part of an error body: ``detail[]`` with its field paths, or a message; cleaned.
 
     The rejected value itself (``input`` of a detail) is never shown: it may be the prompt.
     """
-    if not body:
+    if not body or not depth:
         return ""
     detail = body.get("detail")
     if isinstance(detail, list):
@@ -101,8 +106,9 @@ def message_of(body: Mapping[str, Any] | None, *secrets: str) -> str:
         value = body.get(key)
         if isinstance(value, str) and value.strip():
             return clean(value, *secrets)
-        if isinstance(value, Mapping) and (inner := message_of(value, *secrets)):
-            return inner
+        if isinstance(value, Mapping):
+            if inner := message_of(value, *secrets, depth=depth - 1):
+                return inner
     return ""
 
 
@@ -110,31 +116,36 @@ def _detail_line(item: object) -> str:
     if not isinstance(item, Mapping):
         return item if isinstance(item, str) else ""
     place = item.get("loc")
-    parts = [part for part in place if part != "body"] if isinstance(place, list) else []
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    path = path.removeprefix(".")
-    message = item.get("msg") or item.get("message") or ""
+    parts = place[:_MAX_PATH] if isinstance(place, list) else []
+    steps = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts
+             if isinstance(part, int | str) and part != "body"]  # fmt: skip
+    path = "".join(steps).removeprefix(".")
+    message = item.get("msg") or item.get("message")
+    message = message if isinstance(message, str) else ""
     return f"{path}: {message}" if path and message else f"{path}{message}"
 
 
 def clean(text: object, *secrets: str) -> str:
     """Foreign text made fit for a message: one line, bounded, without secrets or signed addresses.
 
+    A list or a table is none, and no text at all: it may be nested deeper than Python can follow.
     ``secrets`` (the token, the prompt) are replaced wherever they stand, as they are or escaped.
     """
+    shown = "" if isinstance(text, list | Mapping) else str(text)
     forms = [
         form
         for secret in secrets
+        if len(secret) <= _LOOKED_AT  # a picture inside the request takes seconds, for nothing
         for form in (secret, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(secret)[1:-1])
     ]
     line, *hidden = (
         " ".join("".join(c if c.isprintable() else " " for c in long).split())
-        for long in (str(text)[: 64 * MAX_FOREIGN_TEXT], *forms)
+        for long in (shown[:_LOOKED_AT], *forms)
     )
     for form in filter(None, hidden):
         line = line.replace(form, "***")
-    for pattern, shown in _HIDDEN:
-        line = pattern.sub(shown, line)
+    for pattern, instead in _HIDDEN:
+        line = pattern.sub(instead, line)
     return line if len(line) <= MAX_FOREIGN_TEXT else line[: MAX_FOREIGN_TEXT - 3] + "..."
 
 
@@ -210,28 +221,29 @@ def _media(output: object) -> tuple[list[str], int]:
     """Picture addresses, in order and each once, and how many videos stand beside them.
 
     ``output`` is an object with ``image``, ``images``, ``video``, ``videos``, a single address, or
-    a list of either.
+    a list of either, however deep.
     """
-    images: list[str] = []
-    videos = 0
-    if isinstance(output, str):
-        images = [output]
-    elif isinstance(output, list):
-        for item in output[:64]:
-            more, count = _media(item)
-            images, videos = images + more, videos + count
-    elif isinstance(output, Mapping):
-        for key in ("image", "images", "url"):
-            images += _media(output.get(key))[0]
-        for key in ("video", "videos"):
-            value = output.get(key)
-            videos += len(value) if isinstance(value, list) else bool(value)
-    return list(dict.fromkeys(address.strip() for address in images if address.strip())), videos
+    images: dict[str, None] = {}
+    videos, todo = 0, [output]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str) and item.strip():
+            images[item.strip()] = None
+        elif isinstance(item, list):
+            todo += reversed(item)
+        elif isinstance(item, Mapping):
+            todo += (item.get(key) for key in ("url", "images", "image"))
+            for key in ("video", "videos"):
+                value = item.get(key)
+                videos += len(value) if isinstance(value, list) else bool(value)
+    return list(images), videos
 
 
 def number(value: object, below: float) -> float | None:
     """A number from 0 to ``below``, also where it comes as a text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and len(value) > _MAX_NUMBER:
         return None
     try:
         found = float(value)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote, unquote
 
 from .exchange import Exchange, Fault
 from .pictures import draw
@@ -120,7 +121,7 @@ class Standin:
                 return self._plain(handler, 200, self._catalogue(model))
             return self._submit(handler, account, model, data)
         if parts[:2] == ["v1", "requests"] and len(parts) == 4:
-            return self._request(handler, account, parts[2], parts[3])
+            return self._request(handler, account, unquote(parts[2]), parts[3])
         self._plain(handler, 404, {"error_code": 404001, "message": "Not found"})
 
     def _plain(self, handler: _Handler, status: int, body: Any) -> None:
@@ -196,7 +197,7 @@ class Standin:
         if job.status == "completed":
             kind = job.payload.get("output_format", "png")
             # A signature, as real storage has: whatever is shown to anyone must not hold it.
-            address = f"{self.origin}/media/{job.id}/0.{kind}?X-Signature=topsecret"
+            address = f"{self.origin}/media/{quote(job.id, safe='')}/0.{kind}?X-Signature=topsecret"
             more |= {"status": "succeeded", "output": {"image": address}}
             more["finished_at"] = datetime.now(timezone.utc).isoformat()
             if with_cost:
@@ -205,7 +206,7 @@ class Standin:
 
     def _media(self, handler: _Handler, path: str) -> None:
         parts = path.strip("/").split("/")
-        found = self.state.job(parts[1]) if len(parts) == 3 else None
+        found = self.state.job(unquote(parts[1])) if len(parts) == 3 else None
         if handler.headers.get("Authorization"):
             self.state.leak(f"token sent to the storage: {path}")
         if found is None or "X-Signature=topsecret" not in handler.path:

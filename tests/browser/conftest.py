@@ -26,7 +26,7 @@ from host.client import Client
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from frontends import newest_frontend  # noqa: E402
+from frontends import NEWEST, frontend_of  # noqa: E402
 from shots import ARTIFACTS  # noqa: E402  (found through the path set above)
 from tiny_names import FETCHED_LORA, ITS_REPO  # noqa: E402
 
@@ -129,7 +129,10 @@ def pages(site: servers.Server, chromium_browser) -> "Pages":
 
 
 class Pages:
-    """Open pages by frontend, switched between the renderers instead of loaded anew."""
+    """Open pages by frontend, switched between the renderers instead of loaded anew.
+
+    A frontend is "pinned" (what the host's requirements name), "newest", or a version.
+    """
 
     def __init__(self, site: servers.Server, browser) -> None:
         self.site, self.browser = site, browser
@@ -138,12 +141,14 @@ class Pages:
     def get(self, renderer: str, frontend: str = "pinned") -> ComfyPage:
         if frontend not in self._open:
             folder = None
-            if frontend == "newest":
-                folder = newest_frontend()
+            if frontend != "pinned":
+                folder = frontend_of(frontend)
                 if folder is None:
-                    pytest.skip("the newest frontend cannot be had from the package index")
+                    pytest.skip(f"frontend {frontend} cannot be had from the package index")
             page = ComfyPage(self.browser, self.site.url, frontend=folder)
-            self._open[frontend] = page.open(vue=renderer == "nodes2")
+            # Without it the old ones open no workflow at first.
+            old = {} if frontend in ("pinned", NEWEST) else {"Comfy__Workflow__Persist": True}
+            self._open[frontend] = page.open(vue=renderer == "nodes2", **old)
         page = self._open[frontend]
         page.reset(vue=renderer == "nodes2")
         return page
@@ -167,7 +172,7 @@ def page(request: pytest.FixtureRequest, pages: Pages, renderer: str) -> Iterato
     _finish(request, page)
 
 
-@pytest.fixture(params=["pinned", "newest"])
+@pytest.fixture(params=["pinned", NEWEST])
 def any_page(request: pytest.FixtureRequest, pages: Pages, renderer: str) -> Iterator[ComfyPage]:
     """An empty page of the pinned frontend, then of the newest."""
     page = pages.get(renderer, request.param)

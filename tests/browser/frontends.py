@@ -1,30 +1,39 @@
-"""The newest frontend of PyPI, unpacked in the cache: what users get before the host pins it."""
+"""ComfyUI's page in versions of PyPI, unpacked in the cache: the newest, and those hosts pin.
+
+The newest is what users get before the host pins it.
+"""
 
 import shutil
 import subprocess
 import sys
 import time
 import zipfile
+from functools import cache
 from pathlib import Path
 
 from host.cache import cache_root, exclusive
 
 PACKAGE = "comfyui-frontend-package"
+NEWEST = "newest"
 DAY = 24 * 3600.0
 
 
-def newest_frontend() -> Path | None:
-    """The ``static`` folder of the newest release, fetched at most once a day; None offline."""
+@cache  # asked once: offline each asking takes long
+def frontend_of(version: str = NEWEST) -> Path | None:
+    """The ``static`` folder of a release, the newest asked for at most once a day; None offline."""
     folder = cache_root() / "frontend"
+    if version != NEWEST:
+        folder /= version  # apart, for the newest is the wheel asked for last
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive("frontend", cache_root()):  # the suite's workers come at the same time
-        return _newest(folder)
+        return _unpacked(folder, version)
 
 
-def _newest(folder: Path) -> Path | None:
+def _unpacked(folder: Path, version: str) -> Path | None:
     wheels = _by_age(folder)
-    if not wheels or time.time() - wheels[-1].stat().st_mtime > DAY:
-        _download(folder)
+    old = version == NEWEST and wheels and time.time() - wheels[-1].stat().st_mtime > DAY
+    if not wheels or old:
+        _download(folder, PACKAGE if version == NEWEST else f"{PACKAGE}=={version}")
         wheels = _by_age(folder)
     if not wheels:
         return None
@@ -33,7 +42,9 @@ def _newest(folder: Path) -> Path | None:
         building = folder / f"{place.name}.part"
         shutil.rmtree(building, ignore_errors=True)
         with zipfile.ZipFile(wheels[-1]) as wheel:
-            wheel.extractall(building)
+            # Source maps are the most of it, and for debuggers alone.
+            needed = [name for name in wheel.namelist() if not name.endswith(".map")]
+            wheel.extractall(building, needed)
         building.rename(place)
     return place / "comfyui_frontend_package" / "static"
 
@@ -42,11 +53,11 @@ def _by_age(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.whl"), key=lambda path: path.stat().st_mtime)
 
 
-def _download(folder: Path) -> None:
+def _download(folder: Path, wanted: str) -> None:
     base = getattr(sys, "_base_executable", sys.executable)
     pip = shutil.which("pip") or shutil.which("pip3")
     for command in ([sys.executable, "-m", "pip"], [base, "-m", "pip"], *([[pip]] if pip else [])):
-        arguments = ["download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
+        arguments = ["download", "--quiet", "--no-deps", "--dest", str(folder), wanted]
         try:
             if subprocess.run([*command, *arguments], capture_output=True, timeout=60).returncode:
                 continue

@@ -167,8 +167,15 @@ def test_the_same_request_twice_in_one_graph_is_paid_once(house: House, account)
 
 
 def test_a_sibling_that_fails_costs_nothing_twice(house: House, account, standin) -> None:
-    account.fault, account.timing = "result_failed", Timing(0, 0.6)
+    account.fault = "result_failed"
     aim(standin, lambda payload: payload["seed"] == 6)
+    submit = type(standin)._submit
+
+    def slow_one(handler, account, model: str, data: bytes) -> None:
+        account.timing = Timing(0, 4.0 if b'"seed": 5' in data else 0.3)
+        submit(standin, handler, account, model, data)
+
+    standin._submit = slow_one  # type: ignore[method-assign]
     prompt = graph(5) | graph(6, "2")
     assert house.page.run(prompt).status == "error" and account.submissions == 2
     account.fault = ""

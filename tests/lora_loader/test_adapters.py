@@ -170,6 +170,24 @@ def test_alpha_over_rank(alpha):
     assert read(LORA).scale == 1.0
 
 
+def test_oft_vectors_of_a_convolution_are_the_same_vectors():
+    flat, deep = (read({"oft_r": r(3, 6).reshape(3, 6, *more)}).effect for more in ((), (1, 1)))
+    assert torch.equal(flat.trained(W), deep.trained(W))
+
+
+@pytest.mark.parametrize("more", [(0,), (2,), (1, 3)])
+def test_a_magnitude_of_more_than_a_row_or_a_column_is_refused(more):
+    for shape in ((OUT, 1), (1, IN)):
+        with pytest.raises(Unfit, match="dora_scale"):
+            read(LORA | {"dora_scale": torch.ones(*shape, *more)})
+        assert isinstance(read(LORA | {"dora_scale": torch.ones(*shape, 1, 1)}).effect, Dora)
+
+
+def test_a_complex_alpha_is_no_number():
+    with pytest.raises(Unfit, match="alpha"):
+        read(LORA | {"alpha": torch.tensor(2 + 1j)})
+
+
 @pytest.mark.parametrize("alpha", [math.inf, 1e10, 3.0])
 def test_full_lokr_ignores_alpha(alpha):
     lokr = {"lokr_w1": r(4, 3), "lokr_w2": r(4, 4), "alpha": torch.tensor(alpha)}

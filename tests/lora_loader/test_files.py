@@ -1,6 +1,8 @@
 """Files read once, read anew when they change, and let go of."""
 
+import json
 import os
+import struct
 
 import pytest
 import torch
@@ -83,3 +85,14 @@ def test_a_file_that_went_away(tmp_path):
         file.read(["x"])
     with pytest.raises(LoraFileError, match="cannot be read"):
         LoraFiles().open(path)
+
+
+def test_what_the_parser_says_of_a_strangers_file_is_cut(tmp_path):
+    """It quotes the file, which may hold megabytes of anything."""
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    text = json.dumps({"__metadata__": "a" * 100_000, "x": entry}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+    with pytest.raises(LoraFileError, match="Delete it and fetch it again") as caught:
+        LoraFiles().open(path).read(["x"])
+    assert len(str(caught.value)) < 400

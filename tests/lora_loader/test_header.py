@@ -73,6 +73,11 @@ def test_a_sound_file(tmp_path):
         (packed(b"\xff\xfe{}"), "no readable JSON"),
         (packed(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "no readable JSON"),
         (packed(b'{"a": {}, "a": {}}'), "no readable JSON"),
+        (
+            packed(b'{"\\ud800": {"dtype":"F16","shape":[1],"data_offsets":[0,2]}}', b"00"),
+            "no read",
+        ),
+        (packed(b'{"__metadata__": {"title": "\\ud800"}}'), "no readable JSON"),
     ],
 )
 def test_refused(tmp_path, content, words):
@@ -80,6 +85,16 @@ def test_refused(tmp_path, content, words):
     path.write_bytes(content)
     with pytest.raises(LoraFileError, match=words):
         read_header(path)
+
+
+def test_a_type_that_is_nested_deeper_than_python_follows(monkeypatch):
+    """Newer Pythons read thousands of levels of JSON, and cannot write them."""
+    deep = []
+    for _ in range(20_000):
+        deep = [deep]
+    monkeypatch.setattr(json, "loads", lambda *text, **how: {"a": entry() | {"dtype": deep}})
+    with pytest.raises(LoraFileError, match="unknown type"):
+        parse_header(b"{}", 4)
 
 
 def test_a_header_bomb_that_the_file_could_hold(tmp_path):

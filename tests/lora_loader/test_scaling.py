@@ -63,6 +63,40 @@ def test_a_pattern_made_to_hang_is_not_tried():
     assert settings.scale("LORA", "a" * 4000, 8) == 0.5
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    ["a?" * 40 + "a" * 40, "(a|aa)" * 30 + "x", ".*.*.*x", r"(a)\2", "(?P<x>a)(?P=x)", "a{2,}b+c?"],
+)
+def test_an_expression_whose_cost_grows_with_its_input_is_not_kept(pattern):
+    """40 optional letters are 2^40 ways; three wildcards the cube of a name's length."""
+    settings = from_header(lora_alpha=4, r=8, alpha_pattern={pattern: 16, "to_q": 2})
+    assert list(settings.alpha_pattern) == ["to_q"]
+
+
+def test_expressions_are_few_and_meet_no_long_name():
+    many = {f"to_q{n}.*": 16 for n in range(50)} | {f"block_{n}.to_q": 2 for n in range(3000)}
+    settings = from_header(lora_alpha=4, r=8, alpha_pattern=many)
+    assert len(settings.alpha_pattern) == 3020
+    settings = from_header(lora_alpha=4, r=8, alpha_pattern={".*to_q": 16})
+    assert settings.scale("LORA", "a." + "b" * 50 + ".to_q", 8) == 2.0
+    assert settings.scale("LORA", "a." + "b" * 500 + ".to_q", 8) == 0.5
+    assert settings.scale("LORA", "." * 100 + "to_q", 8) == 0.5
+
+
+def test_a_setting_that_is_nested_deeper_than_python_follows():
+    deep = "LORA"
+    for _ in range(20_000):
+        deep = [deep]
+    table = dict.fromkeys(("peft_type", "r", "use_rslora", "alpha_pattern", "rank_pattern"), deep)
+    assert peft_settings({**table, "alpha": 4, "lora_alpha": 4}).scale("LORA", STEM, 8) == 1.0
+    assert peft_settings({**table, "alpha": deep, "lora_alpha": deep}) is None
+
+
+def test_half_a_surrogate_pair_can_be_shown_nowhere():
+    assert json_table('{"trigger_word": "\\ud83d\\ude00"}') == {"trigger_word": "\U0001f600"}
+    assert json_table('{"trigger_word": "\\ud83d"}') == {}
+
+
 def test_a_text_encoders_settings_are_not_the_transformers():
     assert prefixed("text_encoder", lora_alpha=4, r=16) is None
 

@@ -3,7 +3,7 @@
 import ipaddress
 
 import pytest
-from hypothesis import given, strategies
+from hypothesis import example, given, strategies
 
 from flux2_lora_edit.network.address import (
     PROXY_VARIABLE,
@@ -245,3 +245,69 @@ def test_target_url_is_normal() -> None:
     literal = policy.check("https://[2606:4700:0::1111]:443/a")
     assert (literal.host, literal.url) == ("2606:4700::1111", "https://[2606:4700::1111]/a")
     assert policy.check("http://127.0.0.1").authority == "127.0.0.1:80"
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://p.corp:3128", "http://p:3128/", "http://10.0.0.1:1", "http://[::1]:8080",
+        "http://me:pass%21%2F%23@p.corp:3128", "http://m@e:p@ss:w0rd@p.corp:3128", "HTTP://P.corp:80",
+    ],
+)  # fmt: skip
+def test_proxies_that_are_taken(proxy: str) -> None:
+    assert AddressPolicy.from_environment({PROXY_VARIABLE: proxy}).proxy == proxy
+
+
+# What stands round a password in an address that somebody mistyped; the {} is the password.
+MISTYPED = """
+http://me:{}@p.corp:{} http://me:{}@p.corp http://me:{}@:3128 http://p.corp:{} me:{}@p.corp:3128
+http://me:{}p.corp:3128 https://me:{}@p.corp:3128 socks5://me:{}@p.corp:1080 http:/me:{}@p.corp:31
+http://me:x/{}@p.corp:3128 http://me:80/{}@p.corp:3128 http://me:x#{}@p.corp:3128 {}
+http://me:x?{}@p.corp:3128 http://me:80?{}@p.corp:3128 http://me:80#{}@p.corp:3128 //me:{}@p:1
+http://me:[{}@p.corp:3128 http://[me:{}@p.corp:3128 http://me:{}@[p.corp:3128 http://[{}]:3128
+http://me:{}\u2100@p.corp:3128 http://me:{}@p\u2100.corp:3128 http://me:{}\ud800@p.corp:3128
+http://me:{}@p.corp:99999 http://me:{}@p.corp:-1 http://me:{}@p.corp:0 http://me:{}@p_.c:1/{}
+http://me:{}@p.corp:3128/x http://me:{}@p.corp:3128?{} http://me:{}@p.corp:\u0663 http://me:{}@p..c:1
+http://me:{}@p.corp:3128,http://q:1 http://me:{}@127.1:80 http://me:{}@-p:80
+""".split()
+
+
+def told(error: BaseException) -> str:
+    """All that a log could show of ``error`` and of those that it came from."""
+    seen, text = error, ""
+    while seen is not None:
+        text += f"{seen!s}\n{seen!r}\n{seen.args!r}\n{vars(seen)!r}\n"
+        text += f"{getattr(seen, 'object', '')!r}\n"
+        seen = seen.__cause__ or seen.__context__
+    return text
+
+
+@given(
+    strategies.sampled_from(MISTYPED),
+    strategies.text(strategies.characters(min_codepoint=33), min_size=4, max_size=12).filter(
+        lambda text: "{" not in text and "}" not in text
+    ),
+)
+@example("http://me:{}@p.corp:{}", "hunter2")
+@example("http://[{}]:3128", "hunter2")
+@example("http://me:80/{}@p.corp:3128", "hunter2")
+def test_a_mistyped_proxy_is_refused_without_its_password(form: str, password: str) -> None:
+    # Doubled and marked, so that no part of it stands in our own words by chance.
+    password = f"Q7{password}Q7"
+    try:
+        policy = AddressPolicy.from_environment({PROXY_VARIABLE: form.replace("{}", password)})
+    except ValueError as error:
+        said = told(error)
+        assert PROXY_VARIABLE in said and "http://" in said and "%40" in said
+        assert "Q7" not in said
+    else:
+        assert "Q7" not in f"{policy!r}{policy}"
+        # Taken only where the password left the rest of the form whole.
+        assert form in MISTYPED and policy.proxy is not None
+
+
+@pytest.mark.parametrize("form", MISTYPED)
+def test_what_is_mistyped_is_not_taken(form: str) -> None:
+    with pytest.raises(ValueError, match=f"{PROXY_VARIABLE} must look like") as caught:
+        AddressPolicy.from_environment({PROXY_VARIABLE: form.replace("{}", "hunter2")})
+    assert "hunter2" not in told(caught.value)

@@ -20,7 +20,12 @@ from loopback import Exchange, Route, Server, Stop, ranged, stop_after
 
 from flux2_lora_edit.network import download as transfer
 from flux2_lora_edit.network import errors
-from flux2_lora_edit.network.client import HttpClient
+from flux2_lora_edit.network.client import (
+    LEAST_SPEED_VARIABLE,
+    QUOTA_VARIABLE,
+    HttpClient,
+    Limits,
+)
 from flux2_lora_edit.network.download import Wanted, download
 from flux2_lora_edit.network.files import Fetched, locked
 
@@ -575,6 +580,144 @@ def test_the_wait_for_another_worker_can_be_stopped(room: Room) -> None:
         with pytest.raises(Stop):
             room.get(should_stop=stop_after(0.4))
         assert time.monotonic() - started < 0.4 + 1.0
+
+
+# ---- a least speed, and a quota
+
+
+def test_a_download_that_only_drips_is_ended_and_goes_on_later(room: Room) -> None:
+    room.server.routes["/f"] = drip  # 20,000 bytes a second
+    with pytest.raises(errors.TooSlow) as caught:
+        room.get(least_speed=100_000.0, slow_s=0.5)
+    said = str(caught.value)
+    assert "KiB/s" in said and "goes on where it stopped" in said and "SECRET" not in said
+    assert LEAST_SPEED_VARIABLE in said
+    assert len(room.server.requests) == 1, "a server that drips is not asked again at once"
+    kept = room.part.read_bytes()
+    assert kept and BODY.startswith(kept)
+    room.server.routes["/f"] = ranged(BODY)
+    assert room.get().sha256 == SHA256
+    assert room.asked()[-1] == f"bytes={len(kept)}-"
+
+
+@pytest.mark.parametrize("rate", [1025, 1023])
+def test_the_least_speed_of_a_minute(
+    room: Room, monkeypatch: pytest.MonkeyPatch, rate: int
+) -> None:
+    """By a clock that runs by the bytes: 700,001 of them are eleven minutes."""
+
+    def now() -> float:
+        return room.part.stat().st_size / rate if room.part.exists() else 0.0
+
+    room.server.routes["/f"] = ranged(BODY)
+    monkeypatch.setattr(transfer, "time", SimpleNamespace(monotonic=now))
+    if rate > 1024:
+        assert room.get().sha256 == SHA256
+        return
+    with pytest.raises(errors.TooSlow, match=r"\(1 KiB/s; 1 is the least"):
+        room.get()
+    assert room.part.exists()
+    assert room.get(least_speed=0.0).sha256 == SHA256
+
+
+def test_a_burst_does_not_pay_for_a_drip_later(room: Room) -> None:
+    """Each window counts by itself, and is counted on over all of the body."""
+
+    def burst(exchange: Exchange) -> None:
+        exchange.head(200, {"Content-Length": len(BODY), "ETag": '"v1"'})
+        exchange.send(BODY[:600_000])
+        for start in range(600_000, 600_040):
+            exchange.pause(0.1)
+            exchange.send(BODY[start : start + 1])
+        exchange.send(BODY[600_040:])
+
+    room.server.routes["/f"] = burst
+    with pytest.raises(errors.TooSlow):
+        room.get(least_speed=1_000.0, slow_s=1.0)
+    assert 600_000 <= room.part.stat().st_size < len(BODY)
+
+
+def test_what_is_whole_is_never_too_slow(room: Room) -> None:
+    def late(exchange: Exchange) -> None:
+        exchange.head(200, {"Content-Length": 2})
+        exchange.send(b"a")
+        exchange.pause(0.6)
+        exchange.send(b"b")
+
+    room.server.routes["/f"] = late
+    assert room.get(least_speed=1e9, slow_s=0.5).size == 2
+
+
+def quota(room: Room, most: int, **changes: Any) -> Fetched:
+    home = room.target.parent
+    return room.get(room.wanted(home=home, **changes), quota=most)
+
+
+def test_a_quota_holds_for_all_files_together(room: Room) -> None:
+    room.server.routes["/f"] = ranged(BODY)
+    (folder := room.target.parent / "another").mkdir(parents=True)
+    (folder / "b.safetensors").write_bytes(bytes(300_000))
+    with pytest.raises(errors.NotEnoughSpace) as caught:
+        quota(room, 1_000_000)
+    said = str(caught.value)
+    assert QUOTA_VARIABLE in said and str(room.target.parent) in said and "Delete" in said
+    assert "SECRET" not in said and room.files() == ["another"]
+    assert quota(room, 1_010_000).size == len(BODY)
+    assert room.get(replace(room.wanted(), target=folder / "c.safetensors")).fetched, "none is set"
+
+
+def test_a_quota_is_met_before_the_first_byte_where_the_size_is_known(room: Room) -> None:
+    with pytest.raises(errors.NotEnoughSpace):
+        quota(room, 1000, size=len(BODY))
+    assert not room.server.requests
+
+
+def test_a_quota_ends_a_body_without_a_length(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "_SYNC_EVERY", 100_000)
+
+    def endless(exchange: Exchange) -> None:
+        exchange.head(200, {})
+        while not exchange._closing.is_set():
+            exchange.send(bytes(65536))
+
+    room.server.routes["/f"] = endless
+    with pytest.raises(errors.NotEnoughSpace):
+        quota(room, 2_000_000)
+    assert room.part.stat().st_size < 2_000_000 + 100_000 + (256 << 10) * 2
+
+
+def test_a_part_counts_once(room: Room) -> None:
+    room.server.routes["/f"] = ranged(BODY)
+    room.leave_part(600_000)
+    assert quota(room, len(BODY) + 10_000).size == len(BODY)
+    assert room.asked() == ["bytes=600000-"]
+
+
+def test_a_stop_is_seen_while_a_download_drips_at_the_least_speed(room: Room) -> None:
+    room.server.routes["/f"] = drip
+    with pytest.raises(Stop):
+        room.get(should_stop=stop_after(0.6), least_speed=1.0, slow_s=0.2)
+
+
+@pytest.mark.parametrize(
+    ("env", "limits"),
+    [
+        ({}, Limits()),
+        ({LEAST_SPEED_VARIABLE: "", QUOTA_VARIABLE: " "}, Limits()),
+        ({LEAST_SPEED_VARIABLE: "0", QUOTA_VARIABLE: "0"}, Limits(least_speed=0.0)),
+        ({LEAST_SPEED_VARIABLE: "2.5"}, Limits(least_speed=2560.0)),
+        ({QUOTA_VARIABLE: " 20 "}, Limits(quota=20 * 10**9)),
+    ],
+)
+def test_what_the_operator_sets(env: dict[str, str], limits: Limits) -> None:
+    assert Limits().told_by(env) == limits
+
+
+@pytest.mark.parametrize("text", ["fast", "-1", "nan", "inf", "1e999", "10 GB", "1,5", "0x10"])
+@pytest.mark.parametrize("name", [LEAST_SPEED_VARIABLE, QUOTA_VARIABLE])
+def test_what_is_no_number_is_said_by_its_variable(name: str, text: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        Limits().told_by({name: text})
 
 
 def test_credentials_reach_only_their_host(room: Room) -> None:

@@ -90,6 +90,16 @@ def test_many_writers_of_one_file_leave_one_of_theirs(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_a_number_too_long_to_be_read_stays_the_text_that_it_is() -> None:
+    """Python refuses to read 4,300 digits; nobody computes with 41."""
+    for digits in ("9" * 5000, "-" + "7" * 41):
+        assert json_object(f'{{"a": {digits}, "b": [{digits}]}}'.encode()) == {
+            "a": digits,
+            "b": [digits],
+        }
+    assert json_object(b'{"a": 1e5, "b": %b}' % (b"9" * 40)) == {"a": 1e5, "b": 10**40 - 1}
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"[]", b"<html>", b"nan", b'{"a": ', b"\xff\xfe", b"[" * 10**5]
 )

@@ -1,5 +1,6 @@
 """HTTP through real sockets: a loopback HTTPS server that misbehaves in many ways."""
 
+import base64
 import gzip
 import logging
 import socket
@@ -719,6 +720,29 @@ def test_a_proxy_that_refuses(authority: Authority, server: Server) -> None:
         fetch_bytes("https://example.com/", max_bytes=9, policy=policy)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 407 Proxy Authentication Required (me:hunter2)\r\n\r\n",
+        b"HTTP/1.1 502 Bad Gateway\r\n\r\n",
+        b"HTTP/1.1 me:hunter2\r\n\r\n",
+        b"me:hunter2\r\n\r\n",
+        b"\r\n\r\n",
+    ],
+)
+def test_no_error_of_a_proxy_shows_its_password(
+    server: Server, answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    proxy = tunnel_to(server, [], answer)
+    policy = AddressPolicy(proxy=f"http://me:hunter2@127.0.0.1:{proxy.getsockname()[1]}")
+    with pytest.raises((errors.ConnectionFailed, errors.BadResponse)) as caught:
+        fetch_bytes("https://example.com/", max_bytes=9, policy=policy)
+    assert "hunter2" not in f"{caught.value}{caught.value!r}{policy!r}{caplog.text}"
+    login = base64.b64encode(b"me:hunter2").decode()
+    assert login not in f"{caught.value}{caplog.text}"
+
+
 # ---- what is repeated, and what never is
 
 
@@ -782,15 +806,24 @@ def test_nothing_of_an_upload_is_read_where_nobody_answers(client: HttpClient) -
     assert upload.read_at is None
 
 
-def test_a_redirects_body_is_not_read(server: Server, client: HttpClient) -> None:
+@pytest.mark.parametrize(
+    "declared", [{}, {"Content-Length": 600 * MIB}], ids=["endless", "600 MiB"]
+)
+def test_a_redirects_body_is_not_read(
+    server: Server, client: HttpClient, declared: dict[str, object]
+) -> None:
+    sent: list[int] = []
+
     def talkative(exchange: Exchange) -> None:
-        exchange.head(302, {"Location": "/b"})
-        while not exchange._closing.is_set():
+        exchange.head(302, {"Location": "/b", **declared})
+        while len(sent) < 600 * 16 and not exchange._closing.is_set():
             exchange.send(bytes(65536))
+            sent.append(65536)
 
     server.routes |= {"/a": talkative, "/b": lambda e: e.answer(200, b"there")}
-    with within(3.0):
+    with within(30.0):
         assert client.within(max_bytes=9).get_bytes(server.origin + "/a") == b"there"
+    assert sum(sent) < 32 * MIB, "more than the buffers of two sockets has left the server"
     settle()
 
 

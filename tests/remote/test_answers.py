@@ -1,5 +1,7 @@
 """Reading what the API says: Retry-After, codes, messages, states, results."""
 
+from unittest.mock import patch
+
 import pytest
 
 from flux2_lora_edit.remote.api.answers import (
@@ -73,6 +75,46 @@ def test_clean(text: str, shown: str) -> None:
     assert clean(text, "tok-1234", "éléphant", "", " \n") == shown
 
 
+def nested(levels: int, wrap, inside):
+    for _ in range(levels):
+        inside = wrap(inside)
+    return inside
+
+
+@pytest.mark.parametrize("levels", [900, 1500, 20_000])
+def test_what_is_nested_deeper_than_python_follows_is_read_all_the_same(levels: int) -> None:
+    """Newer Pythons read such JSON; what came of it once ended a paid run as a RecursionError."""
+    error = nested(levels, lambda inner: {"error": inner, "detail": inner}, {"message": "x"})
+    assert message_of(error) == ""
+    lists = nested(levels, lambda inner: [inner], "https://a/b.png")
+    objects = nested(levels, lambda inner: {"images": inner}, "https://a/b.png")
+    assert read_result({"output": lists}).images == ("https://a/b.png",)
+    assert read_result({"output": objects}).images == ("https://a/b.png",)
+    odd = dict.fromkeys(("status", "error", "cost", "created_at", "request_id", "detail"), lists)
+    result = read_result({**odd, "output": None})
+    assert (result.message, result.cost, result.created_at) == ("", None, "")
+    assert clean(lists) == "" and clean(objects) == ""
+    assert "error" in explain(Answer(418, 1, {"detail": [{"loc": lists, "msg": lists}]}, None))
+
+
+@pytest.mark.parametrize("code", ["9" * 5000, "4" * 7, "٤٠٤٠٠١", "²00000", True, 4.04001e5])
+def test_only_six_digits_are_a_code(code: object) -> None:
+    answer = Answer(404, 1, {"error_code": code}, None)
+    assert answer.error_code == 0 and "HTTP 404" in explain(answer)
+
+
+def test_all_addresses_are_told_however_many() -> None:
+    many = [f"https://a/{n}.png" for n in range(4096)]
+    assert read_result({"output": {"images": many}}).images == tuple(many)
+
+
+def test_no_work_is_done_for_a_secret_that_fits_in_no_message() -> None:
+    """Three pictures of 6 MiB inside a refused request took nine seconds."""
+    with patch("flux2_lora_edit.remote.api.answers.json.dumps", side_effect=AssertionError):
+        picture = "data:image/png;base64," + "A" * 8_000_000
+        assert clean(f"no {picture}", picture) == "no data:***"
+
+
 def test_clean_is_bounded() -> None:
     assert len(clean("x" * 10**6)) == MAX_FOREIGN_TEXT
     assert "secret" not in clean("a" * (MAX_FOREIGN_TEXT - 3) + "secret", "secret")
@@ -133,7 +175,7 @@ def test_output_in_every_shape(output: object, images: tuple, videos: int) -> No
 @pytest.mark.parametrize(
     ("cost", "usd"),
     [(0.02, 0.02), ("0.02", 0.02), (0, 0.0), (None, None), ("free", None), (True, None), (-1, None),
-     (float("nan"), None)],
+     (float("nan"), None), ("9" * 5000, None), ("1" + "0" * 39, None), (10**400, None)],
 )  # fmt: skip
 def test_cost(cost: object, usd: float | None) -> None:
     assert read_result({"status": "succeeded", "cost": cost}).cost == usd

@@ -4,6 +4,7 @@ import contextlib
 import json
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from flux2_lora_edit.network.client import HttpClient
 from flux2_lora_edit.network.connection import Transport
 from flux2_lora_edit.network.errors import AddressRefused
 from flux2_lora_edit.remote.account import open_account
+from flux2_lora_edit.remote.api import client
 from flux2_lora_edit.remote.api.client import ModelApi, is_request_id
 from flux2_lora_edit.remote.api.models import read_price
 from flux2_lora_edit.remote.errors import OutcomeUnknown, Refused, RequestRejected, Transient
@@ -341,13 +343,159 @@ def test_the_operators_gateway_is_dialled_wherever_it_lies(tmp_path: Path, origi
 
 @pytest.mark.parametrize(
     ("text", "usable"),
-    [("a", True), ("3f-9_x.Y:1", True), ("", False), ("../x", False), ("a/b", False),
-     ("a?b", False), ("a b", False), ("a..b", False), (None, False), (7, False),
-     ("-a", False), ("a" * 129, False),
-     ("é", False), ("a\n", False)],
+    [("a", True), ("3f-9_x.Y:1", True), ("../x", True), ("a/b?c#d", True), ("a..b", True),
+     ("-a", True), ("a" * 4096, True), ("é ü\n", True), ("%2e%2e", True), ("", False), (".", False),
+     ("..", False), ("a" * 4097, False), ("\ud800", False), (None, False), (7, False)],
 )  # fmt: skip
-def test_an_id_never_changes_the_path(text: object, usable: bool) -> None:
+def test_what_can_be_asked_for(text: object, usable: bool) -> None:
     assert is_request_id(text) is usable
+
+
+ODD_IDS = (
+    17, 0, -3, 10**30, "9" * 5000, "17", "../../v1/models/x", "a/b?c=d#e", "a b", "é\n\t", "%2e%2e",
+    "a" * 4096, "<script>", "x\u202ey", "\x00",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ODD_IDS, ids=lambda given: repr(given)[:20])
+def test_an_unusual_id_is_kept_word_for_word_and_never_changes_the_path(given: object) -> None:
+    """A number of 5,000 digits, which Python refuses to read, is too long to ask for."""
+    literal = given if given == "9" * 5000 else json.dumps(given)
+    kept = str(given)
+    first = json_reply(f'{{"request_id": {literal}, "status": "in_queue"}}')
+    if len(kept) > 4096:
+        with wire(first) as (origin, _), pytest.raises(OutcomeUnknown) as caught:
+            api_at(origin, "token-abc").submit(MODEL, {"prompt": "p"})
+        assert kept.startswith(caught.value.request_id.strip('"')[:4000])
+        assert kept[:200] in str(caught.value) and len(str(caught.value)) < 900
+        return
+    with wire(first) as (origin, _):
+        assert api_at(origin, "token-abc").submit(MODEL, {"prompt": "p"}) == kept
+    quoted = "".join(chr(c) if chr(c) in UNRESERVED else f"%{c:02X}" for c in kept.encode())
+    for name, verb, tail in (("status", "GET", ""), ("cancel", "POST", ""),
+                             ("result", "GET", "?include_cost=true")):  # fmt: skip
+        with wire(json_reply('{"status": "in_queue"}')) as (origin, seen):
+            getattr(api_at(origin, "token-abc"), name)(kept)
+        line = seen[0].partition(b"\r\n")[0].decode()
+        assert line == f"{verb} /v1/requests/{quoted}/{name}{tail} HTTP/1.1"
+
+
+UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+
+
+def json_reply(text: str, status: int = 200, more: str = "") -> bytes:
+    data = text.encode()
+    head = f"HTTP/1.1 {status} X\r\nConnection: close\r\n{more}Content-Length: {len(data)}\r\n\r\n"
+    return head.encode() + data
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [('["a", 1]', '["a", 1]'), ('{"id": "a"}', '{"id": "a"}'), ("true", "true"), ("1.5", "1.5"),
+     ('".."', '".."'), ('"\\ud800"', '"\\ud800"')],
+)  # fmt: skip
+def test_an_id_that_cannot_be_asked_for_is_told(given: str, shown: str) -> None:
+    body = f'{{"request_id": {given}}}'
+    with wire(json_reply(body)) as (origin, _), pytest.raises(OutcomeUnknown) as caught:
+        api_at(origin, "token-abc").submit(MODEL, {"prompt": "p"})
+    assert shown in str(caught.value) and "may have been accepted" in str(caught.value)
+    assert caught.value.request_id == shown and str(caught.value).isprintable()
+
+
+def test_the_id_of_an_answer_that_says_neither_yes_nor_no_is_kept() -> None:
+    body = '{"request_id": "id-1", "message": "worker lost"}'
+    with wire(json_reply(body, 502)) as (origin, _), pytest.raises(OutcomeUnknown) as caught:
+        api_at(origin, "token-abc").submit(MODEL, {"prompt": "p"})
+    assert caught.value.request_id == "id-1" and '"id-1"' in str(caught.value)
+    assert caught.value.status == 502
+
+
+DIGITS, DEEP = "9" * 5000, '{"error":' * 900 + '{"message":"x"}' + "}" * 900
+MONSTROUS = (
+    f'{{"error_code": "{DIGITS}"}}', f'{{"error_code": {DIGITS}}}', f'{{"code": -{DIGITS}}}',
+    f'{{"detail": [{{"loc": [{DIGITS}, ["a"]], "msg": {DIGITS}}}]}}', DEEP, DIGITS,
+    '{"detail":' * 1500 + "1" + "}" * 1500, "[" * 100_000, '{"a":' + "[" * 900 + "]" * 900 + "}",
+    '{"detail": [{"loc": ["a"], "msg": ' + "[" * 900 + "]" * 900 + "}]}", "\x00" * 50, "1e999",
+    '{"message": "\\ud800"}', '{"error_code": "²"}', '{"error_code": "٤٠٤٠٠١"}',
+    '{"error_code": 1e5}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("body", MONSTROUS, ids=lambda body: body[:25])
+@pytest.mark.parametrize("status", [200, 404, 500])
+def test_an_answer_that_breaks_its_reader_is_unknown_or_passing(body: str, status: int) -> None:
+    """To the POST it may have been paid, and a question is asked again."""
+    answer = json_reply(body, status, f"Retry-After: {DIGITS}\r\n")
+    with wire(answer) as (origin, _):
+        error = Refused if status == 404 else OutcomeUnknown
+        with pytest.raises(error):
+            api_at(origin, "token-abc").submit(MODEL, {"prompt": "p"})
+    with wire(answer) as (origin, _):
+        try:
+            api_at(origin, "token-abc").status("id-1")
+        except Transient as error:
+            assert error.status == status
+        else:
+            assert status == 200 and body.startswith("{")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [f"Content-Length: {DIGITS}", f"Content-Length: -{DIGITS}", f"Retry-After: {DIGITS}",
+     f"Retry-After: Mon, {DIGITS} Jan 2026 00:00:00 +{DIGITS}", "Transfer-Encoding: chunked",
+     f"Transfer-Encoding: chunked\r\n\r\n{DIGITS}", "Content-Encoding: gzip", f"X: {'a' * 70_000}",
+     "\r\n".join(f"X-{n}: 1" for n in range(200))],
+    ids=lambda head: head[:30],
+)  # fmt: skip
+def test_a_head_that_breaks_its_reader_is_unknown_or_passing(head: str) -> None:
+    answer = f"HTTP/1.1 500 X\r\nConnection: close\r\n{head}\r\n\r\n{{}}".encode()
+    with wire(answer) as (origin, _), pytest.raises(OutcomeUnknown):
+        api_at(origin, "token-abc").submit(MODEL, {"prompt": "p"})
+    with wire(answer) as (origin, _), pytest.raises(Transient):
+        api_at(origin, "token-abc").status("id-1")
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError, KeyError, struct.error, ValueError])
+def test_whatever_goes_wrong_with_an_answer_the_money_is_thought_of(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def breaks(*given: object) -> None:
+        raise error("no")
+
+    for name in ("json_object", "explain"):
+        monkeypatch.setattr(client, name, breaks)
+        with wire(json_reply('{"x": 1}', 500)) as (origin, _), pytest.raises(OutcomeUnknown):
+            api_at(origin, "token-abc").submit(MODEL, {"prompt": "p"})
+        with wire(json_reply('{"x": 1}', 500)) as (origin, _), pytest.raises(Transient):
+            api_at(origin, "token-abc").status("id-1")
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 422])
+@pytest.mark.parametrize(
+    "body",
+    ["<html>404</html>", '{"detail": "Not Found"}', '{"message": "Unauthorized"}', "{}", "[]", "",
+     '{"error": {"code": 5, "message": "no route"}}', '{"code": 404}', '{"error_code": 500001}'],
+)  # fmt: skip
+def test_a_gateways_no_is_no_word_about_the_job(status: int, body: str) -> None:
+    with wire(json_reply(body, status)) as (origin, _), pytest.raises(Transient) as caught:
+        api_at(origin, "token-abc").status("id-1")
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "means"),
+    [(404, 404001, 404), (410, 404001, 404), (400, 400004, 400), (401, 400004, 400),
+     (403, 403001, 403), (200, 404001, 404), (404, 400004, 400), (422, 422001, 422)],
+)  # fmt: skip
+def test_the_apis_own_code_is_final(status: int, code: int, means: int) -> None:
+    for body in (f'{{"error_code": {code}}}', f'{{"error": {{"code": "{code}"}}}}'):
+        with (
+            wire(json_reply(body, status)) as (origin, _),
+            pytest.raises(RequestRejected) as caught,
+        ):
+            api_at(origin, "token-abc").status("id-1")
+        assert caught.value.status == means and caught.value.request_id == "id-1"
 
 
 def test_the_token_is_in_no_text_form() -> None:

@@ -17,6 +17,7 @@ from remote_support import (
     new_token,
     payload,
     resumed,
+    until,
     whole_job,
 )
 from standin_server import Standin, Timing
@@ -28,13 +29,6 @@ from flux2_lora_edit.remote.job import Job
 
 PROMPT_S = 4.0
 """What ends "at once" ends well within this on the busiest machine; what hangs, hangs longer."""
-
-
-def until(reached: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a state instead of guessing when it comes."""
-    end = time.monotonic() + seconds
-    while not reached() and time.monotonic() < end:
-        time.sleep(0.01)
 
 
 class Stop:

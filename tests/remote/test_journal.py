@@ -58,7 +58,7 @@ def test_a_renewed_token_strands_nothing(journal: Journal, tmp_path: Path) -> No
 
 
 def test_a_record_of_before_is_read(journal: Journal) -> None:
-    """Version 0.2 wrote no origin, worker or price; a later version may write more."""
+    """Version 0.1.0 wrote no origin, worker or price; a later version may write more."""
     entry = {"key": "k", "state": "left", "model": "m", "account": "other", "payload": "p",
              "session": "s", "started": 1.5, "changed": 2, "request_id": "id-1"}  # fmt: skip
     journal.folder.mkdir()

@@ -309,7 +309,7 @@ def test_which_ids_are_resumed(room, home: Path, monkeypatch) -> None:
         recorded(account.journal, "left", entry_id)
     recorded(account.journal, "unknown")
     assert ids(account, "open") == ["id-1", "id-2"]
-    for text in ("a/b", "../x", ",", " ; ,", " ".join(f"i{n}" for n in range(17))):
+    for text in (".", "..", ",", " ; ,", " ".join(f"i{n}" for n in range(17))):
         with pytest.raises(InvalidInput, match="resume_request_id takes"):
             ids(account, text)
 

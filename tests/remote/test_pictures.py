@@ -1,23 +1,37 @@
 """Pictures out (data URIs) and in (PNG, JPEG, WebP in every mode), and where they may come from."""
 
+import asyncio
 import base64
 import io
+import socket
 import struct
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from remote_support import MODEL, new_token, payload, policy_of
+from PIL import Image, ImageFile
+from remote_support import MODEL, context_at, new_token, payload, policy_of
 from standin_server import Standin, Timing
 from standin_server.pictures import draw, png
 
 from flux2_lora_edit.network.address import PUBLIC_ONLY
 from flux2_lora_edit.remote.context import Interrupted
-from flux2_lora_edit.remote.errors import InvalidInput
+from flux2_lora_edit.remote.errors import InvalidInput, MediaError
+from flux2_lora_edit.remote.job import Job
+from flux2_lora_edit.remote.pictures import media, probe
 from flux2_lora_edit.remote.pictures.encode import check_request, encode
-from flux2_lora_edit.remote.pictures.media import UnreadablePicture, decode, is_storage
+from flux2_lora_edit.remote.pictures.media import (
+    MAX_PICTURES,
+    UnreadablePicture,
+    decode,
+    is_storage,
+)
 from flux2_lora_edit.remote.pictures.probe import picture_size
 
 NOISE = np.random.default_rng(0).random((96, 64, 3), dtype=np.float32)
@@ -275,6 +289,101 @@ def test_the_size_of_a_picture_on_the_web(
     job = standin.state.new_job(account, MODEL, payload())
     url = f"{standin.origin}/media/{job.id}/0.png?X-Signature=topsecret"
     assert picture_size(url, policy_of(standin), lambda: None) == size
+
+
+def a_job_of(standin: Standin, folder: Path, fault: str) -> Job:
+    """A job at the stand-in, submitted, followed and fetched."""
+    token = new_token()
+    standin.state.account(token, fault, Timing(0, 0))
+    job = Job(context_at(standin, folder, token), MODEL, payload())
+
+    async def whole() -> None:
+        await job.submit()
+        await job.fetch(await job.follow())
+
+    asyncio.run(whole())
+    return job
+
+
+def test_a_result_of_thousands_of_pictures_gives_the_first_and_says_so(
+    standin: Standin, tmp_path: Path
+) -> None:
+    job = a_job_of(standin, tmp_path, "result_4096_pictures")
+    assert len(job.pictures) == MAX_PICTURES == 16
+    notice = job.notice
+    assert "4080 of 4096 pictures" in notice and "Open the result on RunComfy" in notice
+
+
+def test_the_pictures_of_a_result_have_one_cap_on_pixels(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of 32 x 32 fit; what does not is left out, and what was taken is delivered."""
+    monkeypatch.setattr(media, "MAX_PIXELS", 32 * 32 * 2 + 5)
+    job = a_job_of(standin, tmp_path, "result_4096_pictures")
+    assert len(job.pictures) == 2 and "4094 of 4096" in job.notice
+    job = a_job_of(standin, tmp_path, "result_two_pictures")
+    assert len(job.pictures) == 2 and job.notice == ""
+    monkeypatch.setattr(media, "MAX_PIXELS", 32 * 32 - 1)
+    with pytest.raises(MediaError, match="32 x 32"):
+        a_job_of(standin, tmp_path, "result_two_pictures")
+
+
+@contextmanager
+def served(head: bytes, pieces: Iterable[bytes]) -> Iterator[str]:
+    """One answer at an address, for as long as anybody reads it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError), listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + head)
+            for piece in pieces:
+                connection.sendall(piece)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1600 900\n%%EndComments\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "rest"),
+    [(EPS, [b"%" + b"a" * 65_000] * 40), (b"\xff\xd8\xff\xe0\0\2" + b"\xff\xe1\0\2" * 200_000, []),
+     (b"BM" + b"\0" * 4000, []), (b"GIF89a" + b"\1" * 4000, []),
+     (b"II*\0\x08\0\0\0", [b"\xff" * 900_000]),
+     (b"\x89PNG\r\n\x1a\n" + b"\0" * 12, []), (b"RIFF\0\0\0\0WEBPVP9 " + b"\0" * 40, []),
+     (b"\xff\xd8\xff" + b"\xff" * 600_000, []), (b"", [])],
+)  # fmt: skip
+def test_no_size_of_anything_but_three_formats(
+    head: bytes, rest: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No decoder of Pillow's sees a byte of it: EPS once took 58 s of CPU."""
+    monkeypatch.setattr(Image, "open", None)
+    monkeypatch.setattr(ImageFile, "Parser", None)
+    with served(head, rest) as origin:
+        assert picture_size(f"{origin}/a.png", PUBLIC_ONLY.allowing(origin), lambda: None) is None
+
+
+def test_the_size_comes_with_the_first_piece_however_long_the_rest() -> None:
+    with served(saved(RGB, "JPEG"), iter(lambda: time.sleep(0.01) or b"\0" * 1000, None)) as origin:
+        size = picture_size(f"{origin}/a.jpg", PUBLIC_ONLY.allowing(origin), lambda: None)
+        assert size == (64, 96)
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError, KeyError, ValueError])
+def test_whatever_goes_wrong_is_an_unknown_size(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def breaks(head: bytes) -> None:
+        raise error("no")
+
+    monkeypatch.setattr(probe, "size_of", breaks)
+    with served(saved(RGB, "PNG"), []) as origin:
+        assert picture_size(f"{origin}/a.png", PUBLIC_ONLY.allowing(origin), lambda: None) is None
 
 
 def test_a_stop_ends_the_look_at_a_picture(standin: Standin) -> None:

@@ -36,6 +36,17 @@ def _image(**options: Any) -> Callable[[], bytes]:
     return make
 
 
+def _odd_tags() -> bytes:
+    """A JPEG that says to turn it, and has a text for its resolution."""
+    body = b"Exif\0\0II*\0" + struct.pack("<LH", 8, 3)
+    for tag, kind, count, value in ((0x0112, 3, 1, b"\6"), (0x011A, 2, 4, b"abc"),
+                                    (0x0128, 3, 1, b"\2")):  # fmt: skip
+        body += struct.pack("<HHL", tag, kind, count) + value.ljust(4, b"\0")
+    segment = b"\xff\xe1" + struct.pack(">H", len(body) + 6) + body + b"\0" * 4
+    plain = _image(kind="JPEG")()
+    return plain[:2] + segment + plain[2:]
+
+
 def _sixteen(colour_type: int, channels: int) -> Callable[[], bytes]:
     """A 16-bit ramp from black to white."""
 
@@ -116,6 +127,7 @@ _TAKEN = (
     ("grey_alpha", _image(mode="LA")),
     ("cmyk", _image(mode="CMYK", kind="JPEG")),
     ("turned", _image(kind="JPEG", exif=6)),
+    ("odd_tags", _odd_tags),
     ("animated_webp", _image(kind="WEBP", frames=2)),
     ("animated_png", _image(frames=2)),
 )

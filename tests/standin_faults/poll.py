@@ -36,6 +36,11 @@ def _renamed(**names: str) -> Act:
     return changed(lambda body, x: {**body, "status": names.get(body["status"], body["status"])})
 
 
+_DIGITS = b'{"status": "completed", "error_code": "%b", "queue_position": %b}' % (
+    (b"9" * 5000,) * 2
+)
+_NESTED = b'{"status": "in_queue", "output": ' + b"[" * 900 + b"]" * 900 + b"}"
+
 _PASSING: tuple[tuple[str, Act], ...] = (
     ("500", error(500, 500001, "Internal")),
     ("502_page", page(502)),
@@ -46,6 +51,12 @@ _PASSING: tuple[tuple[str, Act], ...] = (
     ("408", page(408)),
     ("404_at_first", error(404, 404001, "Not found")),
     ("401_page", page(401)),
+    ("404_page", page(404)),
+    ("404_detail", answer(404, {"detail": "Not Found"})),
+    ("403_message", answer(403, {"message": "Forbidden"})),
+    ("200_digits", lambda x: x.bytes(200, _DIGITS, "application/json")),
+    ("200_nested", lambda x: x.bytes(200, _NESTED, "application/json")),
+    ("404_digits", lambda x: x.bytes(404, _DIGITS, "application/json")),
     ("200_page", page(200)),
     ("200_empty", page(200, b"")),
     ("200_list", answer(200, ["in_queue"])),
@@ -70,6 +81,7 @@ _FINAL = (
     ("404_always", error(404, 404001, "Expired"), "rejected"),
     ("410_always", error(410, 404001, "Gone"), "rejected"),
     ("200_code_account_always", error(200, 400004, "Invalid account"), "rejected"),
+    ("404_page_always", page(404), "timed_out"),
     ("500_always", error(500, 500001, "Internal"), "timed_out"),
     ("hang_always", lambda x: x.hang(), "timed_out"),
     ("429_far_always", answer(429, {}, Retry_After="1e9"), "timed_out"),
@@ -163,6 +175,8 @@ RESULT = (
           "delivered", 0),
     Fault("result_two_pictures", "result",
           _output(lambda url: {"images": [url, url.replace("/0.", "/1.")]}), "delivered", 0),
+    Fault("result_4096_pictures", "result",
+          _output(lambda url: {"images": [f"{url}&n={n}" for n in range(4096)]}), "delivered", 0),
     Fault("result_cost_text", "result", changed(lambda body, x: {**body, "cost": "0.02"}),
           "delivered", 0),
     Fault("result_cost_odd", "result", changed(lambda body, x: {**body, "cost": [1]}),

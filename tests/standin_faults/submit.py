@@ -2,11 +2,14 @@
 
 import gzip
 import json
+import secrets
 import time
+from collections.abc import Callable
 
 from standin_server.exchange import Exchange
 
 from .kinds import (
+    Act,
     Fault,
     answer,
     broken_gzip,
@@ -44,6 +47,22 @@ def _slow(x: Exchange) -> None:
 def _zipped(x: Exchange) -> None:
     data = gzip.compress(json.dumps(x.body).encode())
     x.bytes(x.status, data, "application/json", Content_Encoding="gzip")
+
+
+def _named(make: Callable[[], object]) -> Act:
+    """The job is known by another kind of id than RunComfy's."""
+
+    def act(x: Exchange) -> None:
+        given = make()
+        if x.job is not None:
+            x.job.id = str(given)
+        x.json(x.status, {"request_id": given})
+
+    return act
+
+
+def _text(body: str) -> Act:
+    return lambda x: x.bytes(200, body.encode(), "application/json")
 
 
 def _continue_first(x: Exchange) -> None:
@@ -108,8 +127,10 @@ _PAID_UNKNOWN = tuple(
         ("submit_502_page_after", page(502)),
         ("submit_200_page_after", page(200)),
         ("submit_no_id_after", answer(200, {"status": "in_queue"})),
-        ("submit_number_id_after", answer(200, {"request_id": 17})),
-        ("submit_path_id_after", answer(200, {"request_id": "../../v1/models/x"})),
+        ("submit_list_id_after", answer(200, {"request_id": ["a", 1]})),
+        ("submit_dots_id_after", answer(200, {"request_id": ".."})),
+        ("submit_digits_after", _text('{"request_id": ' + "7" * 5000 + "}")),
+        ("submit_nested_after", _text('{"error":' * 900 + "1" + "}" * 900)),
         ("submit_endless_id_after", answer(200, {"request_id": "a" * 5000})),
         ("submit_closed_after", lambda x: x.close()),
         ("submit_reset_after", lambda x: x.reset()),
@@ -131,6 +152,9 @@ _WELL = tuple(
         ("submit_100_continue", _continue_first),
         ("submit_slow", _slow),
         ("submit_gzip", _zipped),
+        ("submit_number_id", _named(lambda: secrets.randbelow(10**12))),
+        ("submit_path_id", _named(lambda: f"../../v1/models/{secrets.token_hex(4)}?a=b#c")),
+        ("submit_odd_id", _named(lambda: f"\u00e9 %2e%2e;,{secrets.token_hex(4)}")),
         ("submit_extra_keys", changed(lambda body, x: {**body, "new": {"deep": [1, None]}})),
         ("submit_id_alone", changed(lambda body, x: {"request_id": body["request_id"]})),
         (

@@ -6,9 +6,12 @@ import logging
 import os
 import random
 import struct
+import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, strategies
@@ -25,6 +28,8 @@ from flux2_lora_edit.lora_loader.sources import (
     civitai,
     fetch,
     find_fetched,
+    library,
+    link,
     origin_of,
 )
 from flux2_lora_edit.lora_loader.sources.library import safe_lora_name, safe_name
@@ -716,6 +721,20 @@ def test_a_proxy_that_is_written_wrongly_is_said_so(get: Getter) -> None:
     assert "FLUX2_LORA_EDIT_PROXY" in said and "SECRET" not in said
 
 
+def test_the_operators_limits_hold_for_what_is_fetched(get: Getter, server: Server) -> None:
+    server.routes |= {"/a.safetensors": ranged(INK), "/b.safetensors": ranged(OIL)}
+    env = {"FLUX2_LORA_EDIT_QUOTA_GB": "0.00008"}  # one file and a half, of any site
+    get(UrlSource(f"{server.origin}/a.safetensors"), env=env)
+    said = refusal(get, UrlSource(f"{server.origin}/b.safetensors"), env=env)
+    assert "FLUX2_LORA_EDIT_QUOTA_GB" in said
+    assert said.endswith(f"\n{get.root / 'flux2-lora-edit'}")
+    assert get(UrlSource(f"{server.origin}/a.safetensors"), env=env).fetched is False
+    assert get(UrlSource(f"{server.origin}/b.safetensors")).fetched is True
+    for name in ("FLUX2_LORA_EDIT_QUOTA_GB", "FLUX2_LORA_EDIT_MIN_KIB_PER_S"):
+        said = refusal(get, UrlSource(f"{server.origin}/c.safetensors"), env={name: "much"})
+        assert f"set up wrongly: {name} must be a number" in said
+
+
 def test_a_disk_that_fails_is_said_so(get: Getter, hub: Hub) -> None:
     hub.add("ann/ink", {"ink.safetensors": INK})
     folder = get.root / "flux2-lora-edit"
@@ -749,9 +768,53 @@ def test_safe_names(text: str, name: str) -> None:
     assert os.sep not in name and len(name) <= 120
 
 
+CJK = "\u5965" * 300
+FLAGS = "\U0001d5d4" * 300
+
+
+@pytest.mark.parametrize(
+    "text", [CJK, FLAGS, "a" + CJK, "ab" + CJK, "e\u0301" * 300, "\ud800" * 300]
+)
+def test_a_name_is_cut_by_its_bytes_and_in_no_character(text: str) -> None:
+    for ending in (".safetensors", ".SafeTensors", ""):
+        name = safe_name(text + ending)
+        assert name.endswith(ending) and len(name.encode()) <= 200
+        assert set(name.removesuffix(ending)) <= {*unicodedata.normalize("NFC", text), "_"}
+        assert len(name.removesuffix(ending)) >= 40, "as much as fits is kept"
+
+
+def test_a_long_name_leaves_room_for_all_that_is_put_round_it(get: Getter, hub: Hub) -> None:
+    hub.add("ann/long", {f"{FLAGS}/{CJK}.safetensors": INK})
+    assert get(HubSource("ann/long")).path.read_bytes() == INK
+    (folder,) = (get.root / "flux2-lora-edit" / "ann--long").iterdir()
+    (kept,) = folder.glob("*.safetensors")
+    hub.push("ann/long", {f"{FLAGS}/{CJK}1.safetensors": OIL})
+    for name in (folder.name, kept.name):
+        # what network.files puts round it for a moment, the longest of it the scratch of a note
+        assert len(f".{name}".encode()) + len(".part.json.01234567.tmp") <= 255
+    site = link.PlainLink(Access(), "ann--long", "?", None, UrlSource("https://a.example/x"))
+    wanted, _ = replace(
+        site, source=UrlSource(f"https://a.example/{quote(CJK)}.safetensors")
+    ).resolve()
+    there = library.Library([get.root]).place(folder, wanted)
+    assert there.parent == kept.parent and there.name != kept.name, "another file of that name"
+    assert len(f".{there.name}".encode()) + len(".part.json.01234567.tmp") <= 255
+
+
+def test_a_name_that_is_no_text_is_none_of_the_files(get: Getter, hub: Hub) -> None:
+    """JSON can hold half of a character, which no address and no path can."""
+    hub.add("ann/half", {"a\ud800.safetensors": OIL, "\udfff/adapter_config.json": b"{}"})
+    assert "holds no .safetensors file" in refusal(get, HubSource("ann/half"))
+    hub.add("ann/both", {"a\ud800.safetensors": OIL, "ink.safetensors": INK})
+    assert get(HubSource("ann/both")).path.read_bytes() == INK
+    said = refusal(get, HubSource("ann/half", file="b.safetensors"))
+    assert said.encode() and "b.safetensors" in said
+
+
 @given(strategies.text(max_size=300))
 def test_any_text_makes_a_safe_name(text: str) -> None:
     name = safe_name(text)
+    assert len(name.encode()) <= 200
     assert not set(name) & set('/\\:*?"<>|\0\r\n')
     assert name not in (".", "..") and len(name) <= 121
     assert name == name.strip(". ")

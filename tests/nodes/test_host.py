@@ -1,0 +1,73 @@
+"""What goes into the host's text channel reads well and means nothing to a page."""
+
+import random
+import re
+from unittest.mock import Mock
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("comfy_inprocess")
+PLAIN = (
+    "LoRA ink: rank 8-16 · 3 of 4\n  C:\\loras\\ink.safetensors (100%) [1], `x` & co.\n"
+    "https://example.org/a%20b?c=1&d=2#e 日本語 مرحبا é 🧑‍🎨"
+)
+MEANS = re.compile(
+    r"""[<>"']|[!\[\]]\[|\]\(|__LNK[0-9]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"""
+)
+PARTS = (
+    "<", ">", '"', "'", "[", "[[", "|", "]]", "!", "(", "__LNK", "__", "0", "\0", "\x1b[2J", "\r\n",
+    "\t", "\u202e", "\u2066", "\u200b", "\ufeff", "\ud800", "\udfff", "\U000e0041", "&lt;",
+    "https://a.b/", "javascript:", "a", "\n",
+)  # fmt: skip
+
+
+@pytest.fixture
+def show(monkeypatch):
+    """Shows a text; gives what the page gets, which is what stands in the node's ``ui``."""
+    from flux2_lora_edit.nodes import host
+
+    def show(text):
+        server = Mock(client_id="page")
+        monkeypatch.setattr(host.PromptServer, "instance", server, raising=False)
+        (shown,) = host.show_text(text, "7")["text"]
+        server.send_progress_text.assert_called_once_with(shown, "7", "page")
+        assert (shown,) == host.show_text(text, None)["text"]
+        return shown
+
+    return show
+
+
+def test_a_usual_text_is_shown_as_it_is(show):
+    assert show(PLAIN) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<lora:ink:0.8>", "‹lora:ink:0.8›"),
+        ("It's \"in\" 'ink'", "It’s ”in” ’ink’"),
+        ("[[me|javascript:x]]", "[ [me|javascript:x]]"),
+        ("![a](b) [c][d]", "! [a] (b) [c] [d]"),
+        ("[[[[a", "[ [ [ [a"),
+        ("__LNK0__ __LNK", "__LNK 0__ __LNK"),
+        ("a\r\nb\tc", "a \nb c"),
+        ("gnp.\u202eexe\0", "gnp.\ufffdexe\ufffd"),
+        ("\udcff.safetensors", "\ufffd.safetensors"),
+        ("&lt;b&gt;", "&lt;b&gt;"),
+    ],
+)
+def test_what_a_page_would_take_for_more_than_text(text, shown, show):
+    assert show(text) == shown
+
+
+def test_a_long_text_is_cut_and_says_so(show):
+    shown = show("[" * 10**6)
+    assert len(shown) < 50_000 and shown.endswith("and 980000 more characters")
+
+
+def test_no_mixture_means_anything(show):
+    chance = random.Random(11)
+    for _ in range(3000):
+        shown = show("".join(chance.choices(PARTS, k=12)))
+        assert not MEANS.search(shown), ascii(shown)
+        shown.encode()  # as the host sends it
