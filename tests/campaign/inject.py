@@ -71,6 +71,8 @@ STEPS = {
     "info": Step("remote.report", "info_of"),
     "summary": Step("remote.report", "summary"),
 }
+ONE_JOB = tuple(STEPS)[tuple(STEPS).index("claim") : tuple(STEPS).index("fetched") + 1]
+"""What each job does; the others are done once a run."""
 EXCEPTIONS = ("RuntimeError", "MemoryError", "RecursionError", "OSError", "ValueError")
 ODD = ("CancelledError", "KeyboardInterrupt")
 """Not an Exception: the host itself may end with it, so no text is asked for."""
@@ -95,9 +97,10 @@ def all_cases(seed: int) -> list[Case]:
     for step in STEPS:
         for what in (*EXCEPTIONS, *ODD, *ACTIONS):
             kind = chance.choice(("single", "batch", "list"))
-            nth = 1 if kind == "single" else chance.randint(1, 2)
             if what == "sibling":
                 kind = "beside failing"
+            many = kind in ("batch", "list") and step in ONE_JOB
+            nth = chance.randint(1, 2) if many else 1
             cases.append(Case(step, what, nth, kind))
     return cases
 
