@@ -77,8 +77,8 @@ class Ledger:
     def lost(self, open_requests: list[dict], temps: Iterable[Path]) -> str:
         """What is neither held, open with its id, nor told; empty when nothing is.
 
-        ``temps``: where living hosts keep what their nodes show. An open request without an id
-        stands for a submission whose answer was lost.
+        ``temps``: where living hosts keep what their nodes show. An open request without an id, or
+        with one that no job has, stands for a submission whose answer was lost or garbled.
         """
         held, ids = self.held(temps), {entry["request_id"] for entry in open_requests}
         missing = [
@@ -86,13 +86,19 @@ class Ledger:
             for job in self.payments()
             if request_of(job) not in held and job.id not in ids and job.id not in self.told
         ]
-        count = len(missing) - sum(not entry["request_id"] for entry in open_requests)
+        count = len(missing) - len(ids_unknown(open_requests, self.account))
         named = ", ".join(f"{job.id} {request_of(job)}" for job in missing)
         return f"lost {count}: neither held, open nor told: {named}" if count > 0 else ""
 
     def distinct(self) -> int:
         """The number of distinct requests that were paid."""
         return len({json.dumps([j.model, j.payload], sort_keys=True) for j in self.payments()})
+
+
+def ids_unknown(open_requests: list[dict], account: Account) -> list[str]:
+    """The keys of open requests that lead to no job: without an id, or with one of no job."""
+    known = {job.id for job in account.jobs}
+    return [entry["key"] for entry in open_requests if entry["request_id"] not in known]
 
 
 def read(path: Path) -> bytes | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hosts import Host, Zygote
-from ledger import Ledger, Request, request_of
+from ledger import Ledger, Request, ids_unknown, request_of
 from standin_server import Timing
 from watched import REFUSED, Watched
 
@@ -161,10 +161,9 @@ class Campaign:
                 self.ledger.by_hand.add(request_of(job))
         for living in self.hosts:
             if living.alive:
-                for entry in living.ready().open_requests():
-                    if not entry["request_id"]:
-                        living.dismiss(entry["key"])
-                        self.dismissed += 1
+                for key in ids_unknown(living.ready().open_requests(), self.account):
+                    living.dismiss(key)
+                    self.dismissed += 1
 
     def money(self) -> str:
         """The figures of the rule."""
@@ -185,8 +184,10 @@ class Campaign:
 
 def unresolved(result: Result) -> bool:
     """Whether the node leaves it to the user to look at RunComfy."""
-    return result.error is not None and any(
-        name in result.error.exception_type for name in UNRESOLVED
+    error = result.error
+    return error is not None and (
+        any(name in error.exception_type for name in UNRESOLVED)
+        or "Look at your generations" in error.message
     )
 
 
