@@ -24,7 +24,7 @@ from flux2_lora_edit.remote.api.models import MAX_SEED
 from flux2_lora_edit.remote.errors import InvalidInput, JobFailed
 from flux2_lora_edit.remote.job import Job
 from flux2_lora_edit.remote.pictures.media import Picture
-from flux2_lora_edit.remote.plan import Plan, Settings, make_plans
+from flux2_lora_edit.remote.plan import Plan, Settings, make_plan
 from flux2_lora_edit.remote.report import info_of, progress_text, summary
 from flux2_lora_edit.remote.run import resumed
 
@@ -149,7 +149,7 @@ RANDOM = np.random.default_rng(0).random
 
 def plan(**changes) -> Plan:
     base = Settings("a cat", "auto", 2.5, 28, "png", seed=7)
-    return make_plans([replace(base, **changes)], PUBLIC_ONLY, lambda: False)[0]
+    return make_plan(replace(base, **changes), PUBLIC_ONLY, lambda: False, {})
 
 
 def size_of(made: Plan) -> str:
