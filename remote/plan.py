@@ -27,11 +27,15 @@ MAX_BATCH = 8
 
 
 class RemoteLora(NamedTuple):
-    """A LoRA as the API names it (an https URL or ``owner/repo``), its scale, and its slot here."""
+    """A LoRA as the API names it (an https URL or ``owner/repo``), its scale, and its slot here.
+
+    ``notice``: what the user should know of it before it is paid for.
+    """
 
     path: str
     scale: float
     slot: str
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def make_plan(settings: Settings, policy: AddressPolicy, should_stop: Callable[[
     model = models.MODELS.get(settings.mode, auto)
     encoded = [encode(pixels, name) for name, pixels in pictures]
     addresses = [address for address, _ in encoded] + urls
-    notices = [notice for _, notice in encoded]
+    notices = [notice for _, notice in encoded] + [lora.notice for lora in settings.loras]
     if pictures:
         check_request(addresses)
         notices.append(gap_notice([name for name, image in settings.images.items() for _ in image]))

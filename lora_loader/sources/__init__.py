@@ -19,6 +19,7 @@ from ...network.files import Fetched, write_atomically
 from ..reading.file import LoraFileError, read_header
 from ..reading.scaling import CONFIG_NAME
 from .civitai import ORIGINS, Civitai
+from .elsewhere import TOKENS
 from .hub import ENDPOINT_VARIABLE, Hub
 from .library import Library, add_asks, origin_of
 from .link import PlainLink
@@ -38,8 +39,8 @@ from .source import (
 
 __all__ = [
     "EXTENSION", "SITES", "Access", "FetchError", "Fetched", "HubSource", "InstalledSource",
-    "Source", "SourceError", "UrlSource", "fetch", "find_fetched", "origin_of", "parse_hub",
-    "parse_url", "resolve_installed",
+    "Site", "Source", "SourceError", "UrlSource", "fetch", "find_fetched", "origin_of", "parse_hub",
+    "parse_url", "resolve_installed", "site_for_others",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,21 @@ def find_fetched(
 ) -> Fetched | None:
     """The file that ``source`` means if it is here already; makes no request."""
     return Library(roots).find(_site_of(source, access or Access()))
+
+
+def site_for_others(
+    source: Source, should_stop: Callable[[], None], access: Access | None = None
+) -> Site:
+    """Whom somebody without any of your tokens asks for ``source``; his patience is short.
+
+    should_stop: raises to stop. access: the way out, by default the real one; its tokens stay here.
+
+    Raises FetchError.
+    """
+    access = access or Access()
+    env = {name: value for name, value in access.env.items() if name not in TOKENS}
+    way = _opened(replace(access, env=env, login=lambda: None), should_stop)
+    return _site_of(source, replace(way, client=way.client.within(connect_s=3.0, idle_s=5.0)))
 
 
 def _opened(access: Access, should_stop: Callable[[], None]) -> Access:
