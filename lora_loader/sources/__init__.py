@@ -113,12 +113,15 @@ def _opened(access: Access, should_stop: Callable[[], None]) -> Access:
 
 
 def _site_of(source: Source, access: Access) -> Site:
+    try:
+        mirror = urlsplit(access.env.get(ENDPOINT_VARIABLE) or "").netloc.lower()
+    except ValueError:  # whose text would show all of it
+        raise FetchError(f"{ENDPOINT_VARIABLE} must be an origin: https://host.") from None
     if isinstance(source, HubSource):
         return Hub.of(source, access)
     if not isinstance(source, UrlSource):
         raise FetchError(f"An installed file is not fetched.\n{source.describe()}")
     host = urlsplit(source.url).netloc.lower()
-    mirror = urlsplit(access.env.get(ENDPOINT_VARIABLE) or "").netloc.lower()
     behind = Hub.behind if host == mirror else SITES.get(host.removesuffix(":443"))
     site = behind(source, access) if behind is not None else None
     return site or PlainLink.of(source, access)

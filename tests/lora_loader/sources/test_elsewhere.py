@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -204,6 +205,15 @@ def test_who_is_offline_goes_on_too(world: World) -> None:
     assert "is not known (files.example.com cannot be found; are you online?)" in said
     said = world.refusal(UrlSource("https://civitai.com/models/11"))
     assert said.startswith("Which file it means could not be asked. civitai.com cannot be found")
+
+
+def test_a_name_that_leads_inside_only_here_is_no_refusal(world: World) -> None:
+    """Behind a VPN with made-up addresses every name does; RunComfy's machines see others."""
+    inside = lambda host, port, **kind: [(2, 1, 6, "", ("198.18.0.7", port))]  # noqa: E731
+    world.client = replace(world.client, transport=Transport(inside))
+    address, said = world(UrlSource("https://files.example.com/x.safetensors"))
+    assert "is not known (files.example.com resolves to a non-public address" in said
+    assert "FLUX2_LORA_EDIT_PROXY" in said and world.asked() == []
 
 
 # ---- Civitai
