@@ -27,11 +27,15 @@ MAX_BATCH = 8
 
 
 class RemoteLora(NamedTuple):
-    """A LoRA as the API names it (an https URL or ``owner/repo``), its scale, and its slot here."""
+    """A LoRA as the API names it (an https URL or ``owner/repo``), its scale, and its slot here.
+
+    ``notice``: what the user should know of it before it is paid for.
+    """
 
     path: str
     scale: float
     slot: str
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def make_plan(
     pictures = _pictures(settings.images, len(urls))
     auto = models.EDIT if pictures or urls else models.TEXT_TO_IMAGE
     model = models.MODELS.get(settings.mode, auto)
-    addresses, notices = [], []
+    addresses, notices = [], [lora.notice for lora in settings.loras]
     for name, pixels in pictures:
         same = name, pixels.ctypes.data, pixels.shape, pixels.strides
         encoded[same] = encoded.get(same) or encode(pixels, name)
