@@ -96,16 +96,17 @@ async def fetch_pictures(
     ``fetch_picture``.
     """
     found: list[Picture] = []
-    left = MAX_PIXELS
+    left, refused = MAX_PIXELS, None
     for url in urls[:MAX_PICTURES]:
         try:
             picture = await fetch_picture(context, url, end, max_bytes, left)
-        except TooLargePicture:
-            if not found:
-                raise
+        except TooLargePicture as error:
+            refused = error
             continue
         found.append(picture)
         left -= picture.rgb.shape[0] * picture.rgb.shape[1]
+    if refused is not None and not found:
+        raise refused
     if len(found) == len(urls):
         return found, ""
     return found, (
