@@ -21,6 +21,7 @@ SIGNED_VARIABLE = "FLUX2_LORA_EDIT_SEND_SIGNED_LINKS"
 TOKENS = (*HUB_TOKENS, *CIVITAI_TOKENS)
 
 GATED = "it is gated, so RunComfy must be able to fetch it without your token"
+ALONE = "RunComfy's machines ask by themselves, without any of your tokens."
 _REFUSED = (401, 404, 410)
 
 # Names without their punctuation: X-Amz-Signature, api_key, rlkey, Key-Pair-Id, hdnts.
@@ -55,8 +56,8 @@ def named(site: Site, env: Mapping[str, str]) -> str:
     """
     try:
         address = site.address()
-    except FetchError:
-        raise
+    except FetchError as error:
+        raise FetchError(f"{error}\n{ALONE}") from error
     except NetworkError as error:
         raise FetchError(f"Which file it means could not be asked. {error}") from error
     if isinstance(site, Hub) and address == site.source.repo:
@@ -95,9 +96,7 @@ def looked_at(site: Site, address: str) -> str:
         if error.status in _REFUSED:
             private = error.error_code == "RepoNotFound"
             said = "There is no such repository, or it is private." if private else str(error)
-            raise FetchError(
-                f"{said}\nRunComfy fetches it by itself, without your tokens."
-            ) from error
+            raise FetchError(f"{said}\n{ALONE}") from error
         reason = f"HTTP {error.status}"
     except NetworkError as error:
         reason = str(error).partition("\n")[0].rstrip(".")

@@ -24,6 +24,7 @@ from flux2_lora_edit.lora_loader.sources import (
     site_for_others,
 )
 from flux2_lora_edit.lora_loader.sources.elsewhere import (
+    ALONE,
     GATED,
     SIGNED_VARIABLE,
     looked_at,
@@ -161,7 +162,8 @@ def test_a_gated_repository_is_said_before(world: World) -> None:
 )
 def test_what_your_token_alone_can_read_is_refused(world: World, source: Any) -> None:
     world.hub.add("ann/own", {"ink.safetensors": b"x"}, access="private")
-    assert "no such repository, or it is private" in world.refusal(source)
+    said = world.refusal(source)
+    assert "no such repository, or it is private" in said and ALONE in said
 
 
 def test_a_file_or_a_revision_that_is_not_there_is_refused(world: World) -> None:
@@ -259,7 +261,10 @@ def test_a_page_of_civitai_is_sent_as_its_download(world: World, link: str, ques
 def test_a_file_of_civitai_behind_a_login_is_refused(world: World) -> None:
     civitai(world, lambda e: e.answer(401, b'{"error":"Unauthorized"}'))
     said = world.refusal(UrlSource("https://civitai.com/models/11"))
-    assert "asks for a login (HTTP 401)" in said and "without your tokens" in said
+    assert "asks for a login (HTTP 401)" in said and ALONE in said
+    server = civitai(world)
+    server.routes["/api/v1/models/11"] = lambda e: e.answer(401, b"{}")
+    assert ALONE in world.refusal(UrlSource("https://civitai.com/models/11")), "a key is no help"
     page = {"Content_Type": "text/html; charset=utf-8"}
     civitai(world, lambda e: e.answer(200, b"<html>", **page))
     assert "web page" in world.refusal(UrlSource(DOWNLOAD))
@@ -280,6 +285,20 @@ def test_a_plain_link_is_sent_as_it_is(world: World) -> None:
     for link in ("https://files.example.com/a/ink", "https://files.example.com/a/ink?v=2&dl=1"):
         assert world(UrlSource(link)) == (link, "")
     assert {seen.method for seen in world.servers["files.example.com"].requests} == {"GET"}
+
+
+def test_a_look_at_a_file_does_not_fetch_it(world: World) -> None:
+    sent: list[int] = []
+
+    def large(exchange: Exchange) -> None:
+        exchange.head(200, {"Content-Length": 600 << 20})
+        while len(sent) < 600 * 16:
+            exchange.send(bytes(65536))
+            sent.append(65536)
+
+    world.servers["files.example.com"].routes["*"] = large
+    assert world(UrlSource("https://files.example.com/x.safetensors"))[1] == ""
+    assert sum(sent) < 64 << 20
 
 
 @pytest.mark.parametrize(
