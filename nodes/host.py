@@ -52,6 +52,7 @@ MAX_TEXT = 20_000
 # of addresses and of "[[label|address]]", which they set aside as "__LNK0__" meanwhile. Entities
 # would be seen where the page escapes; look-alikes and a space between read the same everywhere.
 _LOOK_ALIKES = str.maketrans("<>\"'\t\r", "‹›”’  ")
+_QUOTED = re.compile('"([^"\n]*)"')
 _LINK_SYNTAX = re.compile(r"(?<=[!\[\]])(?=\[)|(?<=\])(?=\()|(?<=__LNK)(?=\d)")
 # Control characters, what turns the direction of text or cannot be seen, and halves of characters,
 # which a file's name can hold and the wire to the page cannot.
@@ -78,7 +79,8 @@ def show_text(text: str, node_id: str | None) -> dict[str, tuple[str]]:
     """
     more = len(text) - MAX_TEXT
     text = text if more <= 0 else f"{text[:MAX_TEXT]}\n… and {more} more characters"
-    text = _UNSEEN.sub("\ufffd", text.translate(_LOOK_ALIKES))
+    text = _QUOTED.sub("“\\1”", text.replace("->", "→")).translate(_LOOK_ALIKES)
+    text = _UNSEEN.sub("\ufffd", text)
     text = _LINK_SYNTAX.sub(" ", text)
     server = PromptServer.instance if node_id is not None else None
     if server is not None and server.client_id is not None:

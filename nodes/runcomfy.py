@@ -60,7 +60,7 @@ def settings_of(inputs: Mapping[str, list[Any]]) -> list[Settings]:
         if image is not None
     }
     stacks = {
-        id(stack): remote_loras(stack)
+        id(stack): remote_loras(stack, should_stop=host.throw_exception_if_processing_interrupted)
         for stack in inputs.get("lora_stack", ())
         if stack is not None
     }

@@ -55,8 +55,8 @@ class Job:
     is_anothers: bool = False  # another living process works on it, and writes its entry
     _denied: tuple[float, int] | None = None  # since when (monotonic), and how often in a row
     _besides: set[str] = field(default_factory=set)  # entries whose results cannot be had
-    _stopped: threading.Event = field(default_factory=threading.Event)
-    _given_up: threading.Event = field(default_factory=threading.Event)
+    _stopped: bool = False
+    _let_go: threading.Event = field(default_factory=threading.Event)  # nothing may leave any more
 
     @property
     def request_id(self) -> str:
@@ -99,14 +99,16 @@ class Job:
             limit = min(context.pace.submit_s, context.left_s)
             told = await finish(sending, context.interrupted, limit)
         except Interrupted:
-            self._stopped.set()
+            self._stopped = True
+            self._let_go.set()
             raise errors.Stopped(await fate(self, sending)) from None
         except asyncio.CancelledError:
-            self._stopped.set()
+            self._stopped = True
+            self._let_go.set()
             logger.info("RunComfy: %s", await fate(self, sending))
             raise
         except asyncio.TimeoutError:
-            self._given_up.set()
+            self._let_go.set()
             if self.entry is None:
                 raise errors.TimedOut(
                     "The record of requests was busy, or another ComfyUI was submitting the same "
@@ -120,20 +122,16 @@ class Job:
         if told:
             raise errors.Stopped(told, self.request_id)
 
-    def is_let_go(self) -> bool:
-        """Whether the run has ended for this job: nothing may leave any more."""
-        return self._stopped.is_set() or self._given_up.is_set()
-
     def _send(self) -> str:
         """The POST, its intent before and its outcome after; what Stop made of it, else empty."""
         context = self.context
         if not self._claim():
-            return cancel(self) if self._stopped.is_set() else ""
-        if self.is_let_go():
+            return cancel(self) if self._stopped else ""
+        if self._let_go.is_set():
             self.write("dismissed")
             return UNSENT
         try:
-            request_id = context.api.submit(self.model_id, self.payload, self.is_let_go)
+            request_id = context.api.submit(self.model_id, self.payload, self._let_go.is_set)
         except errors.Refused as error:
             self.write("refused")
             if error.status not in (400, 422):
@@ -144,9 +142,9 @@ class Job:
             self.write(UNKNOWN, request_id=getattr(error, "request_id", ""))
             raise
         self.phase = Phase.QUEUED
-        self.write(LEFT if self._given_up.is_set() else ACCEPTED, request_id=request_id)
+        self.write(LEFT if self._let_go.is_set() else ACCEPTED, request_id=request_id)
         logger.info("RunComfy: submitted %s as %s", self.model_id, request_id)
-        return cancel(self) if self._stopped.is_set() else ""
+        return cancel(self) if self._stopped else ""
 
     def _claim(self) -> bool:
         """Whether this job is to submit the request, ``entry`` being its intent by now.
@@ -170,7 +168,7 @@ class Job:
                     "if not, dismiss the open request in ComfyUI's settings (RunComfy), or change "
                     "the seed, which makes it another request."
                 )
-            if self.is_let_go():  # it is being submitted at this moment: its id will come
+            if self._let_go.is_set():  # it is being submitted at this moment: its id will come
                 raise errors.Stopped(UNSENT)
             time.sleep(TICK)
         self.adopt(entry)
@@ -288,7 +286,7 @@ class Job:
         elif self.before == UNKNOWN:
             state, advice = (
                 UNKNOWN,
-                "Its id comes from an unclear answer. Look at your generations.",
+                "Its id is of an unclear answer. Look at your generations.",
             )
         elif error.status in (404, 410):
             state, advice = "gone", "Results expire; look at your generations on RunComfy."

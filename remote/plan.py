@@ -27,11 +27,15 @@ MAX_BATCH = 8
 
 
 class RemoteLora(NamedTuple):
-    """A LoRA as the API names it (an https URL or ``owner/repo``), its scale, and its slot here."""
+    """A LoRA as the API names it (an https URL or ``owner/repo``), its scale, and its slot here.
+
+    ``notice``: what the user should know of it before it is paid for.
+    """
 
     path: str
     scale: float
     slot: str
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,51 +66,32 @@ class Plan(NamedTuple):
     notices: list[str]
 
 
-def make_plans(
-    items: Sequence[Settings], policy: AddressPolicy, should_stop: Callable[[], None]
-) -> list[Plan]:
-    """Every item checked and encoded, nothing sent; for a worker thread. Raises InvalidInput.
-
-    A picture that several items share is encoded once. ``should_stop`` raises to stop.
-    """
-    known: dict[object, tuple[str, str]] = {}
-    plans = []
-    for number, settings in enumerate(items, start=1):
-        should_stop()
-        try:
-            if not 1 <= settings.batch_count <= MAX_BATCH:
-                raise InvalidInput(
-                    f"batch_count is {settings.batch_count}; it takes 1 to {MAX_BATCH}."
-                )
-            plans.append(_make_plan(settings, known, policy, should_stop))
-        except InvalidInput as error:
-            if len(items) == 1:
-                raise
-            raise InvalidInput(
-                f"Item {number} of {len(items)}: {error} Nothing was submitted."
-            ) from None
-    return plans
-
-
-def _make_plan(
+def make_plan(
     settings: Settings,
-    known: dict[object, tuple[str, str]],
     policy: AddressPolicy,
     should_stop: Callable[[], None],
+    encoded: dict[object, tuple[str, str]],
 ) -> Plan:
+    """Everything checked and encoded, nothing sent; for a worker thread. Raises InvalidInput.
+
+    ``encoded``: pictures that other items of a list have encoded, and room for more; the arrays of
+    all of them live. ``should_stop`` raises to stop.
+    """
     if settings.mode not in MODES:
         raise InvalidInput(f"mode is '{settings.mode}'; it takes {', '.join(MODES)}.")
+    if not 1 <= settings.batch_count <= MAX_BATCH:
+        raise InvalidInput(f"batch_count is {settings.batch_count}; it takes 1 to {MAX_BATCH}.")
     urls = image_addresses(settings.image_urls)
     pictures = _pictures(settings.images, len(urls))
     auto = models.EDIT if pictures or urls else models.TEXT_TO_IMAGE
     model = models.MODELS.get(settings.mode, auto)
-    encoded = []
+    addresses, notices = [], [lora.notice for lora in settings.loras]
     for name, pixels in pictures:
         same = name, pixels.ctypes.data, pixels.shape, pixels.strides
-        known[same] = known.get(same) or encode(pixels, name)
-        encoded.append(known[same])
-    addresses = [address for address, _ in encoded] + urls
-    notices = [notice for _, notice in encoded]
+        encoded[same] = encoded.get(same) or encode(pixels, name)
+        addresses.append(encoded[same][0])
+        notices.append(encoded[same][1])
+    addresses += urls
     if pictures:
         check_request(addresses)
         notices.append(gap_notice([name for name, image in settings.images.items() for _ in image]))

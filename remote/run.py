@@ -31,7 +31,7 @@ from .errors import (
 from .job import Job
 from .journal import DELIVERED, HANDED, LEFT, MAX_OPEN, Entry, Journal
 from .pictures.media import Picture
-from .plan import Plan, Settings, make_plans
+from .plan import Plan, Settings, make_plan
 from .report import info_of, progress_text, summary
 
 logger = logging.getLogger(__name__)
@@ -94,8 +94,17 @@ class Run:
                 f"{len(self.open_requests)} RunComfy requests are open, and no more are recorded. "
                 f"Fetch them ('{OPEN}' in resume_request_id) or dismiss them in the settings."
             )
-        planning = start(partial(make_plans, items, context.policy, context.should_stop))
-        plans = await finish(planning, self.interrupted)
+        encoded: dict[object, tuple[str, str]] = {}
+        plans = []
+        for number, settings in enumerate(items, start=1):
+            policy, stop = context.policy, context.should_stop
+            planning = start(partial(make_plan, settings, policy, stop, encoded))
+            try:
+                plans.append(await finish(planning, self.interrupted))
+            except InvalidInput as error:
+                if len(items) > 1:
+                    error.args = (f"Item {number} of {len(items)}: {error} Nothing was submitted.",)
+                raise
         self.notices += dict.fromkeys(notice for plan in plans for notice in plan.notices)
         await self._tell_price(context, plans, max_cost)
         per_item = [

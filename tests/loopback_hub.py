@@ -74,11 +74,17 @@ class Hub:
         assert kind == "resolve"
         self._resolve(exchange, f"{owner}/{repo}", revision, "/".join(file), token)
 
-    def _list(self, exchange: Exchange, name: str, revision: str, token: str) -> None:
+    def _visible(self, exchange: Exchange, name: str, token: str) -> Repo | None:
+        """A repository; None, and the refusal is sent, where it is not for this token."""
         repo = self.repos.get(name)
         if repo is None or (repo.access == "private" and token != "good"):
             status = 404 if token else 401
             self._refuse(exchange, status, "RepoNotFound", "Repository not found")
+            return None
+        return repo
+
+    def _list(self, exchange: Exchange, name: str, revision: str, token: str) -> None:
+        if (repo := self._visible(exchange, name, token)) is None:
             return
         commit = repo.branches.get(revision, revision)
         if commit not in repo.commits:
@@ -105,7 +111,8 @@ class Hub:
         exchange.answer(200, json.dumps(answer).encode(), Content_Type="application/json")
 
     def _resolve(self, exchange: Exchange, name: str, revision: str, file: str, token: str) -> None:
-        repo = self.repos[name]
+        if (repo := self._visible(exchange, name, token)) is None:
+            return
         if repo.access == "gated" and token != "good":
             said = "You are not in the authorized list" if token else "Please log in."
             self._refuse(exchange, 403 if token else 401, "GatedRepo", said)

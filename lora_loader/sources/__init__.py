@@ -19,6 +19,7 @@ from ...network.files import Fetched, write_atomically
 from ..reading.file import LoraFileError, read_header
 from ..reading.scaling import CONFIG_NAME
 from .civitai import ORIGINS, Civitai
+from .elsewhere import TOKENS
 from .hub import ENDPOINT_VARIABLE, Hub
 from .library import Library, add_asks, origin_of
 from .link import PlainLink
@@ -38,8 +39,8 @@ from .source import (
 
 __all__ = [
     "EXTENSION", "SITES", "Access", "FetchError", "Fetched", "HubSource", "InstalledSource",
-    "Source", "SourceError", "UrlSource", "fetch", "find_fetched", "origin_of", "parse_hub",
-    "parse_url", "resolve_installed",
+    "Site", "Source", "SourceError", "UrlSource", "fetch", "find_fetched", "origin_of", "parse_hub",
+    "parse_url", "resolve_installed", "site_for_others",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,21 @@ def find_fetched(
     return Library(roots).find(_site_of(source, access or Access()))
 
 
+def site_for_others(
+    source: Source, should_stop: Callable[[], None], access: Access | None = None
+) -> Site:
+    """Whom somebody without any of your tokens asks for ``source``; his patience is short.
+
+    should_stop: raises to stop. access: the way out, by default the real one; its tokens stay here.
+
+    Raises FetchError.
+    """
+    access = access or Access()
+    env = {name: value for name, value in access.env.items() if name not in TOKENS}
+    way = _opened(replace(access, env=env, login=lambda: None), should_stop)
+    return _site_of(source, replace(way, client=way.client.within(connect_s=3.0, idle_s=5.0)))
+
+
 def _opened(access: Access, should_stop: Callable[[], None]) -> Access:
     """``access`` with what the operator set for its way out."""
     try:
@@ -97,12 +113,15 @@ def _opened(access: Access, should_stop: Callable[[], None]) -> Access:
 
 
 def _site_of(source: Source, access: Access) -> Site:
+    try:
+        mirror = urlsplit(access.env.get(ENDPOINT_VARIABLE) or "").netloc.lower()
+    except ValueError:  # whose text would show all of it
+        raise FetchError(f"{ENDPOINT_VARIABLE} must be an origin: https://host.") from None
     if isinstance(source, HubSource):
         return Hub.of(source, access)
     if not isinstance(source, UrlSource):
         raise FetchError(f"An installed file is not fetched.\n{source.describe()}")
     host = urlsplit(source.url).netloc.lower()
-    mirror = urlsplit(access.env.get(ENDPOINT_VARIABLE) or "").netloc.lower()
     behind = Hub.behind if host == mirror else SITES.get(host.removesuffix(":443"))
     site = behind(source, access) if behind is not None else None
     return site or PlainLink.of(source, access)

@@ -27,6 +27,7 @@ ORIGINS: Mapping[str, str] = {
     "civitai.red": "https://civitai.red",
     "www.civitai.red": "https://civitai.red",
 }
+TOKEN_VARIABLES = ("CIVITAI_API_TOKEN", "CIVITAI_TOKEN")
 _PAGE = re.compile(
     r"/models/(?P<model>[0-9]{1,18})(?:/[^/]*)?/?"
     r"|/(?:api/download/models|model-versions|api/v1/model-versions)/(?P<version>[0-9]{1,18})/?"
@@ -62,9 +63,8 @@ class Civitai(Site):
 
     def resolve(self) -> tuple[Wanted, None]:
         """The file that the link means, by one request, or two for a model's newest version."""
-        env = self.access.env
-        token = env.get("CIVITAI_API_TOKEN") or env.get("CIVITAI_TOKEN")
-        credentials = bearer(self.origin, token)
+        token, other = map(self.access.env.get, TOKEN_VARIABLES)
+        credentials = bearer(self.origin, token or other)
         try:
             version = self.version or self._newest(credentials)
             url = f"{self.origin}/api/v1/model-versions/{version}"
@@ -78,7 +78,7 @@ class Civitai(Site):
         sha256 = matching(hashes.get("SHA256"), SHA256) if isinstance(hashes, dict) else None
         sha256 = sha256 and sha256.lower()
         words = words[:_MAX_WORDS] if isinstance(words, list) else []
-        url = f"{self.origin}/api/download/models/{version}?fileId={file}"
+        url = self._download(version, file)
         origin = {
             "asks": sorted({self.ask, _ask(self.origin, self.model, version, file)}),
             "trigger_words": [word[:500] for word in words if isinstance(word, str)],
@@ -87,6 +87,15 @@ class Civitai(Site):
         key = f"civitai {self.folder} {version} {file} {sha256}"
         wanted = Wanted(url, Path(name), key, None, sha256, origin, credentials=credentials)
         return wanted, None
+
+    def address(self) -> str:
+        """The download of the file; a model's or a version's page is asked which one that is."""
+        if self.version and self.file:
+            return self._download(self.version, self.file)
+        return self.resolve()[0].url
+
+    def _download(self, version: str, file: str) -> str:
+        return f"{self.origin}/api/download/models/{version}?fileId={file}"
 
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
         """Civitai's refusal in words; what is none stays as it is."""

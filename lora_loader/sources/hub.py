@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
 """Names the origin of a mirror that takes the hub's place."""
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 TOKEN_PAGE = "https://huggingface.co/settings/tokens"  # noqa: S105
 CANONICAL = "pytorch_lora_weights.safetensors"
 """The name that diffusers gives to a LoRA."""
@@ -64,10 +65,16 @@ class Hub(Site):
         """The origin of the hub, or of its mirror."""
         return (self.access.env.get(ENDPOINT_VARIABLE) or HUB).rstrip("/")
 
+    @property
+    def offline(self) -> bool:
+        """Whether the operator wants the hub not to be asked."""
+        env = self.access.env
+        return (env.get("HF_HUB_OFFLINE") or env.get("TRANSFORMERS_OFFLINE") or "").upper() in _TRUE
+
     def resolve(self) -> tuple[Wanted, str | None]:
         """The file that is meant, at the commit that the repository is at, by one request."""
-        env, source = self.access.env, self.source
-        if (env.get("HF_HUB_OFFLINE") or env.get("TRANSFORMERS_OFFLINE") or "").upper() in _TRUE:
+        source = self.source
+        if self.offline:
             raise FetchError(
                 "HF_HUB_OFFLINE is set and this LoRA is not on disk. Unset it, or put the file "
                 f"into {FOLDER}/{self.folder} in a loras folder.\n{source.describe()}"
@@ -76,11 +83,7 @@ class Hub(Site):
         commit = matching(answer.get("sha"), _GIT)
         if commit is None:
             raise FetchError(f"The hub does not say which commit {source.repo} is at. Try later.")
-        files = {
-            name: entry
-            for entry in objects(answer.get("siblings"))
-            if (name := matching(entry.get("rfilename"), _TEXT))
-        }
+        files = _files(answer)
         file = _choose(list(files), source)
         sha256, size, blob = _content(files[file])
         config = _config_of(file, list(files))
@@ -96,6 +99,39 @@ class Hub(Site):
             credentials=credentials,
         )
         return wanted, config and replace(found, file=config).address(self.endpoint)
+
+    def address(self) -> str:
+        """At the hub itself, for nobody else may know the mirror; ``owner/repo`` names no file.
+
+        At the revision that is written, not the commit: that would be another address tomorrow.
+        """
+        source = self.source
+        if source.revision is None and source.file is None:
+            return source.repo
+        if source.file is None:
+            try:
+                source = replace(source, file=str(self.resolve()[0].origin["file"]))
+            except NetworkError as error:
+                raise FetchError(
+                    "It names a revision but no file, and which one it is could not be found out. "
+                    f"Write {source.describe()}:file.safetensors.\n{error}"
+                ) from error
+        return source.address()
+
+    def look(self, address: str) -> bool:
+        """Whether the repository is gated, and that it has the file; nothing where offline."""
+        if self.offline:
+            return False
+        try:
+            if address.startswith(HUB):
+                return super().look(self.endpoint + address.removeprefix(HUB))
+            answer = self.access.get_object(self._question, {})
+            _choose(list(_files(answer)), self.source)
+            return bool(answer.get("gated"))
+        except HttpStatusError as error:
+            if self.endpoint == HUB or error.error_code == "GatedRepo":
+                raise
+            raise NetworkError(f"The mirror says HTTP {error.status}") from error
 
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
         """The hub's refusal in words; what is none stays as it is.
@@ -156,29 +192,42 @@ class Hub(Site):
         A stale token makes the hub answer 401 even for public repositories (ComfyUI #7517): it is
         asked again without one.
         """
-        source = self.source
-        at = f"/revision/{quote(source.revision, safe='')}" if source.revision else ""
-        url = f"{self.endpoint}/api/models/{source.repo}{at}?blobs=true"
         try:
-            return self.access.get_object(url, credentials), credentials
+            return self.access.get_object(self._question, credentials), credentials
         except HttpStatusError as error:
             if not credentials or error.status != 401:
                 raise self.explain(error, credentials) from error
         listing = self._listing({})
-        logger.warning("Hugging Face refused the token; %s is read without it.", source.repo)
+        repo = self.source.repo
+        logger.warning("Hugging Face refused the token; %s is read without it.", repo)
         return listing
+
+    @property
+    def _question(self) -> str:
+        revision = self.source.revision
+        at = f"/revision/{quote(revision, safe='')}" if revision else ""
+        return f"{self.endpoint}/api/models/{self.source.repo}{at}?blobs=true"
 
     def _login(self) -> Credentials:
         """The operator's token, by the rules of huggingface_hub."""
         env = self.access.env
         if env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _TRUE:
             return {}
-        named = env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN")
-        return bearer(self.endpoint, named or self.access.login())
+        named, other = map(env.get, TOKEN_VARIABLES)
+        return bearer(self.endpoint, named or other or self.access.login())
 
 
 def _ask(source: HubSource) -> str:
     return f"hub:{source.repo}@{source.revision or 'main'}:{source.file or ''}"
+
+
+def _files(listing: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The entries of the hub's listing by their path."""
+    return {
+        name: entry
+        for entry in objects(listing.get("siblings"))
+        if (name := matching(entry.get("rfilename"), _TEXT))
+    }
 
 
 def _choose(files: Sequence[str], source: HubSource) -> str:

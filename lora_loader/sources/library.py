@@ -10,6 +10,7 @@ import re
 import tempfile
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ class Library:
         if site.by_hand is None:
             return None
         for root in self.roots:
-            found = sorted((root / FOLDER / site.folder).glob(site.by_hand))
+            found: list[Path] = []
+            with suppress(OSError):  # a name that is too long for this disk
+                found = sorted((root / FOLDER / site.folder).glob(site.by_hand))
             if len(found) == 1 and found[0].is_file() and not record_of(found[0]).exists():
                 return Fetched(found[0], found[0].stat().st_size, None)
         return None

@@ -38,6 +38,10 @@ class PlainLink(Site):
         shown = {"shown" if parts.query else "url": source.describe()}
         return Wanted(source.url, target, self.ask, origin={"asks": [self.ask], **shown}), None
 
+    def address(self) -> str:
+        """The link itself."""
+        return self.source.url
+
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
         """A refusal as the login that it asks for; any other error as it is."""
         if not isinstance(error, HttpStatusError) or error.status not in (401, 403):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from ...network.address import AddressPolicy
 from ...network.client import Credentials, HttpClient
 from ...network.download import Wanted
-from ...network.errors import NetworkError
+from ...network.errors import NetworkError, WebPage
 
 _MAX_JSON = 16 << 20
 _ATTEMPTS = 3
@@ -109,3 +109,23 @@ class Site(ABC):
     @abstractmethod
     def explain(self, error: NetworkError, credentials: Credentials) -> NetworkError:
         """``error`` of a request with ``credentials`` as this site means it."""
+
+    @abstractmethod
+    def address(self) -> str:
+        """What the file is called elsewhere, where nobody has your tokens: the address of the file.
+
+        The same for the same words, so that a request that was paid is known again; hence asked
+        for only where the words do not say it. Raises NetworkError.
+        """
+
+    def look(self, address: str) -> bool:
+        """Whether ``address`` is gated; a GET that ends after its headers. Raises NetworkError.
+
+        The status of a refusal is raised as it is: what it means is up to who asks.
+        """
+        with self.access.client.stream(address) as answer:
+            if answer.status != 200:
+                raise answer.status_error()
+            if (answer.headers.get("Content-Type") or "").lower().startswith("text/html"):
+                raise WebPage("The link leads to a web page, not to a file.", address)
+        return False

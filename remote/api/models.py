@@ -136,6 +136,7 @@ def read_price(api: ModelApi, model_id: str) -> Price:
     usd = number(entry.get("base_price_usd"), 10_000)
     if usd is None:
         return Price()
-    unit = clean(entry.get("price_unit") or "")[:40].removeprefix("per ")
+    given = entry.get("price_unit") or ""
+    unit = clean(given)[:40].removeprefix("per ")
     text = f"${usd:g}" + (f" per {unit}" if unit else "")
-    return Price(text, usd if unit.lower() in _A_REQUEST else None)
+    return Price(text, usd if isinstance(given, str) and unit.lower() in _A_REQUEST else None)

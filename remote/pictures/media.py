@@ -51,8 +51,9 @@ _TURNS = {
 _BEGINS = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF.{4}WEBP", re.DOTALL)
 
 PNG, JPEG, SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", 0xDA
-ALONE = frozenset({0x01, *range(0xD0, 0xDA)})
-"""JPEG's markers without a length."""
+ALONE = frozenset({0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
+"""JPEG's markers without a length, and those that Pillow takes for such."""
+_NO_PIXELS = ALONE | set(range(0xE1, 0xF0)) - {0xEE}  # which says how CMYK is meant
 _ORIENTATION = 0x0112
 _KINDS = {3: "H", 4: "L"}  # how TIFF numbers the types that an orientation may have
 
@@ -96,16 +97,17 @@ async def fetch_pictures(
     ``fetch_picture``.
     """
     found: list[Picture] = []
-    left = MAX_PIXELS
+    left, refused = MAX_PIXELS, None
     for url in urls[:MAX_PICTURES]:
         try:
             picture = await fetch_picture(context, url, end, max_bytes, left)
-        except TooLargePicture:
-            if not found:
-                raise
+        except TooLargePicture as error:
+            refused = error
             continue
         found.append(picture)
         left -= picture.rgb.shape[0] * picture.rgb.shape[1]
+    if refused is not None and not found:
+        raise refused
     if len(found) == len(urls):
         return found, ""
     return found, (
@@ -243,27 +245,26 @@ def without_tags(data: bytes) -> tuple[bytes, bytes]:
             body = data[start:end]
             if marker == 0xE1 and body[4:10] == b"Exif\0\0":
                 exif = exif or body[4:]
-            elif marker not in range(0xE1, 0xF0) or marker == 0xEE:  # which says how CMYK is meant
+            elif marker not in _NO_PIXELS:
                 kept.append(body)
     return b"".join([*kept, data[end:]]), exif
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of a JPEG's whole segments before its first scan, while they make sense.
+    """(marker, start, end) of a JPEG's whole segments before its first scan.
 
-    A segment is its marker, two bytes of length and its body.
+    A segment is its marker, two bytes of length and its body. What stands between two is stepped
+    over as Pillow does: nothing may be a segment for it and none for us.
     """
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    while 0 <= (at := data.find(b"\xff", at)) <= len(data) - 4:
         marker = data[at + 1]
-        if marker == SCAN:
-            return
-        if marker == 0xFF:  # any number of these may stand before a marker
+        if marker in (0x00, 0xFF):
             at += 1
             continue
-        length = 0 if marker in ALONE else int.from_bytes(data[at + 2 : at + 4], "big")
+        length = 0 if marker in ALONE else max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
         end = at + 2 + length
-        if end > len(data) or (length < 2 and marker not in ALONE):
+        if marker == SCAN or end > len(data):
             return
         yield marker, at, end
         at = end

@@ -11,15 +11,19 @@ from .demo_graph import PROMPT
 from .graph import Graph
 
 NODE = "Flux2EditRunComfy"
-# Only handed on to the stand-in, which fetches nothing.
-LORA = "https://example.com/styles/ink.safetensors"
+# Only handed on to the stand-in, which fetches nothing; and nobody is asked for it (see below).
+LORA = "https://huggingface.co/owner/styles/blob/main/ink.safetensors"
 
 
 @contextmanager
 def environment() -> Iterator[dict[str, str]]:
     """A running stand-in; the variables that make the node use it, and no real account."""
     with Standin(timing=Timing(0.5, 1.0)) as server:
-        yield {"RUNCOMFY_API_BASE": server.origin, "RUNCOMFY_API_TOKEN": "standin-token-0000"}
+        yield {
+            "RUNCOMFY_API_BASE": server.origin,
+            "RUNCOMFY_API_TOKEN": "standin-token-0000",
+            "HF_HUB_OFFLINE": "1",
+        }
 
 
 def edit(client: Client, images: tuple[str, ...], output: Path, timeout: float) -> None:

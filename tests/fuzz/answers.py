@@ -201,7 +201,7 @@ def ask(api: ModelApi, given: Case) -> str:
         check(is_request_id(found) and found.encode() is not None, "an id that can be asked for")
         return "accepted"
     if given.call == "price":
-        shown(read_price(api, NAME), 60)
+        shown(read_price(api, NAME).text, 60)
         return "priced"
     if given.call == "cancel":
         phase_of(api.cancel("3f1c"))

@@ -99,7 +99,8 @@ def campaign(kind: str, seed: int, first: int, count: int, most_faults: int = 20
             if number % 50_000 == 0 and count > 50_000:
                 say(number, f"{time.monotonic() - began:.0f} s", dict(ends), len(faults))
     seconds = time.monotonic() - began
-    return {"ends": ends, "faults": faults, "slowest": slowest, "seconds": seconds}
+    tried = number + 1 - first
+    return {"tried": tried, "ends": ends, "faults": faults, "slowest": slowest, "seconds": seconds}
 
 
 def main() -> int:
@@ -122,11 +123,10 @@ def main() -> int:
         return 0
     limit_memory()
     done = campaign(asked.kind, asked.seed, asked.first, asked.count, asked.most_faults)
-    tried = sum(done["ends"].values()) + len(done["faults"])
     took, number = done["slowest"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     say(
-        f"{asked.kind}: seed {asked.seed}, {tried} cases in {done['seconds']:.0f} s, "
+        f"{asked.kind}: seed {asked.seed}, {done['tried']} cases in {done['seconds']:.0f} s, "
         f"{len(done['faults'])} faults; {dict(done['ends'])}; slowest {took * 1e3:.0f} ms "
         f"(case {number}); peak {peak} MiB"
     )

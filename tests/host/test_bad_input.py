@@ -148,7 +148,7 @@ def test_a_gap_is_reported_and_runs(client, small_vae):
     graph.set(parts["text"], image_3=parts["image"])
     result = client.run(graph.prompt).check()
     words = next(text for node, text in result.texts if node == parts["text"])
-    assert 'image_3 is "image 2" to the model' in words
+    assert "image_3 is “image 2” to the model" in words
 
 
 def test_a_run_after_an_error_is_unaffected(server, client, small_vae):

@@ -45,7 +45,8 @@ def test_a_usual_text_is_shown_as_it_is(show):
     ("text", "shown"),
     [
         ("<lora:ink:0.8>", "‹lora:ink:0.8›"),
-        ("It's \"in\" 'ink'", "It’s ”in” ’ink’"),
+        ("It's \"in\" 'ink'", "It’s “in” ’ink’"),
+        ('96x96 -> 64x64, "a" and "b', "96x96 → 64x64, “a” and ”b"),
         ("[[me|javascript:x]]", "[ [me|javascript:x]]"),
         ("![a](b) [c][d]", "! [a] (b) [c] [d]"),
         ("[[[[a", "[ [ [ [a"),

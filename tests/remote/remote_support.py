@@ -32,7 +32,7 @@ QUICK = Pace(
     retry_first=0.02,
     retry_longest=0.1,
     settle_s=0.6,
-    submit_s=1.5,
+    submit_s=4.0,  # a busy machine must not make a good answer look lost
     call_s=1.2,
     missing_s=1.5,  # a busy machine must not make a short 404 look final
     download_s=1.0,
@@ -87,7 +87,7 @@ def context_at(
     pace: Pace = QUICK,
     session: str = "test",
 ) -> JobContext:
-    api = api_at(standin.origin, token, connect_s=0.5, read_s=0.5, answer_s=0.5, total_s=1.0)
+    api = api_at(standin.origin, token, connect_s=2.0, read_s=0.5, answer_s=2.0, total_s=1.0)
     journal = journal_of(folder, token, session, standin.origin)
     deadline = time.monotonic() + seconds
     return JobContext(api, journal, policy_of(standin), interrupted, deadline, pace=pace)

@@ -13,6 +13,9 @@ from standin_faults import FAULTS, Standin
 from standin_faults.media import ADDRESSES
 
 ELSEWHERE = {*(name for name, _ in ADDRESSES), "redirect_elsewhere", "redirect_inside"}
+NAMED = {"submit_list_id_after", "submit_dots_id_after", "submit_digits_after",
+         "submit_endless_id_after"}  # fmt: skip
+"""What the answer has in the place of an id cannot be one; it is kept word for word."""
 TABLE = Path(__file__).with_name("FAULTS.md")
 
 
@@ -71,12 +74,14 @@ def test_fault(sweep: Sweep, name: str) -> None:
     taken = fault.at != "submit" or fault.creates
     assert row.jobs == (1 if taken else 0)
     assert row.cancels == (1 if fault.at == "cancel" else 0)
-    assert row.known_id == (fault.at != "submit" or fault.expect == "delivered")
-    if row.state not in CLOSED and row.known_id and fault.at != "cancel":
+    assert row.known_id == (fault.at != "submit" or fault.expect == "delivered" or name in NAMED)
+    if name in NAMED:
+        assert row.resumed == "rejected", "it was no id, and that closes nothing"
+    elif row.state not in CLOSED and row.known_id and fault.at != "cancel":
         assert row.resumed == "yes", "a paid picture that was not delivered can be fetched later"
     if fault.expect in ("unknown", "timed_out", "media"):
         assert row.state not in CLOSED
-    if row.known_id and row.message:
+    if row.known_id and row.message and name not in NAMED:
         assert "\n" in row.message, "the id stands alone on the last line"
     if name.removeprefix("media_") in ELSEWHERE:
         assert "not RunComfy's storage" in row.message, "refused by its address, not by luck"

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,13 +106,33 @@ def test_a_job_that_began_to_run_between_two_polls(standin: Standin, tmp_path: P
     assert "already runs" in text and account.counts["cancel"] == 1 and taken < PROMPT_S
 
 
+def arrived(standin: Standin) -> Callable[[], bool]:
+    """Whether a POST has come, before its answer is begun."""
+    seen = threading.Event()
+    handle = standin.handle
+
+    def noticed(handler: object, data: bytes | None) -> None:
+        if data is not None:
+            seen.set()
+        handle(handler, data)
+
+    standin.handle = noticed  # type: ignore[method-assign]
+    return seen.is_set
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(standin: Standin) -> Iterator[None]:
+    yield
+    standin.__dict__.pop("handle", None)
+
+
 def test_stop_while_the_submission_hangs(standin: Standin, tmp_path: Path) -> None:
     """Noticed at once; the answer is awaited behind the scenes and its job cancelled, once."""
     token, stop = new_token(), Stop()
     account = standin.state.account(token, timing=Timing(30, 30, answer_s=1.4))
     context = context_at(standin, tmp_path, token, stop, pace=replace(QUICK, submit_s=9.0))
     context = replace(context, api=replace(context.api, answer_s=9.0, read_s=9.0, total_s=9.0))
-    text, taken = stopped_job(context, stop, lambda: bool(context.journal.entries()))
+    text, taken = stopped_job(context, stop, arrived(standin))
     assert "answer is still awaited" in text and taken < PROMPT_S
     until(lambda: context.journal.entries()[-1].state == "cancelled")
     assert account.submissions == 1 and account.counts["cancel"] == 1
@@ -126,7 +146,7 @@ def test_stop_while_the_submission_is_answered(standin: Standin, tmp_path: Path)
     account = standin.state.account(token, timing=Timing(30, 30, answer_s=0.25))
     context = context_at(standin, tmp_path, token, stop)
     context = replace(context, api=replace(context.api, answer_s=5.0, read_s=5.0, total_s=5.0))
-    text, taken = stopped_job(context, stop, lambda: bool(context.journal.entries()))
+    text, taken = stopped_job(context, stop, arrived(standin))
     assert taken < PROMPT_S and account.submissions == 1
     until(lambda: account.jobs[0].cancelled)
     assert account.counts["cancel"] == 1 and text.startswith("Stopped")

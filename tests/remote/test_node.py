@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import json
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,17 +15,20 @@ import torch
 from remote_support import MODEL, new_token, recorded
 from standin_server import Standin
 
+from flux2_lora_edit.lora_loader.sources import Access
 from flux2_lora_edit.lora_loader.sources.source import HubSource, InstalledSource, UrlSource
 from flux2_lora_edit.lora_loader.stack import LoraEntry
 from flux2_lora_edit.network.address import PUBLIC_ONLY
+from flux2_lora_edit.network.client import HttpClient, Limits
+from flux2_lora_edit.network.connection import Transport
 from flux2_lora_edit.remote import plan as planning
 from flux2_lora_edit.remote.account import Account, open_account
 from flux2_lora_edit.remote.api.answers import Phase, read_result
 from flux2_lora_edit.remote.api.models import MAX_SEED
-from flux2_lora_edit.remote.errors import InvalidInput, JobFailed
+from flux2_lora_edit.remote.errors import InvalidInput, JobFailed, Stopped
 from flux2_lora_edit.remote.job import Job
 from flux2_lora_edit.remote.pictures.media import Picture
-from flux2_lora_edit.remote.plan import Plan, Settings, make_plans
+from flux2_lora_edit.remote.plan import Plan, RemoteLora, Settings, make_plan
 from flux2_lora_edit.remote.report import info_of, progress_text, summary
 from flux2_lora_edit.remote.run import resumed
 
@@ -55,6 +59,17 @@ def entry(source, scale: float = 1.0, slot: str = "LoRA slot 1") -> LoraEntry:
     return LoraEntry(source.describe(), scale, scale, source, slot)
 
 
+def loras_of(room, stack, should_stop=lambda: None, **env: str) -> list[RemoteLora]:
+    """On a machine that is offline, and whose operator told the hub's part so."""
+
+    def nobody(*asked, **kind) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    client = HttpClient(limits=Limits(backoff_s=0.01), transport=Transport(resolve=nobody))
+    access = Access(env={"HF_HUB_OFFLINE": "1", **env}, client=client, login=lambda: None)
+    return room.remote_loras.remote_loras(stack, access=access, should_stop=should_stop)
+
+
 @pytest.mark.parametrize(
     ("source", "path"),
     [
@@ -65,12 +80,57 @@ def entry(source, scale: float = 1.0, slot: str = "LoRA slot 1") -> LoraEntry:
          "https://huggingface.co/owner/repo/resolve/v1/d/a%20b.safetensors"),
         (HubSource("owner/repo", "refs/pr/3", "a.safetensors"),
          "https://huggingface.co/owner/repo/resolve/refs%2Fpr%2F3/a.safetensors"),
-        (UrlSource("https://example.com/a?token=1"), "https://example.com/a?token=1"),
+        (UrlSource("https://example.com/a?v=1"), "https://example.com/a?v=1"),
+        (UrlSource("https://huggingface.co/owner/repo/blob/main/a.safetensors"),
+         "https://huggingface.co/owner/repo/resolve/main/a.safetensors"),
+        (UrlSource("https://huggingface.co/owner/repo"), "owner/repo"),
+        (UrlSource("https://civitai.com/models/1?modelVersionId=2&fileId=3"),
+         "https://civitai.com/api/download/models/2?fileId=3"),
     ],
 )  # fmt: skip
 def test_hub_and_web_sources_pass(room, source, path: str) -> None:
-    (lora,) = room.remote_loras.remote_loras([entry(source, 0.5)])
+    (lora,) = loras_of(room, [entry(source, 0.5)])
     assert (lora.path, lora.scale, lora.slot) == (path, 0.5, "LoRA slot 1")
+
+
+def test_what_is_not_known_of_a_lora_is_said_before_it_is_paid(room) -> None:
+    link = entry(UrlSource("https://example.com/a"), slot="LoRA slot 3")
+    made = plan(loras=loras_of(room, [entry(HubSource("a/b")), link]))
+    assert made.notices == [
+        "LoRA slot 3: whether RunComfy can fetch it is not known (example.com cannot be found; "
+        "are you online?)."
+    ]
+    assert made.payloads[0]["loras"] == [
+        {"path": "a/b", "scale": 1.0}, {"path": "https://example.com/a", "scale": 1.0}
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        ("https://example.com/a?token=S3CRET", "looks like a token"),
+        ("https://civitai.com/models/1", "could not be asked"),
+        ("https://10.0.0.1/a", "non-public"),
+    ],
+)
+def test_what_cannot_work_there_is_refused_with_its_slot(room, link: str, said: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        loras_of(room, [entry(HubSource("a/b")), entry(UrlSource(link), slot="LoRA slot 2")])
+    text = str(caught.value)
+    assert text.startswith("LoRA slot 2: ") and said in text and "S3CRET" not in text
+
+
+def test_a_stop_ends_the_look(room) -> None:
+    def stop() -> None:
+        raise Stopped("by the user")
+
+    with pytest.raises(Stopped):
+        loras_of(room, [entry(UrlSource("https://example.com/a"))], should_stop=stop)
+
+
+def test_a_wrong_environment_is_said(room) -> None:
+    with pytest.raises(InvalidInput, match="FLUX2_LORA_EDIT_PROXY must look like"):
+        loras_of(room, [entry(HubSource("a/b"))], FLUX2_LORA_EDIT_PROXY="http://me:S@:x")
 
 
 @pytest.fixture
@@ -87,11 +147,12 @@ def loras_folder(room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_file_of_this_machine_is_refused_with_its_slot(room, loras_folder: Path) -> None:
     with pytest.raises(InvalidInput) as caught:
-        room.remote_loras.remote_loras(
+        loras_of(
+            room,
             [
                 entry(HubSource("a/b")),
                 entry(InstalledSource("mine.safetensors"), slot="LoRA slot 2"),
-            ]
+            ],
         )
     text = str(caught.value)
     assert text.startswith("LoRA slot 2 is a file on this machine") and "hugging face" in text
@@ -113,7 +174,7 @@ def test_a_fetched_file_goes_by_where_it_came_from(
 ) -> None:
     (loras_folder / "sub" / "fetched.safetensors.json").write_text(json.dumps(record))
     stack = [("sub/fetched.safetensors", 1.0, 1.0)]  # of another pack: a plain tuple
-    assert room.remote_loras.remote_loras(stack)[0].path == path
+    assert loras_of(room, stack)[0].path == path
 
 
 @pytest.mark.parametrize(
@@ -124,24 +185,24 @@ def test_a_fetched_file_goes_by_where_it_came_from(
 def test_a_bad_record_is_no_source(room, loras_folder: Path, record: str) -> None:
     (loras_folder / "web.safetensors.json").write_text(record)
     with pytest.raises(InvalidInput, match="file on this machine"):
-        room.remote_loras.remote_loras([entry(InstalledSource("web.safetensors"))])
+        loras_of(room, [entry(InstalledSource("web.safetensors"))])
 
 
 @pytest.mark.parametrize("scale", [-0.5, 4.05])
 def test_strengths_that_the_api_does_not_take(room, scale: float) -> None:
     with pytest.raises(InvalidInput, match="LoRA slot 1: its strength is"):
-        plan(loras=room.remote_loras.remote_loras([entry(HubSource("a/b"), scale)]))
+        plan(loras=loras_of(room, [entry(HubSource("a/b"), scale)]))
 
 
 def test_absent_ones_do_not_count_and_four_are_too_many(room) -> None:
     hub = entry(HubSource("a/b"))
     off = LoraEntry("x", 0.0, 1.0, HubSource("c/d"), "LoRA slot 2")
-    assert len(room.remote_loras.remote_loras([hub, off, hub, hub])) == 3
-    assert room.remote_loras.remote_loras(None) == []
+    assert len(loras_of(room, [hub, off, hub, hub])) == 3
+    assert loras_of(room, None) == []
     with pytest.raises(InvalidInput, match="4 enabled LoRAs"):
-        plan(loras=room.remote_loras.remote_loras([hub] * 4))
+        plan(loras=loras_of(room, [hub] * 4))
     with pytest.raises(InvalidInput, match="revision but no file"):
-        room.remote_loras.remote_loras([entry(HubSource("a/b", "v1"))])
+        loras_of(room, [entry(HubSource("a/b", "v1"))])
 
 
 RANDOM = np.random.default_rng(0).random
@@ -149,7 +210,7 @@ RANDOM = np.random.default_rng(0).random
 
 def plan(**changes) -> Plan:
     base = Settings("a cat", "auto", 2.5, 28, "png", seed=7)
-    return make_plans([replace(base, **changes)], PUBLIC_ONLY, lambda: False)[0]
+    return make_plan(replace(base, **changes), PUBLIC_ONLY, lambda: False, {})
 
 
 def size_of(made: Plan) -> str:

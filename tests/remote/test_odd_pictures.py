@@ -142,6 +142,18 @@ def test_tags_that_share_one_long_value_are_not_read() -> None:
             assert is_up(saved(kind, block[:60_000] if kind == "JPEG" else block), 6)
 
 
+@pytest.mark.parametrize(
+    "junk",
+    [b"\0\0", b"abc", b"\xff", b"\xff\0", b"\xff\xf0", b"\xff\xc8", b"\xff\xfe\0\0", b"\xff\xd0ab",
+     b"\xff\xfe\0\1", b"\xff\xe8\0\2", b"a\xff\xff\xff"],
+)  # fmt: skip
+def test_no_junk_between_segments_hides_the_tags_from_us_alone(junk: bytes) -> None:
+    """Pillow steps over it, and would read them."""
+    data = saved("JPEG", ODD["text for a resolution"])
+    with patch("PIL.Image.Image.getexif", side_effect=AssertionError("all tags are read")):
+        assert is_up(data[:2] + b"\xff\xfe\0\3a" + junk + data[2:], 6)
+
+
 def test_other_tags_and_texts_are_not_looked_at() -> None:
     """Pillow refuses a PNG for a long text, a wrong profile or frames that do not add up."""
     text = PngImagePlugin.PngInfo()

@@ -19,7 +19,7 @@ from flux2_lora_edit.remote.plan import (
     Settings,
     build,
     image_addresses,
-    make_plans,
+    make_plan,
     may_take_addresses_only,
     nearest_size,
 )
@@ -195,11 +195,11 @@ def test_no_lora_is_an_empty_list_never_an_absent_key() -> None:
 
 def test_seeds() -> None:
     chosen = replace(GOOD, seed=MAX_SEED - 1, batch_count=4, image_urls=URL)
-    payloads = make_plans([chosen], PUBLIC_ONLY, lambda: False)[0].payloads
+    payloads = make_plan(chosen, PUBLIC_ONLY, lambda: False, {}).payloads
     assert [payload["seed"] for payload in payloads] == [MAX_SEED - 1, MAX_SEED, 0, 1]
     chance = replace(GOOD, seed=-1)
     drawn = {
-        make_plans([chance], PUBLIC_ONLY, lambda: None)[0].payloads[0]["seed"] for _ in range(64)
+        make_plan(chance, PUBLIC_ONLY, lambda: None, {}).payloads[0]["seed"] for _ in range(64)
     }
     assert len(drawn) > 60 and all(0 <= seed <= MAX_SEED for seed in drawn)
 

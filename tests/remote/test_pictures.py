@@ -323,6 +323,12 @@ def test_the_pictures_of_a_result_have_one_cap_on_pixels(
     assert len(job.pictures) == 2 and "4094 of 4096" in job.notice
     job = a_job_of(standin, tmp_path, "result_two_pictures")
     assert len(job.pictures) == 2 and job.notice == ""
+    sizes = iter([(40, 60), (8, 8)])
+    original = standin._picture
+    monkeypatch.setattr(standin, "_picture", lambda job: draw(*next(sizes), 1, "p"))
+    job = a_job_of(standin, tmp_path, "result_two_pictures")
+    assert [p.rgb.shape for p in job.pictures] == [(8, 8, 3)] and "1 of 2" in job.notice
+    monkeypatch.setattr(standin, "_picture", original)
     monkeypatch.setattr(media, "MAX_PIXELS", 32 * 32 - 1)
     with pytest.raises(MediaError, match="32 x 32"):
         a_job_of(standin, tmp_path, "result_two_pictures")

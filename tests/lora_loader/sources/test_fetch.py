@@ -801,6 +801,27 @@ def test_a_long_name_leaves_room_for_all_that_is_put_round_it(get: Getter, hub: 
     assert len(f".{there.name}".encode()) + len(".part.json.01234567.tmp") <= 255
 
 
+@pytest.mark.parametrize("name", ["a" * 300, CJK])
+def test_a_name_that_no_disk_can_hold_is_looked_for_and_fetched(
+    get: Getter, hub: Hub, name: str
+) -> None:
+    source = HubSource("ann/long", file=f"{name}.safetensors")
+    assert find_fetched(source, [get.root], access=Access(env=get.env)) is None
+    hub.add("ann/long", {f"{name}.safetensors": INK})
+    (get.root / "flux2-lora-edit" / "ann--long").mkdir(parents=True)
+    first = get(source)
+    assert first.path.read_bytes() == INK
+    assert get(source).path == first.path
+
+
+@pytest.mark.parametrize("endpoint", ["https://[me:S3CRET@x", "https://me:S3CRET@x\u2100.example"])
+def test_an_endpoint_that_is_written_wrongly_is_said_so(get: Getter, endpoint: str) -> None:
+    said = refusal(get, HubSource("ann/ink"), env={"HF_ENDPOINT": endpoint})
+    assert "HF_ENDPOINT" in said and "S3CRET" not in said
+    said = refusal(get, UrlSource("https://a.example/x"), env={"HF_ENDPOINT": endpoint})
+    assert "HF_ENDPOINT" in said and "S3CRET" not in said
+
+
 def test_a_name_that_is_no_text_is_none_of_the_files(get: Getter, hub: Hub) -> None:
     """JSON can hold half of a character, which no address and no path can."""
     hub.add("ann/half", {"a\ud800.safetensors": OIL, "\udfff/adapter_config.json": b"{}"})
