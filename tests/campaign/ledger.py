@@ -35,6 +35,7 @@ class Ledger:
         self.standin, self.account, self.outputs = standin, account, list(outputs)
         self.told = ""
         self.violations: list[str] = []
+        self.last_lost = self.most_lost = 0
         self.by_hand: set[Request] = set()
         self.ended: set[str] = set()
         self._seen: dict[tuple[str, int, int], bytes | None] = {}
@@ -88,6 +89,7 @@ class Ledger:
         ]
         count = len(missing) - len(ids_unknown(open_requests, self.account))
         named = ", ".join(f"{job.id} {request_of(job)}" for job in missing)
+        self.last_lost = max(count, 0)
         return f"lost {count}: neither held, open nor told: {named}" if count > 0 else ""
 
     def distinct(self) -> int:

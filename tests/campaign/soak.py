@@ -43,7 +43,7 @@ class SoakCampaign(Campaign):
 
     def __init__(self, folder: Path, seed: int, zygote: Zygote | None = None) -> None:
         super().__init__(folder, zygote, places="a")
-        self.seed = seed
+        self.seed, self.passing = seed, PASSING
         self.chance = random.Random(seed)
         self.ended: Counter[str] = Counter()
         self.faults = self.jobs = 0
@@ -63,7 +63,7 @@ class SoakCampaign(Campaign):
         many = self.chance.choice((1, 2, 4, 8))
         words = f"soak {self.seed} job {self.jobs}"
         requests = tuple(Request(f"{words} item {item}", self.jobs) for item in range(many))
-        fault = self.chance.choice(PASSING) if self.chance.random() < 0.5 else ""
+        fault = self.chance.choice(self.passing) if self.chance.random() < 0.5 else ""
         self.jobs += many
         self.where = f"jobs {self.jobs} ({fault or 'no fault'})"
         self.account.fault, self.account.struck = fault, 0
@@ -126,6 +126,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--fault", choices=sorted(FAULTS), metavar="NAME", help="this one alone")
     parser.add_argument("--keep", help="a new folder for the host's files, kept afterwards")
     options = parser.parse_args()
     folder = Path(options.keep or tempfile.mkdtemp(prefix="campaign-"))
@@ -133,6 +134,8 @@ def main() -> int:
     began = time.monotonic()
     try:
         with SoakCampaign(folder, options.seed) as campaign:
+            if options.fault:
+                campaign.passing = [options.fault]
             campaign.run(options.jobs)
     finally:
         if not options.keep:

@@ -121,7 +121,8 @@ class Campaign:
             if not lost or time.monotonic() > end:
                 break
             time.sleep(0.1)
-        if lost:
+        if self.ledger.last_lost > self.ledger.most_lost:  # said once, not at each look
+            self.ledger.most_lost = self.ledger.last_lost
             self.ledger.violations.append(f"{self.where}: {lost}")
 
     def settle(self, host: Host, prompt: Prompt, requests: Sequence[Request]) -> None:
@@ -169,13 +170,13 @@ class Campaign:
         """The figures of the rule."""
         ledger, found = self.ledger, self.ledger.violations
         payments, distinct = len(ledger.payments()), ledger.distinct()
-        count = {word: sum(word in text for text in found) for word in ("lost", "never delivered")}
+        undelivered = sum("never delivered" in text for text in found)
         return "\n".join(
             [
                 f"errors seen: {shown(self.errors)}",
                 f"payments {payments}, distinct requests {distinct}, "
-                f"paid twice {payments - distinct}, lost {count['lost']}, "
-                f"never delivered {count['never delivered']}",
+                f"paid twice {payments - distinct}, lost {ledger.most_lost}, "
+                f"never delivered {undelivered}",
                 f"by hand: {self.resolved} resumed, {self.dismissed} dismissed; secrets leaked: "
                 f"{len(self.standin.state.leaks)}; violations: {len(found)}",
             ]
