@@ -222,7 +222,7 @@ def test_what_runcomfy_no_longer_has_is_told_and_paid_anew_once(house: House, ac
     result = house.run_anew(graph(9))
     assert account.submissions == 2 and len(result.images("1s")) == 1
     notices = " ".join(info_of(result)["notices"])
-    assert "A new request is submitted and paid" in notices
+    assert "a new one is submitted and paid" in notices
     house.run_anew(graph(9))
     assert account.submissions == 2, "the new one is known now"
 
