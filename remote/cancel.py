@@ -39,8 +39,8 @@ async def fate(job: Job, sending: asyncio.Future[str]) -> str:
     if not done:
         return (
             "Stopped while the job was being sent; its answer is still awaited in the background. "
-            "If it is accepted it is cancelled there, and until then it stands among the open "
-            "requests."
+            "If it is accepted it is cancelled there; until then the same request is not sent "
+            "again."
         )
     try:
         told = sending.result()

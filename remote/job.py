@@ -225,9 +225,10 @@ class Job:
                     raise await self._rejected(error) from None
                 wait = pace.before_retry(failures, error.retry_after)
             except errors.RequestRejected as error:
-                # Submitted a moment ago: not all of the API's servers may know it yet.
-                is_new = not self.before and time.monotonic() - began < pace.missing_s
-                if error.status != 404 or not is_new:
+                # Submitted a moment ago, here or by another job with the same request: not all of
+                # the API's servers may know it yet.
+                is_new = bool(self.payload) and self.before != DELIVERED
+                if error.status != 404 or not is_new or time.monotonic() - began >= pace.missing_s:
                     raise await self._rejected(error) from None
             await context.pause(wait, context.deadline)
 
@@ -280,23 +281,19 @@ class Job:
 
     async def _rejected(self, error: errors.RemoteError) -> errors.RemoteError:
         """A final no to a question about the job, told with what it means for the job."""
+        is_word = isinstance(error, errors.RequestRejected)  # the API's own, not a gateway's
         mine = self.entry is not None and self.entry.account == self.context.journal.account
-        if not mine and error.status in (401, 403, 404, 410):
-            state, advice = LEFT, "It was made with another token: set that one, then resume it."
-        elif self.before == UNKNOWN:
-            state, advice = (
-                UNKNOWN,
-                "Its id is of an unclear answer. Look at your generations.",
-            )
-        elif error.status in (404, 410):
+        state, advice = LEFT, "The job is not lost: put this id into resume_request_id afterwards."
+        if is_word and not mine:
+            advice = "It was made with another token: set that one, then resume it."
+        elif is_word and self.before == UNKNOWN:
+            state, advice = UNKNOWN, "Its id is of an unclear answer; look at your generations."
+        elif is_word and error.status in (404, 410):
             state, advice = "gone", "Results expire; look at your generations on RunComfy."
-        else:
-            state = LEFT
-            advice = "The job is not lost: put this id into resume_request_id afterwards."
         await self.settle(state)
-        if self.before and self.payload and (state == "gone" or not mine):
-            return errors.Gone.of(self.request_id, f"{error} {advice}")
-        return errors.RequestRejected.of(self.request_id, f"{error} {advice}")
+        is_gone = is_word and (state == "gone" or not mine)
+        kind = errors.Gone if is_gone and self.before and self.payload else errors.RequestRejected
+        return kind.of(self.request_id, f"{error} {advice}")
 
     def forget(self) -> None:
         """Let go of an entry whose result cannot be had: ``submit`` then makes a new request."""

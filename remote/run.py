@@ -88,6 +88,8 @@ class Run:
         ``max_cost``: US dollars that the whole run may cost, 0 for no limit. Raises a RemoteError
         when there is no picture at all, and before anything is sent when an item is not fit.
         """
+        if not max_cost >= 0:  # nor is NaN
+            raise InvalidInput(f"max_cost is {max_cost:g}; it takes 0 (no limit) or more.")
         context = await self._open()
         if len(self.open_requests) >= MAX_OPEN:
             raise InvalidInput(
@@ -283,7 +285,10 @@ async def _obtain(job: Job, jobs: Sequence[Job], sending: asyncio.Lock) -> None:
             await job.fetch(await job.follow())
         except Gone as gone:
             job.forget()
-            job.notice = f"A new request is submitted and paid, because an earlier one's {gone}"
+            job.notice = (
+                "The same request was made before, but its result cannot be had any more; a new "
+                f"one is submitted and paid. ({gone})"
+            )
             logger.warning("RunComfy: %s", job.notice)
             job.context.report()  # told before it is paid
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from standin_faults import Standin
 from standin_server import Timing
-from test_runcomfy import QUICK, ROOT, graph, info_of, until
+from test_runcomfy import QUICK, ROOT, emptied, graph, info_of, until
 
 from host import models
 from host import server as servers
@@ -87,10 +87,7 @@ def house(
 
 @pytest.fixture
 def account(standin: Standin):
-    account = standin.state.account(TOKEN)
-    account.jobs.clear()
-    account.counts.clear()
-    account.fault, account.timing, account.struck = "", QUICK, 0
+    account = emptied(standin, TOKEN)
     yield account
     account.fault, account.timing = "", QUICK
     for patched in ("_strike", "_submit", "_catalogue"):
@@ -222,7 +219,7 @@ def test_what_runcomfy_no_longer_has_is_told_and_paid_anew_once(house: House, ac
     result = house.run_anew(graph(9))
     assert account.submissions == 2 and len(result.images("1s")) == 1
     notices = " ".join(info_of(result)["notices"])
-    assert "A new request is submitted and paid" in notices
+    assert "a new one is submitted and paid" in notices
     house.run_anew(graph(9))
     assert account.submissions == 2, "the new one is known now"
 

@@ -64,13 +64,19 @@ def client(server: Server) -> Iterator[Client]:
         yield page
 
 
-@pytest.fixture
-def account(standin: Standin):
-    """The token's account, emptied; back to health afterwards."""
-    account = standin.state.account(TOKEN)
+def emptied(standin: Standin, token: str):
+    """A token's account without jobs, counts and faults."""
+    account = standin.state.account(token)
     account.jobs.clear()
     account.counts.clear()
     account.fault, account.timing, account.struck = "", QUICK, 0
+    return account
+
+
+@pytest.fixture
+def account(standin: Standin):
+    """The token's account, emptied; back to health afterwards."""
+    account = emptied(standin, TOKEN)
     yield account
     account.fault, account.timing = "", QUICK
 

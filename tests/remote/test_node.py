@@ -345,6 +345,15 @@ def test_a_resume_of_all_open_ones_runs_again_when_there_are_others(
     assert "id-1" not in fingerprint(room, resume_request_id=[""])
 
 
+@pytest.mark.parametrize("cost", [-0.01, float("nan")])
+def test_an_odd_limit_is_no_limit_by_mistake(room, home: Path, monkeypatch, cost: float) -> None:
+    monkeypatch.setenv("RUNCOMFY_TOKEN", "token-one")
+    with pytest.raises(InvalidInput, match="max_cost is"):
+        asyncio.run(room.runcomfy.Flux2EditRunComfy.execute(prompt=["a"], max_cost=[cost],
+            **{name: [value] for name, value in vars(Settings("", "auto", 2.5, 28, "png")).items()
+               if name not in ("prompt", "images", "loras")}))  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["batch_count", "timeout_minutes"])
 def test_ranges_are_checked_by_the_node_itself(room, home: Path, monkeypatch, name: str) -> None:
     monkeypatch.setenv("RUNCOMFY_TOKEN", "token-one")
