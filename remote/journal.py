@@ -15,7 +15,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -127,7 +127,12 @@ class Journal:
                 uuid.uuid4().hex, SUBMITTING, model, self.account, fingerprint, self.session, now,
                 now, origin=self.origin, usd=usd,
             )  # fmt: skip
-            self._append(entry)
+            try:
+                self._append(entry)
+            except BaseException:  # its line may stand there all the same: nothing was sent
+                with suppress(Exception):
+                    self._append(replace(entry, state="dismissed"))
+                raise
         return entry, True
 
     def mark(self, entry: Entry, state: str, **changes: Any) -> Entry:
