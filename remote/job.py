@@ -287,7 +287,11 @@ class Job:
         if is_word and not mine:
             advice = "It was made with another token: set that one, then resume it."
         elif is_word and self.before == UNKNOWN:
-            state, advice = UNKNOWN, "Its id is of an unclear answer; look at your generations."
+            state = UNKNOWN
+            advice = (
+                "Its id is of an unclear answer: look at your generations on RunComfy. To submit "
+                "it anew, dismiss the open request in ComfyUI's settings, or change the seed."
+            )
         elif is_word and error.status in (404, 410):
             state, advice = "gone", "Results expire; look at your generations on RunComfy."
         await self.settle(state)

@@ -29,7 +29,7 @@ from .errors import (
     Stopped,
 )
 from .job import Job
-from .journal import DELIVERED, HANDED, LEFT, MAX_OPEN, Entry, Journal
+from .journal import ACCEPTED, DELIVERED, HANDED, LEFT, MAX_OPEN, Entry, Journal
 from .pictures.media import Picture
 from .plan import Plan, Settings, make_plan
 from .report import info_of, progress_text, summary
@@ -119,10 +119,10 @@ class Run:
         """Fetch the results of known ids, or of all open ones; submits and prices nothing."""
         context = await self._open()
         entries = await finish(start(partial(resumed, context.journal, text)), self.interrupted)
-        jobs = [Job(context, entry.model) for entry in entries]
-        for job, entry in zip(jobs, entries, strict=True):
+        self.jobs = [Job(context, entry.model) for entry in entries]
+        for job, entry in zip(self.jobs, entries, strict=True):
             await finish(start(partial(job.adopt, entry)), self.interrupted)
-        return await self._run([jobs])
+        return await self._run([self.jobs])
 
     async def hand_over(self) -> tuple[str, str, str]:
         """All pictures go to the host now; (ids, info, summary). ``close`` says what it made of it.
@@ -161,10 +161,13 @@ class Run:
         )
 
     def close(self, held: bool) -> None:
-        """Write, blocking, whether the host holds the pictures; else they are open, for nothing."""
+        """Write, blocking, whether the host holds the pictures; else they are open, for nothing.
+
+        No job is followed any more: none may look as if this process did.
+        """
         for job in self.jobs:
-            if job.result:
-                job.write(DELIVERED if held else LEFT)
+            if job.result or (job.entry and job.entry.state == ACCEPTED):
+                job.write(DELIVERED if held and job.result else LEFT)
 
     async def _open(self) -> JobContext:
         """The surroundings of the account's jobs; what earlier runs left open is said."""
