@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -185,12 +185,9 @@ class Journal:
 
         Those of another token at the same API are among them: whose they are, the API decides.
         """
-        return [
-            entry
-            for entry in self.entries()
-            if entry.is_open and self._is_ours(entry)
-            and not (entry.is_underway and self.is_worked_on(entry))
-        ]  # fmt: skip
+        found = [entry for entry in self.entries() if entry.is_open and self._is_ours(entry)]
+        looked = replace(self, lives=cache(self.lives))  # once a process
+        return [e for e in found if not (e.is_underway and looked.is_worked_on(e))]
 
     def is_worked_on(self, entry: Entry) -> bool:
         """Whether the process that an entry names as the last one at work runs, this one or not."""

@@ -3,6 +3,7 @@
 import logging
 import re
 import secrets
+import time
 from functools import partial
 from pathlib import Path
 
@@ -47,11 +48,14 @@ def lives(folder: Path, name: str) -> bool:
     path = folder / f"{name}.lock"
     if not _NAME.fullmatch(name) or not path.exists():
         return False
-    try:
-        with _lock(path):
-            path.unlink(missing_ok=True)
-    except filelock.Timeout:
-        return True
-    except OSError as error:  # on Windows a file in use cannot be removed; it is free all the same
-        logger.debug("RunComfy: %s of a process that ended", type(error).__name__)
-    return False
+    for _ in range(3):  # another process may be looking at this moment, which takes the lock too
+        try:
+            with _lock(path):
+                path.unlink(missing_ok=True)
+            return False
+        except filelock.Timeout:
+            time.sleep(0.005)
+        except OSError as error:  # on Windows a file in use stays; it is free all the same
+            logger.debug("RunComfy: %s of a process that ended", type(error).__name__)
+            return False
+    return True

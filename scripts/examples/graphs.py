@@ -149,6 +149,7 @@ def hosted(
         batch_count=1,
         timeout_minutes=30,
         resume_request_id="",
+        max_cost=0.0,
         **images,
     )
     saved = graph.add("SaveImage", "Save Image", images=node, filename_prefix=prefix)

@@ -38,6 +38,7 @@ def new_graph():
             "batch_count": 1,
             "timeout_minutes": 5,
             "resume_request_id": "",
+            "max_cost": 0.0,
         },
     }
     prompt[INFO] = {"class_type": "Flux2EditLoraInfo", "inputs": {"lora_stack": [str(STACK), 0]}}

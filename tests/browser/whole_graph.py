@@ -103,6 +103,7 @@ def whole_graph() -> Prompt:
         batch_count=2,
         timeout_minutes=5,
         resume_request_id="",
+        max_cost=0.0,
     )
     graph.add("SaveImage", images=hosted, filename_prefix="whole-hosted")
     graph.add("PreviewAny", source=applied.out(2))
