@@ -223,7 +223,7 @@ class Flux2EditRunComfy(io.ComfyNode):
         """
         try:
             asked = inputs.get("resume_request_id")
-            if isinstance(asked, list) and str(asked[0]).strip().lower() == OPEN:
+            if isinstance(asked, list) and asked and str(asked[0]).strip().lower() == OPEN:
                 journal = open_account(host.private_folder(), os.environ).journal
                 return " ".join(entry.request_id for entry in journal.open_requests())
             return api_origin(os.environ)[0]
