@@ -289,14 +289,16 @@ class Job:
         elif is_word and self.before == UNKNOWN:
             state = UNKNOWN
             advice = (
-                "Its id is of an unclear answer: look at your generations on RunComfy. To submit "
+                "Its id is of an unclear answer. Look at your generations on RunComfy. To submit "
                 "it anew, dismiss the open request in ComfyUI's settings, or change the seed."
             )
         elif is_word and error.status in (404, 410):
             state, advice = "gone", "Results expire; look at your generations on RunComfy."
         await self.settle(state)
-        is_gone = is_word and (state == "gone" or not mine)
-        kind = errors.Gone if is_gone and self.before and self.payload else errors.RequestRejected
+        kind: type[errors.RemoteError] = errors.RequestRejected
+        if self.before and self.payload and is_word:  # the same request, found in the record
+            gone = state == "gone" or not mine
+            kind = errors.Gone if gone else errors.Unresolved if state == UNKNOWN else kind
         return kind.of(self.request_id, f"{error} {advice}")
 
     def forget(self) -> None:

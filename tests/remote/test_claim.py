@@ -64,6 +64,20 @@ def test_an_outcome_that_nobody_knows_is_not_paid_again(
         assert way_out in str(job.error)
 
 
+@pytest.mark.parametrize("fault", ["submit_digits_after", "submit_dots_id_after"])
+def test_a_garbled_id_closes_nothing(standin: Standin, tmp_path: Path, fault: str) -> None:
+    """What stands where the id should cannot be asked for: looked for by hand, never paid again."""
+    token = new_token()
+    account = standin.state.account(token, fault)
+    context = context_at(standin, tmp_path, token)
+    assert isinstance(one(context).error, OutcomeUnknown)
+    for _ in range(2):
+        job = one(context)
+        assert isinstance(job.error, Unresolved) and "Look at your generations" in str(job.error)
+        assert account.submissions == 1
+        assert [entry.state for entry in context.journal.open_requests()] == ["unknown"]
+
+
 def test_two_at_once_pay_once(standin: Standin, tmp_path: Path) -> None:
     """Two jobs with the same request in two processes (here: sessions that live): one POST."""
     token = new_token()
