@@ -66,7 +66,7 @@ async def run_fault(standin: Standin, fault: Fault, folder: Path) -> Row:
         folder,
         token,
         interrupted=lambda: stops and account.counts.get("status", 0) > 0,
-        seconds=0.8 if slow else 8.0,
+        seconds=3.0 if slow else 30.0,
     )
     try:
         await whole_job(context)

@@ -83,7 +83,7 @@ def context_at(
     folder: Path,
     token: str,
     interrupted: Callable[[], bool] = lambda: False,
-    seconds: float = 5.0,
+    seconds: float = 30.0,
     pace: Pace = QUICK,
     session: str = "test",
 ) -> JobContext:

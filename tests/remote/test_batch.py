@@ -122,7 +122,7 @@ def test_stop_settles_all_of_them_within_a_second(standin: Standin, tmp_path: Pa
 def test_time_that_is_up_submits_nothing_more(standin: Standin, tmp_path: Path) -> None:
     token = new_token()
     account = standin.state.account(token, timing=Timing(0, 30))
-    jobs = jobs_of(context_at(standin, tmp_path, token, seconds=0.4), 2)
+    jobs = jobs_of(context_at(standin, tmp_path, token, seconds=2.0), 2)
     batch(jobs, parallel=1)
     assert account.submissions == 1
     assert all(isinstance(r.error, TimedOut) for r in jobs)

@@ -260,7 +260,7 @@ def test_an_unknown_state_is_warned_of_once(
 
 def test_progress_tells_the_place_in_the_queue(standin: Standin, tmp_path: Path) -> None:
     token, seen = new_token(), []
-    account = standin.state.account(token, timing=Timing(0.3, 0.2))
+    account = standin.state.account(token, timing=Timing(2.0, 0.5))
     standin.state.new_job(account, MODEL, {})  # one that waits before ours
     context = context_at(standin, tmp_path, token)
     job = Job(context, MODEL, payload())
