@@ -184,7 +184,8 @@ class Run:
                 text += f" {_RENEWED}"
             logger.warning("RunComfy: %s", text)
             self.show(text)
-        return JobContext(*account[:3], self.interrupted, self.deadline, self._progress)
+        api, policy = account.api, account.policy
+        return JobContext(api, journal, policy, self.interrupted, self.deadline, self._progress)
 
     async def _tell_price(
         self, context: JobContext, plans: Sequence[Plan], max_cost: float

@@ -182,6 +182,13 @@ def ranged(body: bytes, etag: str = '"v1"', **headers: object) -> Route:
     return route
 
 
+def until(reached: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for a state instead of guessing when it comes."""
+    end = time.monotonic() + seconds
+    while not reached() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 class Stop(BaseException):
     """What a host's interrupt looks like: not an Exception since ComfyUI 0.20."""
 

@@ -15,7 +15,7 @@ import requests
 from host import models
 from host.client import Client, Prompt
 from host.events import Result
-from host.server import free_port
+from host.server import ARGUMENTS, free_port
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -43,7 +43,7 @@ class Zygote:
 
     def __init__(self, comfyui: Path, folder: Path) -> None:
         base = make_base(folder)
-        command = [sys.executable, str(HERE / "zygote.py"), str(comfyui), str(base)]
+        command = [sys.executable, str(HERE / "zygote.py"), str(comfyui), str(base), *ARGUMENTS]
         self.process = subprocess.Popen(
             command,
             env={**os.environ, **ALONE},

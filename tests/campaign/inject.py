@@ -9,9 +9,7 @@ and again after the same graph was pressed once more. Needs COMFYUI_PATH, and PO
 
 import argparse
 import random
-import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -23,7 +21,16 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "scripts")]
 
 from hosts import Host, Zygote  # noqa: E402
 from ledger import Request, request_of  # noqa: E402
-from stage import PROMPT_S, Campaign, graph, say, shown, unresolved  # noqa: E402
+from stage import (  # noqa: E402
+    PROMPT_S,
+    Campaign,
+    carry_out,
+    command_line,
+    graph,
+    say,
+    shown,
+    unresolved,
+)
 from standin_server import Timing  # noqa: E402
 
 from host.events import Result  # noqa: E402
@@ -211,35 +218,25 @@ def requests_of(number: int, kind: str) -> tuple[Request, ...]:
     return (Request(words, number),)
 
 
+def run(folder: Path, options: argparse.Namespace) -> InjectCampaign:
+    with InjectCampaign(folder) as campaign:
+        cases = short_cases(options.seed) if options.short else all_cases(options.seed)
+        for number, case in enumerate(cases):
+            if options.step in (None, case.step) and options.what in (None, case.what):
+                known = len(campaign.ledger.violations)
+                campaign.case(number, case)
+                for violation in campaign.ledger.violations[known:]:
+                    say(f"VIOLATION {violation}")
+        say("\n".join(f"never struck: {where}" for where in campaign.unstruck))
+    return campaign
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--seed", type=int, default=1)
+    parser = command_line(__doc__)
     parser.add_argument("--short", action="store_true", help="each step once")
     parser.add_argument("--step", choices=STEPS, help="this step alone")
     parser.add_argument("--what", help="this fault alone")
-    parser.add_argument("--keep", help="a new folder for the hosts' files, kept afterwards")
-    options = parser.parse_args()
-    folder = Path(options.keep or tempfile.mkdtemp(prefix="campaign-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    try:
-        with InjectCampaign(folder) as campaign:
-            cases = short_cases(options.seed) if options.short else all_cases(options.seed)
-            for number, case in enumerate(cases):
-                if options.step in (None, case.step) and options.what in (None, case.what):
-                    known = len(campaign.ledger.violations)
-                    campaign.case(number, case)
-                    for violation in campaign.ledger.violations[known:]:
-                        say(f"VIOLATION {violation}")
-            say("\n".join(f"never struck: {where}" for where in campaign.unstruck))
-            say(campaign.report())
-    finally:
-        if not options.keep:
-            shutil.rmtree(folder, ignore_errors=True)
-    say(f"{time.monotonic() - began:.0f} s")
-    return 1 if campaign.ledger.violations else 0
+    return carry_out(parser.parse_args(), run)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ when the rule is broken. Needs COMFYUI_PATH, and POSIX.
 
 import argparse
 import random
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -27,7 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "scripts")]
 
 from hosts import Host, Zygote  # noqa: E402
 from ledger import Request  # noqa: E402
-from stage import Campaign, graph, say, shown  # noqa: E402
+from stage import Campaign, carry_out, command_line, graph, say, shown  # noqa: E402
 from standin_server import Timing  # noqa: E402
 from watched import POINTS, Dropped  # noqa: E402
 
@@ -221,43 +219,27 @@ class KillCampaign(Campaign):
         )
 
 
-def run(folder: Path, seed: int, kills: int, first: int = 0, tell: bool = False) -> KillCampaign:
+def run(folder: Path, options: argparse.Namespace) -> KillCampaign:
     """So many kills, in rounds from number ``first`` on."""
     began = time.monotonic()
-    with KillCampaign(folder, seed) as campaign:
-        number = first
-        while campaign.kills < kills:
+    with KillCampaign(folder, options.seed) as campaign:
+        number = options.first
+        while campaign.kills < options.kills:
             known = len(campaign.ledger.violations)
             campaign.round(number)
             number += 1
-            if tell:
-                for violation in campaign.ledger.violations[known:]:
-                    say(f"VIOLATION {violation}")
-                if number % 10 == 0:
-                    say(f"{campaign.kills} kills, {time.monotonic() - began:.0f} s")
+            for violation in campaign.ledger.violations[known:]:
+                say(f"VIOLATION {violation}")
+            if number % 10 == 0:
+                say(f"{campaign.kills} kills, {time.monotonic() - began:.0f} s")
     return campaign
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--seed", type=int, default=1)
+    parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="the round to begin with")
-    parser.add_argument("--keep", help="a new folder for the hosts' files, kept afterwards")
-    options = parser.parse_args()
-    folder = Path(options.keep or tempfile.mkdtemp(prefix="campaign-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    try:
-        campaign = run(folder, options.seed, options.kills, options.first, tell=True)
-    finally:
-        if not options.keep:
-            shutil.rmtree(folder, ignore_errors=True)
-    say(campaign.report())
-    say(f"{time.monotonic() - began:.0f} s")
-    return 1 if campaign.ledger.violations else 0
+    return carry_out(parser.parse_args(), run)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ payment. Needs COMFYUI_PATH, and Linux.
 
 import argparse
 import random
-import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,7 +19,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "scripts")]
 
 from hosts import Host, Zygote  # noqa: E402
 from ledger import Request  # noqa: E402
-from stage import Campaign, graph, say, shown  # noqa: E402
+from stage import Campaign, carry_out, command_line, graph, say, shown  # noqa: E402
 from standin_faults import FAULTS  # noqa: E402
 from standin_server import Timing  # noqa: E402
 
@@ -120,35 +118,22 @@ def threads_of(host: Host) -> list[str]:
     return [(task / "comm").read_text().strip() for task in tasks.iterdir()]
 
 
+def run(folder: Path, options: argparse.Namespace) -> SoakCampaign:
+    with SoakCampaign(folder, options.seed) as campaign:
+        if options.fault:
+            campaign.passing = [options.fault]
+        campaign.run(options.jobs)
+    say("\n".join(f"VIOLATION {violation}" for violation in campaign.ledger.violations))
+    for jobs, size, many in campaign.sizes:
+        say(f"{jobs} jobs: {size // 1024} MB, {many} threads")
+    return campaign
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--seed", type=int, default=1)
+    parser = command_line(__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--fault", choices=sorted(FAULTS), metavar="NAME", help="this one alone")
-    parser.add_argument("--keep", help="a new folder for the host's files, kept afterwards")
-    options = parser.parse_args()
-    folder = Path(options.keep or tempfile.mkdtemp(prefix="campaign-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    try:
-        with SoakCampaign(folder, options.seed) as campaign:
-            if options.fault:
-                campaign.passing = [options.fault]
-            campaign.run(options.jobs)
-    finally:
-        if not options.keep:
-            shutil.rmtree(folder, ignore_errors=True)
-    say("\n".join(f"VIOLATION {violation}" for violation in campaign.ledger.violations))
-    say(
-        "\n".join(
-            f"{jobs} jobs: {size // 1024} MB, {many} threads" for jobs, size, many in campaign.sizes
-        )
-    )
-    say(campaign.report())
-    say(f"{time.monotonic() - began:.0f} s")
-    return 1 if campaign.ledger.violations else 0
+    return carry_out(parser.parse_args(), run)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """What every campaign has: two hosts on one user directory, the stand-in, the ledger, a user."""
 
+import argparse
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hosts import Host, Zygote
@@ -166,6 +169,10 @@ class Campaign:
                     living.dismiss(key)
                     self.dismissed += 1
 
+    def report(self) -> str:
+        """All figures of the campaign."""
+        return self.money()
+
     def money(self) -> str:
         """The figures of the rule."""
         ledger, found = self.ledger, self.ledger.violations
@@ -200,3 +207,28 @@ def say(text: str) -> None:
     """A line for who waits for the figures."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def command_line(doc: str | None) -> argparse.ArgumentParser:
+    """The options that all campaigns have."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", help="a new folder for the hosts' files, kept afterwards")
+    return parser
+
+
+def carry_out(
+    options: argparse.Namespace, campaign: Callable[[Path, argparse.Namespace], Campaign]
+) -> int:
+    """A campaign from the command line: its figures printed, status 1 for any violation."""
+    folder = Path(options.keep or tempfile.mkdtemp(prefix="campaign-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    try:
+        ended = campaign(folder, options)
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    say(ended.report())
+    say(f"{time.monotonic() - began:.0f} s")
+    return 1 if ended.ledger.violations else 0

@@ -1,9 +1,9 @@
 """ComfyUI imported once and forked for every start: a host in one second instead of ten.
 
-Arguments: ComfyUI's folder, the base directory. Up to the fork ComfyUI's own ``main.py`` has been
-imported (its modules, not its ``__main__`` part) and no thread has begun; the child runs it as
-``__main__`` with a port and folders of its own, custom nodes and all. This pack is never imported
-here: what it draws at import (its session) belongs to one process.
+Arguments: ComfyUI's folder, the base directory, then ComfyUI's own. Up to the fork ComfyUI's own
+``main.py`` has been imported (its modules, not its ``__main__`` part) and no thread has begun; the
+child runs it as ``__main__`` with a port and folders of its own, custom nodes and all. This pack is
+never imported here: what it draws at import (its session) belongs to one process.
 
 A line on standard input is ``{"arguments": {...}, "environment": {...}, "log": path}``, where the
 arguments are those of ComfyUI's own parsed ones that are to change; the answer is the child's
@@ -20,13 +20,6 @@ import runpy
 import signal
 import sys
 
-ARGUMENTS = (
-    "--cpu",
-    "--use-pytorch-cross-attention",
-    "--disable-auto-launch",
-    "--database-url",
-    "sqlite:///:memory:",
-)
 # What the pack and ComfyUI's server import late; nothing of it starts a thread.
 WARM = (
     "requests", "urllib3", "filelock", "safetensors.torch", "PIL.Image", "PIL.PngImagePlugin",
@@ -35,13 +28,13 @@ WARM = (
 PR_SET_PDEATHSIG = 1
 
 
-def main(comfyui: str, base: str) -> None:
+def main(comfyui: str, base: str, *arguments: str) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     orders = os.fdopen(os.dup(0))
     redirect(os.path.join(base, "zygote.log"))
     os.chdir(comfyui)
     sys.path[0] = comfyui
-    sys.argv = ["main.py", *ARGUMENTS, "--base-directory", base]
+    sys.argv = ["main.py", *arguments, "--base-directory", base]
     runpy.run_path("main.py", run_name="zygote")
     for name in WARM:
         importlib.import_module(name)

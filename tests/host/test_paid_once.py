@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loopback import until
 from standin_faults import Standin
 from standin_server import Timing
-from test_runcomfy import QUICK, ROOT, emptied, graph, info_of, until
+from test_runcomfy import QUICK, ROOT, emptied, graph, info_of
 
 from host import models
 from host import server as servers

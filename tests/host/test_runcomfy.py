@@ -7,12 +7,13 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
+from loopback import until
 from PIL import Image
 from standin_faults import Standin
 from standin_server import Timing
@@ -224,12 +225,6 @@ def test_four_nodes_side_by_side(client: Client, account) -> None:
     client.run(prompt).check()
     assert time.monotonic() - began < 11.5
     assert len(account.jobs) == 4
-
-
-def until(reached: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not reached() and time.monotonic() < end:
-        time.sleep(0.02)
 
 
 def stopped(client: Client, account, prompt: Prompt, jobs: int):

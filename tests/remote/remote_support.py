@@ -40,13 +40,6 @@ QUICK = Pace(
 )
 
 
-def until(reached: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a state instead of guessing when it comes."""
-    end = time.monotonic() + seconds
-    while not reached() and time.monotonic() < end:
-        time.sleep(0.01)
-
-
 def new_token() -> str:
     return f"token-{secrets.token_hex(12)}"
 

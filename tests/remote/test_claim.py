@@ -7,7 +7,8 @@ from pathlib import Path
 
 import filelock
 import pytest
-from remote_support import MODEL, QUICK, context_at, new_token, payload, until, whole_job
+from loopback import until
+from remote_support import MODEL, QUICK, context_at, new_token, payload, whole_job
 from standin_server import Standin, Timing
 
 from flux2_lora_edit.remote import journal as record

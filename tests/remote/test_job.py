@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from loopback import until
 from remote_support import (
     EDIT_MODEL,
     MODEL,
@@ -17,7 +18,6 @@ from remote_support import (
     new_token,
     payload,
     resumed,
-    until,
     whole_job,
 )
 from standin_server import Standin, Timing
