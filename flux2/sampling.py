@@ -30,10 +30,14 @@ def check_ranges(**values: float) -> None:
             raise InputError(f"{name} is {value}; it takes {low:g} to {high:g}.")
 
 
-def check_latent(samples: torch.Tensor) -> None:
-    """Refuse a latent of another model family, or one that is not finite."""
+def check_latent(samples: torch.Tensor, given: torch.Tensor, scale: int | None) -> str:
+    """Refuse a latent of another model family, or one that is not finite.
+
+    ``samples`` is what the host makes of ``given``: an empty latent of any family becomes an empty
+    one of this, of the same size where it says its ``scale`` (pixels a cell). Says so, else "".
+    """
     if samples.is_nested or samples.ndim != 4 or samples.shape[1] != LATENT_CHANNELS:
-        shape = "nested" if samples.is_nested else "x".join(str(side) for side in samples.shape)
+        shape = "nested" if samples.is_nested else "x".join(str(side) for side in given.shape)
         raise InputError(
             f"latent_image has the shape {shape}; FLUX.2 takes {LATENT_CHANNELS} channels at "
             f"1/{MULTIPLE} of the size. Use FLUX.2 Image Size, Empty Flux 2 Latent, or encode "
@@ -41,6 +45,10 @@ def check_latent(samples: torch.Tensor) -> None:
         )
     if not torch.isfinite(samples).all():
         raise InputError("latent_image has NaN or infinite values.")
+    if samples.shape == given.shape:
+        return ""
+    unsaid = "" if scale else f" and does not say its scale: {MULTIPLE} px a cell"
+    return f"; latent_image was an empty one of {given.shape[1]} channels{unsaid}"
 
 
 def check_conditioning(
@@ -68,16 +76,33 @@ def check_conditioning(
                 )
 
 
-def plan_guidance(embeds: bool, guidance: float, has_negative: bool) -> tuple[bool, str]:
-    """Whether CFG runs, and in words what guidance and the negative do on this model.
+def plan_guidance(
+    embeds: bool, guidance: float, has_negative: bool, both: bool = False
+) -> tuple[bool, str]:
+    """Whether the negative is handed on, and in words what guidance and it do on this model.
 
-    ``embeds``: guidance is an input of the model (dev); else guidance means CFG (klein).
+    ``embeds``: guidance is an input of the model (dev); else guidance means CFG (klein). ``both``:
+    a node on the model, such as NAGuidance, asks for the negative's forward at guidance 1 too,
+    which the host saves otherwise.
     """
     if embeds:
         unused = "; negative does nothing on dev: its guidance is embedded" if has_negative else ""
         return False, f"embedded guidance {guidance:g}{unused}"
     if not has_negative:
         return False, "no CFG: guidance does nothing on klein without a negative"
-    if guidance <= 1:
-        return False, f"no CFG: negative does nothing at guidance {guidance:g}; above 1 it does"
-    return True, f"CFG {guidance:g}, two forwards a step"
+    if not math.isclose(guidance, 1):
+        turned = "; below 1 it leads to the negative" if guidance < 1 else ""
+        return True, f"CFG {guidance:g}, two forwards a step{turned}"
+    if both:
+        return True, "no CFG: the negative is for what is patched into the model, such as NAG"
+    return True, "no CFG: negative does nothing at guidance 1; above 1 it does"
+
+
+def unused_guidance(
+    conditioning: Sequence[tuple[torch.Tensor, Mapping[str, Any]]], used: float | None
+) -> str:
+    """What is to be said of a guidance that comes with ``conditioning`` and is not the one
+    ``used`` (None: the model embeds none)."""
+    own = {extras["guidance"] for _, extras in conditioning if "guidance" in extras} - {used}
+    values = " and ".join("off" if one is None else f"{one:g}" for one in own)
+    return f"; the guidance that positive brings ({values}) does nothing" if own else ""
