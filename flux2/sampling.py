@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from .references import LATENT_CHANNELS, MULTIPLE, InputError
+from .references import LATENT_CHANNELS, MULTIPLE, InputError, token_count
+from .variants import RELEASED
 
 RANGES: dict[str, dict[str, Any]] = {
     "seed": {"min": 0, "max": 2**64 - 1},
@@ -20,6 +21,9 @@ TEXT_ENCODERS = {
     7680: "Qwen3 4B (FLUX.2 klein 4B)",
 }
 """Text encoder by the width of its conditioning; three layers side by side."""
+_MODELS = dict(zip(TEXT_ENCODERS, RELEASED, strict=True))
+MIN_TEXT = 512
+"""Tokens that the host fills a shorter text up to."""
 
 
 def check_ranges(**values: float) -> None:
@@ -74,6 +78,33 @@ def check_conditioning(
                     f"{name}: reference latent {number} has {reference.shape[1]} channels; "
                     f"FLUX.2 takes {LATENT_CHANNELS}. Encode it with a FLUX.2 VAE."
                 )
+
+
+def forward_flops(tokens: int, width: int, blocks: int = 1) -> int:
+    """Floating point operations of one forward over ``tokens``, text, output and references.
+
+    In each block, double or single, a token meets 13 width^2 weights (26 width^2 operations), and
+    attention compares and mixes all tokens with all (4 width tokens^2). Left out: the layers before
+    and after the blocks, under 1 % of it.
+    """
+    return blocks * tokens * (26 * width**2 + 4 * width * tokens)
+
+
+def references_cost(text: torch.Tensor, tokens: int, side: int) -> str:
+    """In words: the ``tokens`` of the references, and what a step with them costs beside one
+    without, for an output of ``side`` x ``side`` pixels.
+
+    On the model that takes ``text``, [1, tokens, width]; not said where none is known to. By
+    ``forward_flops``, so of arithmetic, and computed anew at each step: a machine that is short of
+    memory pays more, one with FluxKVCache less.
+    """
+    said = f"in all {tokens} tokens"
+    model = _MODELS.get(text.shape[-1])
+    if model is None:
+        return said
+    bare = max(MIN_TEXT, text.shape[1]) + token_count(side, side)
+    cost = forward_flops(bare + tokens, model.width) / forward_flops(bare, model.width)
+    return f"{said}: a step at {side}x{side} costs {cost:.1f} times one without on {model.name}"
 
 
 def plan_guidance(

@@ -8,7 +8,9 @@ from flux2_lora_edit.flux2.sampling import (
     check_conditioning,
     check_latent,
     check_ranges,
+    forward_flops,
     plan_guidance,
+    references_cost,
     unused_guidance,
 )
 
@@ -98,3 +100,19 @@ def test_conditionings_of_another_kind(conditioning, words):
     check_conditioning("negative", [(torch.zeros(1, 8, 15360), {})], 15360)
     with pytest.raises(InputError, match=words):
         check_conditioning("negative", conditioning, 15360)
+
+
+def test_what_references_cost():
+    """By hand: klein 4B, 512 of text and 4096 of output, with 4096 more."""
+    width, bare, more = 3072, 512 + 4096, 4096
+    cost = [n * (26 * width**2 + 4 * width * n) for n in (bare, bare + more)]
+    assert [forward_flops(n, width) for n in (bare, bare + more)] == cost
+    said = references_cost(torch.zeros(1, 77, 7680), more, 1024)
+    assert said == (
+        f"in all 4096 tokens: a step at 1024x1024 costs {cost[1] / cost[0]:.1f} times one without "
+        "on klein 4B"
+    )
+    long = references_cost(torch.zeros(1, 4096, 7680), more, 1024)
+    assert long != said, "a long text is more of the whole"
+    assert "on dev" in references_cost(torch.zeros(1, 8, 15360), more, 1024)
+    assert references_cost(torch.zeros(1, 8, 768), more, 1024) == "in all 4096 tokens"
