@@ -56,8 +56,8 @@ def resolve(
 ) -> ImageSize:
     """The size for a widget ``choice``; ``image`` is the (width, height) of a connected picture.
 
-    ``megapixels`` (of 1024x1024 pixels) bounds its area; 0 does not. Raises InputError naming the
-    input at fault.
+    ``megapixels`` (of 1024x1024 pixels) bounds the area that it gives; 0 does not. Raises
+    InputError naming the input at fault.
     """
     if choice in PRESETS:
         size = ImageSize(PRESETS[choice], *PRESETS[choice])
@@ -79,8 +79,7 @@ def resolve(
     else:
         # By the rule of a single reference, so that the output's grid is the very grid of the
         # picture as a reference: nothing shifts.
-        size = ImageSize(image, *plan_reference(*image).size)
-    size = _within(size, megapixels)
+        size = _within(ImageSize(image, *plan_reference(*image).size), megapixels)
     if swap:
         size = size._replace(requested=size.requested[::-1], width=size.height, height=size.width)
     if image is None or choice == MATCH_IMAGE:

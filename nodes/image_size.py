@@ -60,8 +60,9 @@ class Flux2EditImageSize(io.ComfyNode):
                     "megapixels", default=0.0, min=0.0, max=sizes.MAX_MEGAPIXELS, step=0.05,
                     round=0.01, optional=True,
                     tooltip=(
-                        "The most that the size may come to, of 1024x1024 pixels each: larger ones "
-                        "are shrunk in their shape. 0 leaves them as they are."
+                        "Used by match image only: the most that its size may come to, of "
+                        "1024x1024 pixels each. A larger picture's is shrunk in its shape; 0 "
+                        "leaves it as it is."
                     ),
                 ),
             ],
