@@ -131,8 +131,9 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             before_each=host.throw_exception_if_processing_interrupted,
         )
         applied = patch.apply_stack(
-            model, stack.loras, mode, side_paths=_SIDE_PATHS, history=_HISTORY
-        )
+            model, stack.loras, mode,
+            side_paths=_SIDE_PATHS, history=_HISTORY, node=cls.hidden.unique_id,
+        )  # fmt: skip
         warnings = stack.warnings
         for lora in stack.text_encoder_loras:
             if lora.scale != 0 and clip is None:

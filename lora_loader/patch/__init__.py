@@ -83,7 +83,8 @@ def quantised(model: Any, keys: Iterable[str]) -> str:
                 kind = kind.replace(noise, "")
             kinds[kind.lower() or "quantised"] += 1
         elif hasattr(weight, "tensor_type"):  # city96's ComfyUI-GGUF
-            kinds[getattr(weight.tensor_type, "name", "GGUF")] += 1
+            kind = getattr(weight.tensor_type, "name", "GGUF")
+            kinds.update(() if kind in ("BF16", "F16", "F32") else (kind,))
         elif weight.dtype not in _PLAIN:
             kinds[str(weight.dtype).removeprefix("torch.")] += 1
     return max(kinds, key=lambda kind: kinds[kind], default="")
@@ -150,7 +151,7 @@ class History:
     ) -> tuple[str, str]:
         """(way, reason): as before for a ``setting`` that the model has had, or by the rule.
 
-        ``place`` tells several stacks on one model apart.
+        ``place`` tells several stacks on one model apart, and the nodes of parallel branches.
         """
         settings = self._models.setdefault(model, OrderedDict())
         changing = any(other == place for other, _ in settings)
@@ -170,10 +171,12 @@ def apply_stack(
     *,
     side_paths: SidePathCache | None = None,
     history: History | None = None,
+    node: Hashable = None,
 ) -> Applied:
     """A clone of ``model`` with the LoRAs of ``stack`` on it; the model itself when there are none.
 
-    ``side_paths`` are kept between runs, ``history`` the settings that ``auto`` compares.
+    ``side_paths`` are kept between runs, ``history`` the settings that ``auto`` compares: those
+    that ``node`` had.
     Raises PatchError for an unknown mode, and where the model takes no patch for a weight.
     """
     if mode not in MODES:
@@ -185,7 +188,7 @@ def apply_stack(
     way, reason = mode, "asked for"
     if mode == "auto":
         setting = tuple((lora.identity, lora.scale) for lora in stack)
-        place = (len(model.patches), len(model.additional_models))
+        place = (node, len(model.patches), len(model.additional_models))
         way, reason = (history or History()).choice(
             model.model, place, setting, quantised(model, keys), exceeds_memory(model)
         )
