@@ -17,7 +17,7 @@ from torch import Tensor
 from ...flux2.variants import PREFIX
 from ..beside import split
 from ..fuse import StackedLora, fuse
-from .merge import PatchError, merge
+from .merge import COMPILED, PatchError, merge
 from .side_path import SidePathCache, put_beside
 
 __all__ = ["MODES", "Applied", "History", "PatchError", "SidePathCache", "apply_stack"]
@@ -36,9 +36,10 @@ class Applied(NamedTuple):
 
 
 def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of the diffusion model's weights and biases by the names that patches use.
+    """The shapes of the diffusion model's weights and biases by the names in the model's file.
 
-    Taken from the modules, where a quantised weight has its true shape.
+    Taken from the modules, where a quantised weight has its true shape, and through torch.compile's
+    wrappers, wherever a node has put them.
     """
     shapes = {}
     for name, module in model.model.named_modules():
@@ -47,7 +48,7 @@ def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
         for leaf in ("weight", "bias"):
             tensor = getattr(module, leaf, None)
             if isinstance(tensor, Tensor):
-                shapes[f"{name}.{leaf}"] = tuple(tensor.shape)
+                shapes[f"{name}.{leaf}".replace(COMPILED, "")] = tuple(tensor.shape)
     return shapes
 
 
