@@ -115,6 +115,11 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def fingerprint_inputs(cls, mode: object = "auto", **_: object) -> str:
+        # A node that takes the weights may join the graph when this one has run already.
+        return "" if mode == patch.MERGE else host.weights_taken_by()
+
+    @classmethod
     def execute(
         cls, model: io.Model.Type, lora_stack: object,
         clip: Any = None, mode: str = "auto", on_mismatch: str = "error",
@@ -130,11 +135,15 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             model_file=patch.model_file(model),
             before_each=host.throw_exception_if_processing_interrupted,
         )
+        taken_by = host.weights_taken_by()
         applied = patch.apply_stack(
-            model, stack.loras, mode,
-            side_paths=_SIDE_PATHS, history=_HISTORY, node=cls.hidden.unique_id,
+            model, stack.loras, mode, side_paths=_SIDE_PATHS, history=_HISTORY,
+            node=cls.hidden.unique_id, weights_taken_by=taken_by,
         )  # fmt: skip
         warnings = stack.warnings
+        if taken_by and applied.taken == patch.SIDE_PATH:
+            advice = "has no part of what is beside them: set mode to merge or auto"
+            warnings += (f"{taken_by} takes the weights alone and {advice}",)
         for lora in stack.text_encoder_loras:
             if lora.scale != 0 and clip is None:
                 advice = "connect clip to apply that part"

@@ -103,30 +103,6 @@ def exceeds_memory(model: Any) -> bool:
     return bool(model.model_size() + model_management.minimum_inference_memory() > total)
 
 
-def choose(quantised: str, exceeds_memory: bool, changing: bool) -> tuple[str, str]:
-    """The one rule of ``auto``: (the way to take, the reason in words that follow "<way>: ").
-
-    ``quantised`` names the type of the adapted weights where it is coarser than 16 bit, or is "".
-    ``exceeds_memory``: the model is larger than the memory of the GPU that runs it. ``changing``:
-    this model has had other LoRA settings in this session.
-    """
-    if quantised:
-        why = f"the weights are {quantised}; beside them the LoRAs keep their precision"
-    elif exceeds_memory:
-        why = "the model is larger than the GPU's memory; merged, it would be patched at every step"
-    elif changing:
-        why = (
-            "the LoRA settings are being changed, which touches no weight this way; mode merge "
-            "saves a few per cent a step once they stay"
-        )
-    else:
-        return (
-            MERGE,
-            "the weights are 16 or 32 bit and in memory: one pass, and no cost at each step",
-        )
-    return SIDE_PATH, why
-
-
 _Settings = OrderedDict[tuple[Hashable, Hashable], tuple[str, str]]
 """(place, setting) -> (way, reason), the last used last."""
 
@@ -150,19 +126,37 @@ class History:
         quantised: str = "",
         exceeds_memory: bool = False,
     ) -> tuple[str, str]:
-        """(way, reason): as before for a ``setting`` that the model has had, or by the rule.
+        """The one rule of ``auto``: (the way to take, why, in words that follow "<way>: ").
 
-        ``place`` tells several stacks on one model apart, and the nodes of parallel branches.
+        It is as before for a ``setting`` that the model has had at this ``place``, which tells
+        several stacks on one model apart, and the nodes of parallel branches. ``quantised`` names
+        the type of the adapted weights where it is coarser than 16 bit, or is "".
+        ``exceeds_memory``: the model is larger than the memory of the GPU that runs it.
         """
         settings = self._models.setdefault(model, OrderedDict())
         changing = any(other == place for other, _ in settings)
-        choice = settings.pop((place, setting), None)
-        if choice is None:
-            choice = choose(quantised, exceeds_memory, changing)
-        settings[place, setting] = choice
+        way, why = SIDE_PATH, ""
+        if (place, setting) in settings:
+            way, why = settings.pop((place, setting))
+        elif quantised:
+            why = f"the weights are {quantised}; beside them the LoRAs keep their precision"
+        elif exceeds_memory:
+            why = (
+                "the model is larger than the GPU's memory; merged, it would be patched at every "
+                "step"
+            )
+        elif changing:
+            why = (
+                "the LoRA settings are being changed, which touches no weight this way; mode merge "
+                "saves a few per cent a step once they stay"
+            )
+        else:
+            way = MERGE
+            why = "the weights are 16 or 32 bit and in memory: one pass, and no cost at each step"
+        settings[place, setting] = way, why
         while len(settings) > self.most:
             settings.popitem(last=False)
-        return choice
+        return way, why
 
 
 def apply_stack(
@@ -173,11 +167,13 @@ def apply_stack(
     side_paths: SidePathCache | None = None,
     history: History | None = None,
     node: Hashable = None,
+    weights_taken_by: str = "",
 ) -> Applied:
     """A clone of ``model`` with the LoRAs of ``stack`` on it; the model itself when there are none.
 
     ``side_paths`` are kept between runs, ``history`` the settings that ``auto`` compares: those
-    that ``node`` had.
+    that ``node`` had. ``weights_taken_by`` names what saves or mixes the clone's weights, which
+    ``auto`` merges therefore.
     Raises PatchError for an unknown mode, and where the model takes no patch for a weight.
     """
     if mode not in MODES:
@@ -187,7 +183,12 @@ def apply_stack(
         return Applied(model, "none", "no LoRA changes the model")
     keys = sorted({key for lora in stack for key, _ in lora.steps})
     way, reason = mode, "asked for"
-    if mode == "auto":
+    if mode == "auto" and weights_taken_by:
+        way, reason = (
+            MERGE,
+            f"{weights_taken_by} takes the weights, so that the LoRAs must be in them",
+        )
+    elif mode == "auto":
         setting = tuple((lora.identity, lora.scale) for lora in stack)
         place = (node, len(model.patches), len(model.additional_models))
         way, reason = (history or History()).choice(

@@ -27,7 +27,10 @@ def patch(comfy_inprocess):
     ],
 )
 def test_the_rule(patch, quantised, exceeds, changing, way, says):
-    taken, reason = patch.choose(quantised, exceeds, changing)
+    history, model = patch.History(), Model()
+    if changing:
+        history.choice(model, 0, "before")
+    taken, reason = history.choice(model, 0, "now", quantised, exceeds)
     assert taken == way
     assert says in reason
 
