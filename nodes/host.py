@@ -154,6 +154,20 @@ def when_held(then: Callable[[bool], None]) -> None:
     threading.Thread(target=wait, name="runcomfy held", daemon=True).start()
 
 
+def when_ended(then: Callable[[bool], None]) -> None:
+    """Call ``then`` from a thread when the host's prompt has ended, with whether it succeeded; at
+    once, with False, where no prompt runs."""
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context is None or server is None:
+        return then(False)
+
+    def ended(_: bool) -> None:
+        found = server.prompt_queue.get_history(context.prompt_id, map_function=dict).values()
+        then(any((prompt.get("status") or {}).get("completed") for prompt in found))
+
+    when_held(ended)
+
+
 def private_folder() -> Path:
     """The pack's own folder: a system user's, which ComfyUI serves to nobody."""
     return Path(folder_paths.get_system_user_directory(PACK))

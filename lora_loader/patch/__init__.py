@@ -18,7 +18,7 @@ from ...flux2.variants import PREFIX
 from ..beside import split
 from ..fuse import StackedLora, fuse
 from .merge import COMPILED, PatchError, merge
-from .side_path import SidePathCache, put_beside
+from .side_path import SidePathCache, Watch, put_beside
 
 __all__ = ["MODES", "Applied", "History", "PatchError", "SidePathCache", "apply_stack"]
 
@@ -168,12 +168,13 @@ def apply_stack(
     history: History | None = None,
     node: Hashable = None,
     weights_taken_by: str = "",
+    watch: Watch | None = None,
 ) -> Applied:
     """A clone of ``model`` with the LoRAs of ``stack`` on it; the model itself when there are none.
 
     ``side_paths`` are kept between runs, ``history`` the settings that ``auto`` compares: those
     that ``node`` had. ``weights_taken_by`` names what saves or mixes the clone's weights, which
-    ``auto`` merges therefore.
+    ``auto`` merges therefore. ``watch`` is given a side path's look at whether it has run.
     Raises PatchError for an unknown mode, and where the model takes no patch for a weight.
     """
     if mode not in MODES:
@@ -196,12 +197,13 @@ def apply_stack(
         )
     if way == MERGE:
         return Applied(merge(model, fuse(stack)), MERGE, reason)
-    return _beside(model, stack, keys, reason, side_paths or SidePathCache())
+    return _beside(model, stack, keys, reason, side_paths or SidePathCache(), watch)
 
 
 def _beside(
-    model: Any, stack: Sequence[StackedLora], keys: Sequence[str], reason: str, kept: SidePathCache
-) -> Applied:
+    model: Any, stack: Sequence[StackedLora], keys: Sequence[str], reason: str,
+    kept: SidePathCache, watch: Watch | None,
+) -> Applied:  # fmt: skip
     """The side path for what it can take, and the rest merged."""
     beside, added = split(stack, multiplying(model, keys))
     if not any(lora.steps for lora in beside):
@@ -216,4 +218,4 @@ def _beside(
             "full differences change the weight itself"
         )
     scales = tuple(lora.scale for lora in beside)
-    return Applied(put_beside(model, patcher, scales), SIDE_PATH, reason)
+    return Applied(put_beside(model, patcher, scales, watch), SIDE_PATH, reason)
