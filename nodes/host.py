@@ -26,6 +26,7 @@ from comfy.model_management import (
 from comfy.sample import fix_empty_latent_channels
 from comfy.utils import ProgressBar
 from comfy_api.latest import ComfyExtension, io, ui
+from comfy_execution.graph_utils import is_link
 from comfy_execution.utils import get_executing_context
 from comfy_extras.nodes_custom_sampler import (
     BasicGuider,
@@ -46,6 +47,14 @@ CATEGORY = "FLUX.2 LoRA Edit"
 """Where the nodes stand in ComfyUI's menus."""
 
 LoraStackType = io.Custom("LORA_STACK")
+
+TAKES_WEIGHTS = re.compile(
+    r"(?=.*(model|checkpoint|ckpt|unet|lora))"
+    r"(.*(save|merge|merging|subtract|extract|export|convert|conversion|quanti|onnx)|modeladd$)",
+    re.IGNORECASE,
+)
+"""Kinds of nodes that save or mix a model's weights and know nothing of what is beside them: the
+host's ModelSave, CheckpointSave, ModelMerge*, LoraSave, and what packs call theirs."""
 
 MAX_TEXT = 20_000
 """Characters of a text that is shown on a node."""
@@ -106,6 +115,28 @@ def show_text(text: str, node_id: str | None) -> dict[str, tuple[str]]:
     return {"text": (text,)}
 
 
+def weights_taken_by() -> str:
+    """The nodes behind the running one that take a model's weights ("ModelSave (node 12)"); or "".
+
+    Asked of the prompt that runs: what the host hands to ``fingerprint_inputs`` holds none.
+    """
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context is None or server is None:
+        return ""
+    running = server.prompt_queue.get_current_queue_volatile()[0]
+    prompt = next((item[2] for item in running if item[1] == context.prompt_id), {})
+    # A node that another one has made is no part of the prompt, but its maker is.
+    behind, count = {context.node_id, context.node_id.partition(".")[0]}, 0
+    while count < len(behind):
+        count = len(behind)
+        for node_id, node in prompt.items():
+            if any(is_link(value) and value[0] in behind for value in node["inputs"].values()):
+                behind.add(node_id)
+    found = [(node_id, prompt[node_id]["class_type"]) for node_id in prompt if node_id in behind]
+    taking = [f"{kind} (node {node_id})" for node_id, kind in found if TAKES_WEIGHTS.match(kind)]
+    return ", ".join(taking)
+
+
 def when_held(then: Callable[[bool], None]) -> None:
     """Call ``then`` from a thread when the host's prompt has ended, with whether the host holds
     what the running node returns; at once where no prompt runs."""
@@ -122,6 +153,20 @@ def when_held(then: Callable[[bool], None]) -> None:
         then(all(context.node_id in prompt.get("outputs", {}) for prompt in ended.values()))
 
     threading.Thread(target=wait, name="runcomfy held", daemon=True).start()
+
+
+def when_ended(then: Callable[[bool], None]) -> None:
+    """Call ``then`` from a thread when the host's prompt has ended, with whether it succeeded; at
+    once, with False, where no prompt runs."""
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context is None or server is None:
+        return then(False)
+
+    def ended(_: bool) -> None:
+        found = server.prompt_queue.get_history(context.prompt_id, map_function=dict).values()
+        then(any((prompt.get("status") or {}).get("completed") for prompt in found))
+
+    when_held(ended)
 
 
 def private_folder() -> Path:
