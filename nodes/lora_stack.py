@@ -75,7 +75,8 @@ def installed_path(name: str) -> Path:
     Raises SourceError where there is none.
     """
     names = installed_names()
-    listed = name if name in names else sources.resolve_installed(name, names)
+    known = name in names
+    listed = name if known else sources.resolve_installed(name, names, host.loras_folders)
     path = host.folder_paths.get_full_path("loras", listed)
     if path is None:
         raise SourceError(f"'{name}' was in the loras folders and is gone. Press R to refresh.")
@@ -109,7 +110,7 @@ def _source(name: str, kind: str, value: Any) -> Source:
             return sources.parse_hub(value)
         if kind == URL:
             return sources.parse_url(value)
-        found = sources.resolve_installed(value, installed_names())
+        found = sources.resolve_installed(value, installed_names(), host.loras_folders)
         installed_path(found)  # it is there, and not only listed
         return InstalledSource(found)
     except SourceError as error:

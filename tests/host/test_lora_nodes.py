@@ -117,12 +117,28 @@ def test_absent_slots_read_nothing(server, client, small_vae):
         "styles\\deep\\ink.safetensors",
         "ink.safetensors",
         "other\\folder\\ink.safetensors",
+        "Styles/Deep/Ink.safetensors",
         "ink",
     ],
 )
 def test_names_of_other_machines_are_found(server, client, small_vae, nested, name):
     _, report = run(server, client, applied(client, small_vae, **slot(1, name))[0])
     assert report["loras"][0]["name"].replace("\\", "/") == "styles/deep/ink.safetensors"
+
+
+def test_an_absolute_path_into_the_loras_folder_is_taken(server, client, small_vae, nested):
+    """As LoRA Manager gives it, from another pack's stack and from our own slot."""
+    entries = [[str(nested), 1.0, 1.0], [str(nested).upper(), -0.5, 0.0]]
+    graph, apply, _ = applied(
+        client, small_vae, stack=lambda graph: graph.add("TestLoraStack", json=json.dumps(entries))
+    )
+    _, report = run(server, client, graph)
+    assert [lora["scale"] for lora in report["loras"]] == [0.5]
+    _, report = run(server, client, applied(client, small_vae, **slot(1, str(nested)))[0])
+    assert report["loras"][0]["name"].replace("\\", "/") == "styles/deep/ink.safetensors"
+    outside = nested.parents[4] / "ink.safetensors"
+    graph.set(graph.prompt[apply]["inputs"]["lora_stack"][0], json=json.dumps([[str(outside), 1]]))
+    assert "outside ComfyUI's loras folders" in client.run(graph.prompt).error.message
 
 
 @pytest.mark.parametrize(

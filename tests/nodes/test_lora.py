@@ -186,9 +186,9 @@ def test_a_name_is_resolved_once_a_step(nodes, model, monkeypatch):
     module = importlib.import_module("flux2_lora_edit.nodes.lora_stack")
     asked, resolve = [], module.sources.resolve_installed
 
-    def counted(name, available):
+    def counted(name, *folders):
         asked.append(name)
-        return resolve(name, available)
+        return resolve(name, *folders)
 
     monkeypatch.setattr(module.sources, "resolve_installed", counted)
     inputs = nested(NONE | slot(1, file="ink"))
