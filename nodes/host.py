@@ -9,10 +9,10 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import folder_paths
 from aiohttp import web
@@ -25,6 +25,7 @@ from comfy.model_management import (
 )
 from comfy.utils import ProgressBar
 from comfy_api.latest import ComfyExtension, io, ui
+from comfy_execution.graph_utils import is_link
 from comfy_execution.utils import get_executing_context
 from comfy_extras.nodes_custom_sampler import (
     BasicGuider,
@@ -35,7 +36,7 @@ from comfy_extras.nodes_custom_sampler import (
 )
 from comfy_extras.nodes_flux import EmptyFlux2LatentImage, Flux2Scheduler
 from node_helpers import conditioning_set_values
-from nodes import CLIPTextEncode, VAEEncode
+from nodes import NODE_CLASS_MAPPINGS, CLIPTextEncode, VAEEncode
 from server import PromptServer
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ CATEGORY = "FLUX.2 LoRA Edit"
 """Where the nodes stand in ComfyUI's menus."""
 
 LoraStackType = io.Custom("LORA_STACK")
+
+_ANYTHING = ("*", "COMFY_MATCHTYPE_V3")
+"""The types of outputs that hand on whatever comes in."""
 
 MAX_TEXT = 20_000
 """Characters of a text that is shown on a node."""
@@ -103,6 +107,57 @@ def show_text(text: str, node_id: str | None) -> dict[str, tuple[str]]:
         except Exception as error:  # noqa: BLE001 (a page that cannot be reached fails no paid job)
             logger.info("%s could not be shown (%s)", text, type(error).__name__)
     return {"text": (text,)}
+
+
+class Taker(NamedTuple):
+    """A node that takes an output: its class, its title in the page, and the types it gives."""
+
+    class_type: str
+    title: str
+    gives: tuple[str, ...]
+
+    def hands_on(self, kind: str) -> list[int]:
+        """The outputs that give ``kind``, or whatever came in."""
+        kinds = {kind, *_ANYTHING}
+        return [n for n, one in enumerate(self.gives) if kinds & {*one.split(",")}]
+
+
+def takers(kind: str, ends: Collection[str] = ()) -> list[Taker] | None:
+    """Who takes what the running node gives as ``kind`` ("LORA_STACK"), also from nodes that hand
+    it on: a reroute, a switch, another pack's stacker. Those of the classes ``ends`` hand on
+    another. None where its graph is not known.
+    """
+    node_id, prompt = running()
+    if node_id not in prompt:
+        return None
+
+    def taker(node: str) -> Taker:
+        name = prompt[node]["class_type"]
+        gives = getattr(NODE_CLASS_MAPPINGS.get(name), "RETURN_TYPES", ())
+        return Taker(name, prompt[node].get("_meta", {}).get("title", name), (*map(str, gives),))
+
+    found, givers = {node_id: taker(node_id)}, [node_id]
+    for giver in givers:  # which grows meanwhile
+        handed = [[giver, output] for output in found[giver].hands_on(kind)]
+        for other, node in prompt.items():
+            links = [value for value in node["inputs"].values() if is_link(value)]
+            if other not in found and any(link in handed for link in links):
+                found[other] = taker(other)
+                givers += [] if found[other].class_type in ends else [other]
+    return list(found.values())[1:]
+
+
+def running() -> tuple[str, dict[str, Any]]:
+    """The node that runs, or is asked what has changed, and the prompt; nothing outside of one.
+
+    Of the host's queue: what it hands to ``fingerprint_inputs`` holds no prompt.
+    """
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context is None or server is None:
+        return "", {}
+    items = server.prompt_queue.get_current_queue_volatile()[0]
+    prompt = next((item[2] for item in items if item[1] == context.prompt_id), {})
+    return context.node_id, prompt
 
 
 def when_held(then: Callable[[bool], None]) -> None:
