@@ -95,14 +95,18 @@ def settings_beside(path: Path) -> tuple[PeftSettings | None, str]:
     """PEFT's settings beside a file, where they are surely its own; and what was ignored."""
     text = short_text(path.with_name(CONFIG_NAME), MAX_CONFIG_BYTES)
     settings = peft_settings(json_table(text))
-    if settings is None or path.name == PEFT_NAME:
-        return settings, ""
-    if all(other == path for other in path.parent.glob("*.safetensors")):
+    if settings is None or owns_config(path):
         return settings, ""
     return None, (
         f"the {CONFIG_NAME} beside it is not used, because other LoRAs lie there too. If it "
         f"belongs to this one, give both a folder of their own"
     )
+
+
+def owns_config(path: Path) -> bool:
+    """Whether an adapter_config.json beside the file can be no other LoRA's."""
+    others = path.parent.glob("*.safetensors")
+    return path.name == PEFT_NAME or all(other == path for other in others)
 
 
 def short_text(path: Path, most_bytes: int) -> str:

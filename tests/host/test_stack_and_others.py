@@ -137,6 +137,32 @@ def test_one_file_by_its_repo_and_by_its_name_is_one_lora(server, client, file):
     assert [(lora["name"], lora["scale"]) for lora in report["loras"]] == [(NAME, 0.75)]
 
 
+def test_info_tells_a_link_when_its_file_has_come(server, client):
+    """With the trigger words that Civitai's page names, in a form that a prompt takes."""
+    graph = Graph()
+    link = {"lora_1": "url", "lora_1.url": "https://civitai.com/models/7/ink?modelVersionId=9"}
+    info = graph.add("Flux2EditLoraInfo", lora_stack=graph.add("Flux2EditLoraStack", **link))
+    words = graph.add("PreviewAny", source=info.out(1))
+    result = client.run(graph.prompt).check()
+    assert "is not on this disk yet" in said(result, info) and said(result, words) == ""
+
+    file = server.base / "models" / "loras" / "flux2-lora-edit" / "civitai.com" / "ink.safetensors"
+    file.parent.mkdir(parents=True)
+    shutil.copyfile(server.base / "models" / "loras" / "kohya.safetensors", file)
+    file.with_name("adapter_config.json").write_text('{"peft_type": "LORA", "use_dora": true}')
+    note = {"asks": ["civitai:civitai.com/version/9"], "size": file.stat().st_size,
+            "trigger_words": ["ink style, by hand", "Ink Style", "heron"]}  # fmt: skip
+    file.with_name(f"{file.name}.json").write_text(json.dumps(note))
+    try:
+        result = client.run(graph.prompt).check()
+        assert said(result, words) == "ink style, by hand, heron"
+        shown = said(result, info)
+        assert "trigger words: ink style, by hand, heron" in shown and "rank: 8" in shown
+        assert "adapter_config.json: peft_type LORA, use_dora" in shown
+    finally:
+        shutil.rmtree(file.parent)
+
+
 def test_the_hosted_node_sends_the_address_and_pays_once(server, client, standin, file):
     """A file that has appeared changes nothing for it: it does not run, so it cannot pay."""
     graph = Graph()
