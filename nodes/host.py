@@ -23,6 +23,7 @@ from comfy.model_management import (
     processing_interrupted,
     throw_exception_if_processing_interrupted,
 )
+from comfy.sample import fix_empty_latent_channels
 from comfy.utils import ProgressBar
 from comfy_api.latest import ComfyExtension, io, ui
 from comfy_execution.graph_utils import is_link
