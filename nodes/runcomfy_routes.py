@@ -1,4 +1,4 @@
-"""Server routes of the settings page: is a token set, set it, clear it; what is open.
+"""Server routes of the settings page: is a token set, set it, clear it; what is open, what was.
 
 The token goes in and never comes out. A foreign web page reaches none of them: its Origin is not
 this server's, and where its name has been made to resolve to this machine (DNS rebinding), the
@@ -10,14 +10,16 @@ import asyncio
 import json
 import logging
 import os
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..remote import account
 from ..remote.errors import RemoteError
-from ..remote.report import open_row
-from .host import private_folder, web
+from ..remote.journal import Entry, Journal
+from ..remote.report import history_row
+from .host import args, private_folder, web
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,11 @@ def register_routes(server: Any) -> None:
         _refuse_foreign(request)
         return await _answer(_open_requests)
 
+    @routes.get(f"{PREFIX}/history")
+    async def get_history(request: web.Request) -> web.Response:
+        _refuse_foreign(request)
+        return await _answer(_history)
+
     @routes.delete(f"{PREFIX}/open-requests")
     async def dismiss(request: web.Request) -> web.Response:
         key = (await _own_json(request)).get("key")
@@ -62,21 +69,34 @@ def register_routes(server: Any) -> None:
 
 
 def _status() -> dict[str, Any]:
-    """Whether a token is in force, from where, and its last four characters."""
+    """Whether a token is in force, from where, its last four characters, and who spends it."""
     found = account.find_credential(private_folder(), os.environ)
     return {
         "set": found is not None,
         "source": found.source if found else "",
         "hint": found.hint if found else "",
         "stored": account.settings_file(private_folder()).exists(),
+        "shared": args.multi_user,
     }
 
 
 def _open_requests() -> dict[str, Any]:
+    return {"open_requests": _rows(Journal.open_requests)}
+
+
+def _history() -> dict[str, Any]:
+    """The newest requests, and the sum of what they cost as far as that is known."""
+    rows = _rows(Journal.history)
+    return {"requests": rows, "sum_usd": round(sum(row["cost_usd"] or 0.0 for row in rows), 6)}
+
+
+def _rows(of: Callable[[Journal], list[Entry]]) -> list[dict[str, Any]]:
+    """The rows of some entries; prompts are shown where one person has the server to himself."""
     if account.find_credential(private_folder(), os.environ) is None:
-        return {"open_requests": []}
-    journal = account.open_account(private_folder(), os.environ).journal
-    return {"open_requests": [open_row(entry) for entry in journal.open_requests()]}
+        return []
+    own = account.open_account(private_folder(), os.environ)
+    prompts = {} if args.multi_user else own.session.prompts
+    return [history_row(entry, prompts.get(entry.key, "")) for entry in of(own.journal)]
 
 
 def _dismiss(key: str) -> None:

@@ -339,5 +339,6 @@ class Job:
             ) from None
         self.result, self.pictures = result, found
         self.notice = f"{self.notice} {notice}".strip()
-        self.usd = self.usd if result.cost is None else result.cost
+        known = self.entry.usd if self.entry else self.usd  # of one found again that day's price
+        self.usd = known if result.cost is None else result.cost
         return found

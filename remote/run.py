@@ -166,6 +166,8 @@ class Run:
         No job is followed any more: none may look as if this process did.
         """
         for job in self.jobs:
+            if job.entry and job.payload:
+                self.account.session.prompts[job.entry.key] = clean(job.payload["prompt"])[:60]
             if job.result or (job.entry and job.entry.state == ACCEPTED):
                 job.write(DELIVERED if held and job.result else LEFT)
 

@@ -245,6 +245,25 @@ def test_a_renewed_token_pays_nothing_again(house: House, account, standin) -> N
     assert account.submissions == 1, "the stranger's no closed nothing"
 
 
+def test_the_history_outlives_the_process_and_prompts_do_not(house: House, account) -> None:
+    house.page.run(graph(16, prompt="a fox in the snow")).check()
+
+    def newest() -> dict:
+        return house.page.get("/flux2-lora-edit/history")["requests"][0]
+
+    until(lambda: newest()["state"] == "delivered")
+    first = newest()
+    assert first["prompt"] == "a fox in the snow" and first["cost_usd"] == 0.021
+    assert first["what"].endswith("seed 16") and first["request_id"] == account.jobs[0].id
+    for file in house.base.rglob("requests.jsonl"):
+        assert b"a fox" not in file.read_bytes()
+    house.kill()
+    house.start()
+    assert newest() == first | {"prompt": ""}
+    house.page.run(graph(17, resume_request_id=first["request_id"])).check()
+    assert newest()["cost_usd"] == 0.021 and account.submissions == 1
+
+
 def test_max_cost(house: House, account, standin) -> None:
     result = house.page.run(listed(11, "a", "b", batch_count=2, max_cost=0.08))
     assert "4 requests at $0.021 per image come to $0.084" in result.error.message
