@@ -158,7 +158,7 @@ class Flux2EditConditioning(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, clip, vae, prompt, negative_prompt="", reference_size=ReferenceSize.FLUX2.value,
+        cls, clip, vae, prompt="", negative_prompt="", reference_size=ReferenceSize.FLUX2.value,
         **images,
     ) -> io.NodeOutput:  # fmt: skip
         connected = {name: images[name] for name in IMAGES if images.get(name) is not None}

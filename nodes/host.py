@@ -62,8 +62,22 @@ _UNSEEN = re.compile(
 )
 
 
+def optional_defaults(inputs: list[io.Input]) -> list[io.Input]:
+    """``inputs`` in the order of a node's face, those with a default optional: a headless prompt
+    may leave them out.
+
+    A page makes widgets of required inputs first, and saved workflows hold their values by
+    position: what is declared ``optional`` stands after the rest, whatever has a default.
+    """
+    inputs = sorted(inputs, key=lambda one: bool(one.optional))
+    for one in inputs:
+        one.optional = one.optional or getattr(one, "default", None) is not None
+    return inputs
+
+
 def schema(**declared: Any) -> io.Schema:
     """The schema of a node of ours that shows words (``show_text``)."""
+    declared["inputs"] = optional_defaults(declared["inputs"])
     if "has_intermediate_output" in {field.name for field in fields(io.Schema)}:
         # A page that was reloaded has lost a node's words, and when the node is cached the host
         # sends them again only to those who ask for it (from 0.20 on).

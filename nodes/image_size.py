@@ -73,7 +73,9 @@ class Flux2EditImageSize(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, image_size, width, height, swap, batch_size=1, image=None) -> io.NodeOutput:
+    def execute(
+        cls, image_size="square_hd", width=1024, height=1024, swap=False, batch_size=1, image=None
+    ) -> io.NodeOutput:
         if not 1 <= batch_size <= MAX_BATCH:
             raise InputError(f"batch_size is {batch_size}; it takes 1-{MAX_BATCH}.")
         picture = None if image is None else (image.shape[2], image.shape[1])

@@ -32,24 +32,24 @@ def slot_input(name: str) -> io.DynamicCombo.Input:
             tooltip="A .safetensors file of ComfyUI's loras folders. Type to search.",
         ),
         HUB: io.String.Input(
-            "repo", default="", placeholder="owner/repo",
+            "repo", placeholder="owner/repo",
             tooltip=(
                 "owner/repo, owner/repo:file.safetensors, owner/repo@revision:file.safetensors, or "
                 "the address of a file on huggingface.co. Private repos use HF_TOKEN."
             ),
         ),
         URL: io.String.Input(
-            "url", default="", placeholder="https://",
+            "url", placeholder="https://",
             tooltip="An https link to a .safetensors file. Never put a token into it.",
         ),
     }  # fmt: skip
-    common = [
+    common = [  # may be left out of a headless prompt, as the slot itself
         io.Float.Input(
-            "scale", default=1.0, min=0.0, max=MAX_SCALE, step=0.05,
+            "scale", default=1.0, min=0.0, max=MAX_SCALE, step=0.05, optional=True,
             tooltip="Strength of the LoRA: 1 as trained, 0 as if it were not there.",
         ),
         io.Boolean.Input(
-            "enabled", default=True,
+            "enabled", default=True, optional=True,
             tooltip="Off: the LoRA is neither read nor fetched, and the slot keeps its settings.",
         ),
     ]  # fmt: skip
@@ -59,6 +59,7 @@ def slot_input(name: str) -> io.DynamicCombo.Input:
             io.DynamicCombo.Option(NONE, []),
             *(io.DynamicCombo.Option(kind, [field, *common]) for kind, field in where.items()),
         ],
+        optional=True,
         tooltip=f"Where LoRA {name[-1]} comes from; none leaves the slot empty.",
     )
 
@@ -82,24 +83,27 @@ def installed_path(name: str) -> Path:
     return Path(path)
 
 
-def _known(inputs: Mapping[str, Any], name: str) -> Slot:
-    """What is known of a slot before anything has run: values over links are None then."""
-    return {key: value for key, value in (inputs.get(name) or {}).items() if value is not None}
+def _read(inputs: Mapping[str, Any], name: str) -> tuple[str, Slot]:
+    """A slot's kind, none too where it is disabled, at scale 0 or left out, and what is known of
+    it. Raises SourceError.
 
-
-def _kind(name: str, slot: Slot) -> str:
-    """A slot's kind; none too where it is disabled or at scale 0. Raises SourceError."""
+    The host gives None for values over links before anything has run, and for those left out.
+    """
+    left_out = not any(key.startswith(name) for key in inputs)
+    given = {name: NONE} if left_out else inputs.get(name)
+    # What is no dictionary is of a kind that the host does not know.
+    slot = given if isinstance(given, Mapping) else {}
+    slot = {key: value for key, value in slot.items() if value is not None}
     kind, scale = slot.get(name), slot.get("scale", 1.0)
     if kind not in KINDS:
-        # The host leaves a slot of a kind that it does not know out of the inputs altogether.
         raise SourceError(
             f"{SLOTS[name]} is missing or of an unknown kind: set {name} to {', '.join(KINDS)}."
         )
     if kind == NONE or not slot.get("enabled", True) or scale == 0:
-        return NONE
+        return NONE, slot
     if not (math.isfinite(scale) and 0 <= scale <= MAX_SCALE):
         raise SourceError(f"{SLOTS[name]}: scale is {scale:g}; it takes 0 to {MAX_SCALE:g}.")
-    return kind
+    return kind, slot
 
 
 def _source(name: str, kind: str, value: Any) -> Source:
@@ -116,15 +120,16 @@ def _source(name: str, kind: str, value: Any) -> Source:
         raise SourceError(f"{SLOTS[name]}: {error}") from None
 
 
-def fingerprint(name: str, slot: Slot) -> tuple[str, int, int]:
+def fingerprint(inputs: Mapping[str, Any], name: str) -> tuple[str, int, int]:
     """An installed file's name, size and time: a changed file is applied anew. Never raises."""
     try:
-        if _kind(name, slot) != INSTALLED:
+        kind, slot = _read(inputs, name)
+        if kind != INSTALLED:
             return ("", 0, 0)
         path = installed_path(slot.get("file", ""))
         stat = path.stat()
     except (SourceError, OSError, TypeError):
-        return (str(slot.get("file")), 0, 0)
+        return ("", 0, 0)
     return (path.name, stat.st_size, stat.st_mtime_ns)
 
 
@@ -133,6 +138,7 @@ class Flux2EditLoraStack(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="Flux2EditLoraStack",
+            accept_all_inputs=True,  # else a slot of an unknown kind is as one that was left out
             display_name="FLUX.2 LoRA Stack",
             category=host.CATEGORY,
             description=(
@@ -163,22 +169,20 @@ class Flux2EditLoraStack(io.ComfyNode):
         # A returned message would be shown once for every one of the node's inputs; an exception
         # is shown once.
         for name in SLOTS:
-            slot = _known(inputs, name)
-            kind = _kind(name, slot)
+            kind, slot = _read(inputs, name)
             if kind != NONE and _FIELDS[kind] in slot:
                 _source(name, kind, slot[_FIELDS[kind]])
         return True
 
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> list[tuple[str, int, int]]:
-        return [fingerprint(name, _known(inputs, name)) for name in SLOTS]
+        return [fingerprint(inputs, name) for name in SLOTS]
 
     @classmethod
     def execute(cls, lora_stack: object = None, **slots: Any) -> io.NodeOutput:
         entries = []
         for name in SLOTS:
-            slot = slots.get(name) or {name: NONE}
-            kind = _kind(name, slot)
+            kind, slot = _read(slots, name)
             if kind != NONE:
                 source, scale = _source(name, kind, slot.get(_FIELDS[kind])), slot.get("scale", 1.0)
                 entries.append(LoraEntry(source.describe(), scale, scale, source, SLOTS[name]))

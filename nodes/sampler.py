@@ -100,7 +100,7 @@ class Flux2EditSampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, positive, latent_image, seed, steps, guidance,
+        cls, model, positive, latent_image, seed=0, steps=28, guidance=2.5,
         negative=None, sampler_name="euler", denoise=1.0,
     ) -> io.NodeOutput:  # fmt: skip
         embeds, text_width = model_traits(model)

@@ -15,10 +15,21 @@ from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
 from ..adapters.base import Additive, blocks
+from ..adapters.lora import LowRank
 from ..fuse import Step
 
 _WIDE = (torch.float32, torch.float64)
 _FUSED = (torch.bfloat16, torch.float16)
+# Of these, what this CPU multiplies in units of its own (AMX, AVX512-BF16, AVX512-FP16), summing in
+# float32. A torch that cannot tell is taken to have none, which is as exact.
+_CPU_UNITS = {
+    dtype
+    for dtype, ask in {
+        torch.bfloat16: getattr(torch.cpu, "_is_avx512_bf16_supported", bool),
+        torch.float16: getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", bool),
+    }.items()
+    if torch.backends.mkldnn.is_available() and ask()
+}
 
 
 class PatchError(ValueError):
@@ -88,14 +99,10 @@ class FusedAdapter(WeightAdapterBase):
 def _add(run: Sequence[tuple[Step, Additive]], weight: Tensor) -> None:
     """Add all of ``run``: every element is read, summed in float32 and rounded once.
 
-    A GPU's 16-bit ``addmm_`` sums in float32, so one step a row rounds once as it is. Two on the
-    same rows would round twice; a type of 8 bits has no arithmetic; and a CPU without 16-bit matrix
-    units multiplies float32 some 50 times faster than bfloat16 (``benchmarks/merge_time.py``):
-    there the sum is made in float32 beside the weight, a few rows at a time.
+    Where one step a row does so by itself it adds in place; else the sum is made in float32 beside
+    the weight, a few rows at a time.
     """
-    spans = sorted((step.start, step.end) for step, _ in run)
-    once = all(one[1] <= another[0] for one, another in pairwise(spans))
-    if weight.dtype in _WIDE or (weight.dtype in _FUSED and weight.device.type != "cpu" and once):
+    if weight.dtype in _WIDE or _rounds_once(run, weight):
         for step, effect in run:
             effect.add_to(weight[step.start : step.end], step.scale)
         return
@@ -112,6 +119,21 @@ def _add(run: Sequence[tuple[Step, Additive]], weight: Tensor) -> None:
             top, bottom = max(first, step.start), min(last, step.end)
             effect.add_to(block[top - first : bottom - first], step.scale, top - step.start)
         rows.copy_(block)
+
+
+def _rounds_once(run: Sequence[tuple[Step, Additive]], weight: Tensor) -> bool:
+    """Whether the steps can be added to a 16-bit weight as it is, no two of them to the same row.
+
+    A GPU's 16-bit ``addmm_`` sums in float32. So does that of a CPU with 16-bit units, and about
+    twice as fast as by float32 rows; others multiply float32 some 50 times faster than bfloat16
+    (``benchmarks/merge_time.py``).
+    """
+    if weight.device.type != "cpu":
+        able = weight.dtype in _FUSED
+    else:
+        able = weight.dtype in _CPU_UNITS and all(isinstance(e, LowRank) for _, e in run)
+    spans = sorted((step.start, step.end) for step, _ in run)
+    return able and all(one[1] <= another[0] for one, another in pairwise(spans))
 
 
 def pack(value: Any) -> Any:

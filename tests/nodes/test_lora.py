@@ -297,7 +297,7 @@ def test_schemas(nodes):
     ]  # fmt: skip
     assert all(i.tooltip for option in options for i in option.inputs)
     applied = nodes.Flux2EditApplyLoraStack.define_schema()
-    assert [i.id for i in applied.inputs] == ["model", "lora_stack", "clip", "mode", "on_mismatch"]
+    assert [i.id for i in applied.inputs] == ["model", "lora_stack", "mode", "on_mismatch", "clip"]
     assert [o.display_name for o in applied.outputs] == ["model", "clip", "report"]
     info = nodes.Flux2EditLoraInfo.define_schema()
     assert [o.display_name for o in info.outputs] == ["info", "trigger_words"]
