@@ -169,7 +169,7 @@ class Run:
             if job.entry and job.payload:
                 self.account.session.prompts[job.entry.key] = clean(job.payload["prompt"])[:60]
             if job.result or (job.entry and job.entry.state == ACCEPTED):
-                job.write(DELIVERED if held and job.result else LEFT)
+                job.write(DELIVERED if held and job.result and job.is_whole else LEFT)
 
     async def _open(self) -> JobContext:
         """The surroundings of the account's jobs; what earlier runs left open is said."""

@@ -264,6 +264,26 @@ def test_the_history_outlives_the_process_and_prompts_do_not(house: House, accou
     assert newest()["cost_usd"] == 0.021 and account.submissions == 1
 
 
+def test_a_picture_that_cannot_be_read_keeps_its_request_open(
+    house: House, account, standin: Standin
+) -> None:
+    """The good one is delivered, and both are there another time, for nothing."""
+    good, account.fault = standin._picture, "result_two_pictures"
+    pictures = iter([lambda job: b"no picture", good])
+    standin._picture = lambda job: next(pictures, good)(job)  # type: ignore[method-assign]
+    try:
+        result = house.page.run(graph(18)).check()
+        assert len(result.images("1s")) == 1
+        (lost,) = (job.id for job in account.jobs)
+        assert "One of 2 pictures" in result.texts[-1][1] and lost in result.texts[-1][1]
+        until(lambda: lost in house.open_ids())
+        result = house.page.run(graph(19, resume_request_id=lost)).check()
+        assert len(result.images("1s")) == 2 and account.submissions == 1
+        until(lambda: lost not in house.open_ids())
+    finally:
+        del standin._picture
+
+
 def test_max_cost(house: House, account, standin) -> None:
     result = house.page.run(listed(11, "a", "b", batch_count=2, max_cost=0.08))
     assert "4 requests at $0.021 per image come to $0.084" in result.error.message
