@@ -25,7 +25,7 @@ from ..remote.plan import AUTO, MAX_BATCH, MODES, Settings
 from ..remote.run import MAX_MINUTES, OPEN, Run
 from . import host
 from .host import LoraStackType, io, ui
-from .remote_loras import remote_loras
+from .remote_loras import check_image_urls, remote_loras
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,8 @@ def settings_of(inputs: Mapping[str, list[Any]]) -> list[Settings]:
     for name, given in inputs.items():
         if not given:
             raise InvalidInput(f"{name} is an empty list.")
+    for text in filter(None, inputs.get("image_urls", ())):
+        check_image_urls(text, os.environ)
     # What several items share is read once.
     arrays = {
         id(image): image.detach().cpu().float().numpy()
