@@ -91,7 +91,7 @@ class Flux2EditRunComfy(io.ComfyNode):
                 f"to image, or editing up to {pictures} pictures. Each request is submitted once "
                 "and recorded before it is paid. The same request again (same inputs, same seed) "
                 "is fetched for nothing as long as RunComfy keeps it. A list is one run. "
-                "The token is set in ComfyUI's settings (RunComfy) or as RUNCOMFY_API_TOKEN."
+                "The token is set in Settings, FLUX.2 LoRA Edit, RunComfy or as RUNCOMFY_API_TOKEN."
             ),
             search_aliases=[
                 "runcomfy", "api", "hosted", "remote", "cloud", "flux 2 lora edit", "flux.2",
@@ -157,7 +157,8 @@ class Flux2EditRunComfy(io.ComfyNode):
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip=(
                         "The same seed and inputs are the same request, which is paid once. -1 "
-                        "draws one here and reports it in info. A changed seed is a new paid one."
+                        "draws one here and says which; Run again draws no new one until an input "
+                        "changes. A changed seed is a new paid request."
                     ),
                 ),
                 io.Combo.Input(

@@ -166,8 +166,8 @@ class Job:
                     f"This very request was submitted on {when} and its answer was lost, so it may "
                     "have been accepted and billed. It is not submitted again. Look at your "
                     "generations on RunComfy: if it is there, write its id into resume_request_id; "
-                    "if not, dismiss the open request in ComfyUI's settings (RunComfy), or change "
-                    "the seed, which makes it another request."
+                    "if not, dismiss the open request in Settings, FLUX.2 LoRA Edit, RunComfy, or "
+                    "change the seed, which makes it another request."
                 )
             if self._let_go.is_set():  # it is being submitted at this moment: its id will come
                 raise errors.Stopped(UNSENT)
@@ -291,7 +291,8 @@ class Job:
             state = UNKNOWN
             advice = (
                 "Its id is of an unclear answer. Look at your generations on RunComfy. To submit "
-                "it anew, dismiss the open request in ComfyUI's settings, or change the seed."
+                "it anew, dismiss the open request in Settings, FLUX.2 LoRA Edit, RunComfy, or "
+                "change the seed."
             )
         elif is_word and error.status in (404, 410):
             state, advice = "gone", "Results expire; look at your generations on RunComfy."

@@ -94,7 +94,8 @@ class Run:
         if len(self.open_requests) >= MAX_OPEN:
             raise InvalidInput(
                 f"{len(self.open_requests)} RunComfy requests are open, and no more are recorded. "
-                f"Fetch them ('{OPEN}' in resume_request_id) or dismiss them in the settings."
+                f"Fetch them ('{OPEN}' in resume_request_id), or dismiss them in Settings, FLUX.2 "
+                "LoRA Edit, RunComfy."
             )
         encoded: dict[object, tuple[str, str]] = {}
         plans = []

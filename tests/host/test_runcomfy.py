@@ -215,6 +215,38 @@ def test_what_cannot_work_is_said_before_it_is_paid(client: Client, account, bas
     assert account.submissions == 0
 
 
+def test_a_drawn_seed_is_told_and_holds_until_something_changes(client: Client, account) -> None:
+    result = client.run(graph(-1)).check()
+    drawn = account.jobs[0].payload["seed"]
+    assert f"seed -1 drew {drawn}. Run again shows this very picture" in result.texts[-1][1]
+    assert info_of(result)["requests"][0]["seed"] == drawn
+    again = client.run(graph(-1)).check()
+    assert "1" in again.cached and account.submissions == 1, "as the node says"
+    client.run(graph(-1, prompt=PROMPT_WORDS + " again")).check()
+    assert account.submissions == 2 and account.jobs[1].payload["seed"] != drawn
+
+
+def test_seeds_of_other_nodes_and_pages(client: Client, account) -> None:
+    """64-bit ones by a link, and the edit page's null, which headless users send as it is."""
+    prompt = graph(["p", 0])
+    prompt["p"] = {"class_type": "PrimitiveInt", "inputs": {"value": 2**53 - 2}}
+    result = client.run(prompt).check()
+    assert account.jobs[0].payload["seed"] == 2**31 - 2
+    assert "was sent as 2147483646" in " ".join(info_of(result)["notices"])
+    for typed, said in ((2**31, "bigger than max"), (None, "seed"), (-2, "smaller than min")):
+        with pytest.raises(PromptRefused, match=said):
+            client.run(graph(typed))
+    assert account.submissions == 1
+
+
+def test_a_signed_address_of_a_picture_is_not_sent(client: Client, account) -> None:
+    signed = "https://files.example.com/a.png?X-Amz-Signature=abcdef0123456789"
+    result = client.run(graph(43, image_urls=signed))
+    assert "image_urls, address 1: The link to files.example.com" in result.error.message
+    assert "SEND_SIGNED_LINKS=1" in result.error.message and "abcdef" not in result.error.message
+    assert account.submissions == 0
+
+
 def test_four_nodes_side_by_side(client: Client, account) -> None:
     """Jobs of 6 s, four in one graph: they take the time of one, not of two."""
     account.timing = Timing(1.0, 5.0)
