@@ -16,8 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..remote import account
+from ..remote.api.client import is_request_id
 from ..remote.errors import RemoteError
-from ..remote.journal import Entry, Journal
+from ..remote.journal import UNKNOWN, Entry, Journal
 from ..remote.report import history_row
 from .host import args, private_folder, web
 
@@ -67,6 +68,16 @@ def register_routes(server: Any) -> None:
             raise web.HTTPBadRequest(text="The key is no text.")
         return await _answer(lambda: (_dismiss(key), _open_requests())[1])
 
+    @routes.put(f"{PREFIX}/open-requests")
+    async def name(request: web.Request) -> web.Response:
+        body = await _own_json(request)
+        key, found = body.get("key"), body.get("request_id")
+        if not isinstance(key, str) or not isinstance(found, str):
+            raise web.HTTPBadRequest(text="The key or the id is no text.")
+        if not is_request_id(found := found.strip()) or len(found.split()) > 1:
+            raise web.HTTPBadRequest(text="That is no id of a request.")
+        return await _answer(lambda: (_name(key, found), _open_requests())[1])
+
 
 def _status() -> dict[str, Any]:
     """Whether a token is in force, from where, its last four characters, and who spends it."""
@@ -105,6 +116,17 @@ def _dismiss(key: str) -> None:
     for entry in journal.open_requests():
         if entry.key == key:
             journal.mark(entry, "dismissed")
+
+
+def _name(key: str, request_id: str) -> None:
+    """Write down the id that the user has found of a request whose answer was lost.
+
+    Its outcome stays unknown until RunComfy shows a result under that id: a wrong one pays nothing.
+    """
+    journal = account.open_account(private_folder(), os.environ).journal
+    for entry in journal.open_requests():
+        if entry.key == key and not is_request_id(entry.request_id):
+            journal.mark(entry, UNKNOWN, request_id=request_id)
 
 
 async def _answer(work: Any) -> web.Response:

@@ -165,9 +165,10 @@ class Job:
                 raise errors.Unresolved(
                     f"This very request was submitted on {when} and its answer was lost, so it may "
                     "have been accepted and billed. It is not submitted again. Look at your "
-                    "generations on RunComfy: if it is there, write its id into resume_request_id; "
-                    "if not, dismiss the open request in Settings, FLUX.2 LoRA Edit, RunComfy, or "
-                    "change the seed, which makes it another request."
+                    "generations on RunComfy. If it is there, write its id beside the open request "
+                    "in Settings, FLUX.2 LoRA Edit, RunComfy and run again, or only fetch it by "
+                    "resume_request_id. If not, dismiss it there, or change the seed, which makes "
+                    "it another request."
                 )
             if self._let_go.is_set():  # it is being submitted at this moment: its id will come
                 raise errors.Stopped(UNSENT)

@@ -6,6 +6,7 @@ import pytest
 from frontends import NEWEST
 from loopback import until
 from shots import ARTIFACTS
+from standin_faults import FAULTS
 
 from host.graph import Graph
 
@@ -68,7 +69,7 @@ def test_a_request_of_before_is_fetched_again(frontend, pages, client, token, st
     told = row.inner_text()
     assert f"text to image · landscape_4_3 · seed {seed}" in told and "$0.021" in told
     assert "put <b>snow</b> on the roof" in told and "delivered" in told
-    assert "newest: $" in history.inner_text()
+    assert "newest, $" in history.inner_text()
     field = page.page.get_by_label("RunComfy API token")
     field.focus()
     copy = row.get_by_role("button", name="Copy id")
@@ -133,3 +134,38 @@ def test_a_hundred_requests_scroll(frontend, pages):
     page.context.unroute("**/flux2-lora-edit/history")
     page.context.unroute("**/flux2-lora-edit/token")
     page.js("() => { delete navigator.clipboard.writeText }")
+
+
+@pytest.mark.parametrize("frontend", FRONTENDS)
+def test_a_lost_answer_is_resolved_by_the_id_that_was_found(
+    frontend, pages, client, token, standin
+):
+    page = pages.get("classic", frontend)
+    account = standin.state.account(token)
+    prompt = hosted(time.monotonic_ns() % 2**31)
+    page.load_api(prompt)
+    plain, standin.faults = standin.faults, FAULTS
+    account.fault, account.struck = "submit_500_after", 0
+    try:
+        assert page.queue() == "error"
+    finally:
+        account.fault, standin.faults = "", plain
+    paid = account.submissions
+    lost = account.jobs[-1].id
+    page.reset(vue=False)
+    dialog = open_settings(page)
+    opened = page.page.locator("#flux2-lora-edit-open-requests")
+    field = opened.get_by_label("Its id, if it is there")
+    field.fill(lost)
+    field.scroll_into_view_if_needed()
+    page.screenshot(ARTIFACTS / f"settings-lost-{frontend}.png")
+    field.press("Enter")
+    opened.get_by_text(lost).wait_for()
+    assert not field.count(), "its id is known now"
+    page.page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    page.load_api(prompt)
+    assert page.queue() == "success"
+    assert account.submissions == paid
+    until(lambda: not client.get("/flux2-lora-edit/open-requests")["open_requests"])
+    assert not page.errors, page.errors[:3]

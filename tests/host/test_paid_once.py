@@ -325,3 +325,32 @@ def test_an_unknown_outcome_is_not_paid_twice(house: House, account) -> None:
     house.page.http.delete(url, json={"key": entry["key"]}, headers=HEADERS).raise_for_status()
     house.page.run(graph(14)).check()
     assert account.submissions == 2, "dismissed: the user says that it is to be paid"
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_an_id_written_beside_a_lost_request_makes_it_that_one(
+    house: House, account, is_right: bool
+) -> None:
+    """Found by the user at RunComfy: fetched and closed. A wrong id pays and closes nothing."""
+    prompt = graph(20 + is_right)
+    account.fault = "submit_500_after"
+    assert house.page.run(prompt).status == "error"
+    account.fault = ""
+    assert "beside the open request" in house.page.run(prompt).error.message
+    listing = house.page.get("/flux2-lora-edit/open-requests")["open_requests"]
+    (entry,) = [entry for entry in listing if not entry["request_id"]]
+    assert entry["what"].endswith(f"seed {20 + is_right}") and entry["cost_usd"] is None
+    url = f"{house.server.url}/flux2-lora-edit/open-requests"
+    found = account.jobs[0].id if is_right else "of-another-one-77"
+    named = {"key": entry["key"], "request_id": found}
+    house.page.http.put(url, json=named, headers=HEADERS).raise_for_status()
+    result = house.page.run(prompt)
+    if is_right:
+        assert result.check().images("1s")
+        until(lambda: found not in house.open_ids())
+        assert house.run_anew(prompt).images("1s")
+    else:
+        assert "Its id is of an unclear answer" in result.error.message
+        assert found in house.open_ids()
+        house.page.http.delete(url, json=named, headers=HEADERS).raise_for_status()
+    assert account.submissions == 1

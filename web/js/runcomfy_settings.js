@@ -46,6 +46,23 @@ function button(label, action) {
   })
 }
 
+/** A field for a text that ComfyUI's own keys stay out of. */
+function textField(label, enter, properties = {}) {
+  const field = element('input', {
+    autocomplete: 'off',
+    spellcheck: false,
+    placeholder: label,
+    ariaLabel: label,
+    className: 'p-inputtext p-component p-inputtext-sm',
+    ...properties
+  })
+  field.addEventListener('keydown', (event) => {
+    if (event.key !== 'Escape') event.stopPropagation() // which closes the settings
+    if (event.key === 'Enter') enter()
+  })
+  return field
+}
+
 function describe(status) {
   if (!status.set) return 'No token is set.'
   const where = { settings: 'from this page', 'RunComfy CLI': "from RunComfy's command line" }
@@ -60,14 +77,7 @@ function describe(status) {
 
 function tokenSetting() {
   const said = element('span', { textContent: '…', ariaLive: 'polite' })
-  const field = element('input', {
-    type: 'password',
-    autocomplete: 'off',
-    spellcheck: false,
-    placeholder: 'RunComfy API token',
-    ariaLabel: 'RunComfy API token',
-    className: 'p-inputtext p-component p-inputtext-sm'
-  })
+  const field = textField('RunComfy API token', () => save.click(), { type: 'password' })
   const clear = button('Clear', () => act('DELETE'))
   const save = button('Save', () => act('PUT', { token: field.value }))
 
@@ -83,10 +93,6 @@ function tokenSetting() {
       said.textContent = error.message
     }
   }
-  field.addEventListener('keydown', (event) => {
-    if (event.key !== 'Escape') event.stopPropagation() // ComfyUI's own keys stay out of it
-    if (event.key === 'Enter') save.click()
-  })
   act('GET')
   return element(
     'div',
@@ -154,13 +160,21 @@ function requestList(id, name) {
 function openRequestsSetting() {
   const { whole, show } = requestList('flux2-lora-edit-open-requests', 'Open requests')
 
+  /** What is not known to have been taken is fetched once its id is found, or paid anew. */
+  function waysOut({ key, request_id: known }) {
+    const dismiss = button('Dismiss', () => act('DELETE', { key }))
+    if (known) return [dismiss]
+    dismiss.title = 'Lets the same request be paid anew.'
+    const field = textField('Its id, if it is there', () => save.click())
+    const save = button('Save id', () => act('PUT', { key, request_id: field.value }))
+    return [field, save, dismiss]
+  }
   async function act(method, body) {
     try {
       const { open_requests: entries } = await call('/open-requests', method, body)
-      const dismiss = ({ key }) => button('Dismiss', () => act('DELETE', { key }))
       show(
         entries.length ? `${entries.length} open` : 'None.',
-        entries.map((entry) => row(entry, dismiss(entry)))
+        entries.map((entry) => row(entry, ...waysOut(entry)))
       )
     } catch (error) {
       show(error.message, [])
@@ -178,7 +192,7 @@ function historySetting() {
       const { requests, sum_usd: sum } = await call('/history')
       show(
         requests.length
-          ? `${requests.length} newest: $${sum} by RunComfy's word, else by its catalogue.`
+          ? `${requests.length} newest, $${sum} in all: RunComfy's figures, else its catalogue's.`
           : 'None.',
         requests.map((entry) => row(entry))
       )
