@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from ..remote import account
 from ..remote.api.client import is_request_id
-from ..remote.errors import RemoteError
+from ..remote.errors import InvalidInput, RemoteError
 from ..remote.journal import UNKNOWN, Entry, Journal
 from ..remote.report import history_row
 from .host import args, private_folder, web
@@ -40,10 +40,7 @@ def register_routes(server: Any) -> None:
 
     @routes.put(f"{PREFIX}/token")
     async def put_token(request: web.Request) -> web.Response:
-        body = await _own_json(request)
-        token = body.get("token")
-        if not isinstance(token, str) or not token.strip():
-            raise web.HTTPBadRequest(text="The token is empty.")
+        token = _text(await _own_json(request), "token")
         return await _answer(lambda: (account.save_token(private_folder(), token), _status())[1])
 
     @routes.delete(f"{PREFIX}/token")
@@ -63,19 +60,13 @@ def register_routes(server: Any) -> None:
 
     @routes.delete(f"{PREFIX}/open-requests")
     async def dismiss(request: web.Request) -> web.Response:
-        key = (await _own_json(request)).get("key")
-        if not isinstance(key, str):
-            raise web.HTTPBadRequest(text="The key is no text.")
+        key = _text(await _own_json(request), "key")
         return await _answer(lambda: (_dismiss(key), _open_requests())[1])
 
     @routes.put(f"{PREFIX}/open-requests")
     async def name(request: web.Request) -> web.Response:
         body = await _own_json(request)
-        key, found = body.get("key"), body.get("request_id")
-        if not isinstance(key, str) or not isinstance(found, str):
-            raise web.HTTPBadRequest(text="The key or the id is no text.")
-        if not is_request_id(found := found.strip()) or len(found.split()) > 1:
-            raise web.HTTPBadRequest(text="That is no id of a request.")
+        key, found = _text(body, "key"), _text(body, "request_id")
         return await _answer(lambda: (_name(key, found), _open_requests())[1])
 
 
@@ -122,7 +113,10 @@ def _name(key: str, request_id: str) -> None:
     """Write down the id that the user has found of a request whose answer was lost.
 
     Its outcome stays unknown until RunComfy shows a result under that id: a wrong one pays nothing.
+    Raises InvalidInput.
     """
+    if not is_request_id(request_id) or len(request_id.split()) > 1:
+        raise InvalidInput("That is no id of a request.")
     journal = account.open_account(private_folder(), os.environ).journal
     for entry in journal.open_requests():
         if entry.key == key and not is_request_id(entry.request_id):
@@ -191,3 +185,11 @@ async def _own_json(request: web.Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="The body is no JSON object.")
     return body
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    """A text of a body, without what a paste brings along; raises HTTPBadRequest."""
+    value = body.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise web.HTTPBadRequest(text=f"The {name} is empty.")
+    return value.strip()

@@ -25,7 +25,8 @@ def hosted(seed, **inputs):
         num_inference_steps=28,
         seed=seed,
         output_format="png",
-        **{"batch_count": 1, **inputs},
+        # What is left out, a page takes from the last node of this id.
+        **{"batch_count": 1, "resume_request_id": "", **inputs},
     )
     graph.add("PreviewAny", source=node.out(3))
     return graph.prompt
@@ -145,7 +146,7 @@ def test_a_lost_answer_is_resolved_by_the_id_that_was_found(
     prompt = hosted(time.monotonic_ns() % 2**31)
     page.load_api(prompt)
     plain, standin.faults = standin.faults, FAULTS
-    account.fault, account.struck = "submit_500_after", 0
+    standin.state.account(token, "submit_500_after")
     try:
         assert page.queue() == "error"
     finally:
