@@ -6,8 +6,9 @@ the host is replaced.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any
+from uuid import uuid4
 
 import torch
 from comfy import model_management
@@ -36,16 +37,38 @@ class PatchError(ValueError):
     """A stack that this model cannot take; says why and what to do."""
 
 
+COMPILED = "._orig_mod"
+"""What torch.compile puts into the names of all that is in a module it wraps."""
+
+
 def merge(model: Any, steps_by_weight: Mapping[str, tuple[Step, ...]]) -> Any:
-    """A clone of ``model`` with the steps as patches. Raises PatchError where it takes none."""
+    """A clone of ``model`` with the steps as patches. Raises PatchError where it takes none.
+
+    The host finds a patch by the name that its weight has when ``model`` is loaded: a module that a
+    node before has compiled is in it then, and what another branch has compiled is not. So it is
+    ``model`` that is asked, not the modules as they lie there now, as ``add_patches`` would.
+    """
     clone = model.clone()
-    patches = {key: FusedAdapter(set(), pack(steps)) for key, steps in steps_by_weight.items()}
-    left = sorted(patches.keys() - set(clone.add_patches(patches, 1.0)))
+    known = {name.replace(COMPILED, "") for name in clone.model.state_dict()}
+    left = sorted(steps_by_weight.keys() - known)
     if left:
         raise PatchError(
             f"The model takes no patch for {len(left)} of its weights ({left[0]}). A node before "
             "this one has replaced them; load the model with a stock loader."
         )
+    parents = [accumulate(key.split(".")[:-1], "{}.{}".format) for key in steps_by_weight]
+    compiled = [
+        place for place in sorted(set().union(*parents), reverse=True)
+        if hasattr(clone.get_model_object(place), "_orig_mod")
+    ]  # fmt: skip
+    for key, steps in steps_by_weight.items():
+        name = key
+        for place in compiled:  # the innermost first
+            if name.startswith(f"{place}."):
+                name = place + COMPILED + name[len(place) :]
+        patch = (1.0, FusedAdapter(set(), pack(steps)), 1.0, None, None)
+        clone.patches[name] = [*clone.patches.get(name, ()), patch]
+    clone.patches_uuid = uuid4()
     return clone
 
 
