@@ -365,7 +365,8 @@ def test_the_settings_page_routes(server: Server, client: Client, base: Path) ->
         return requests.request(method, server.url + where, timeout=20, **options)
 
     status = client.get(path)
-    assert status == {"set": True, "source": "RUNCOMFY_API_TOKEN", "hint": "…7d31", "stored": False}
+    expected = {"set": True, "source": "RUNCOMFY_API_TOKEN", "hint": "…7d31", "stored": False}
+    assert status == expected | {"shared": False}
     foreign = [
         {},
         {**own, "Origin": "https://evil.example"},
@@ -427,7 +428,7 @@ def test_the_settings_page_itself(server: Server, client: Client, account, base:
             assert json.loads(file.read_text()) == {"token": secret}
             assert token.locator("input").input_value() == "" and secret not in page.content()
             open_ones = page.locator("#flux2-lora-edit-open-requests")
-            row = open_ones.locator("div", has_text=lost)
+            row = open_ones.get_by_role("listitem").filter(has_text=lost)
             row.wait_for()
             row.get_by_text("Dismiss").click()
             row.wait_for(state="detached")
