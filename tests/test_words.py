@@ -138,6 +138,33 @@ def test_help_names_every_input_and_output_and_nothing_that_is_not_there(nodes):
             assert part in text, f"{node} has no {part}"
 
 
+def shape(text):
+    """A help page without its words: headings, items, rows and code in order of their sections."""
+    sections = re.split(r"^## .+$", text, flags=re.MULTILINE)
+    return [
+        (
+            len(re.findall(r"^- ", section, re.MULTILINE)),
+            len(re.findall(r"^\|", section, re.MULTILINE)),
+            sorted(re.findall(r"`[^`\n]+`", section)),
+        )
+        for section in sections
+    ]
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_help_says_the_same_in_every_language(nodes, language):
+    """The page asks for ``<node>/<language>.md`` first. Errors are quoted as they are shown."""
+    assert len(list(DOCS.glob(f"*/{language}.md"))) == len(nodes)
+    for node in nodes:
+        english = (DOCS / f"{node}.md").read_text("utf-8")
+        text = (DOCS / node / f"{language}.md").read_text("utf-8")
+        assert shape(text) == shape(english), node
+        said = english.partition("## When it says no")[2]
+        for phrase in re.findall(r"^- \*\*(.+?)\*\*", said, re.MULTILINE):
+            assert f"**{phrase}**" in text, f"{node}: {phrase}"
+        assert not re.search(r"[.!?] [A-Z][a-z]+ [a-z]+ [a-z]+", text), f"{node} has English"
+
+
 def test_help_quotes_errors_that_exist():
     """Each bold phrase under "When it says no" stands in a message of the pack's own source.
 
