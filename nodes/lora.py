@@ -10,12 +10,12 @@ from ..lora_loader import patch
 from ..lora_loader.read_stack import LoraFiles, read_stack
 from ..lora_loader.reading.info import describe_stack
 from ..lora_loader.reading.report import Report
-from ..lora_loader.sources import InstalledSource, SourceError, fetch, find_fetched
+from ..lora_loader.sources import InstalledSource, SourceError, fetch
 from ..lora_loader.stack import LoraEntry, as_entries, combine
 from ..network.errors import NetworkError
 from . import host
 from .host import LoraStackType, io
-from .lora_stack import installed_path
+from .lora_stack import installed_path, on_disk
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +60,13 @@ def locate_local(entry: LoraEntry) -> Path:
     """An entry's file where it is on this disk already; no request. Raises SourceError."""
     if isinstance(entry.source, InstalledSource):
         return locate(None, entry)
-    found = find_fetched(entry.source, host.loras_folders())
+    found = on_disk(entry.source)
     if found is None:
         raise SourceError(
             f"{entry.slot} is not on this disk yet: Download LoRAs or Apply FLUX.2 LoRA Stack "
             f"fetches it.\n{entry.source.describe()}"
         )
-    return found.path
+    return found
 
 
 def warn_if_unused(

@@ -6,13 +6,15 @@ question: before queueing (does it name a file? refuse it while nothing has run)
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..lora_loader import sources
 from ..lora_loader.sources import EXTENSION, InstalledSource, Source, SourceError
 from ..lora_loader.stack import MAX_LORAS, MAX_SCALE, LoraEntry, combine
+from ..network.errors import NetworkError
 from . import host
 from .host import LoraStackType, io
 
@@ -20,6 +22,10 @@ NONE, INSTALLED, HUB, URL = KINDS = ("none", "installed", "hugging face", "url")
 _FIELDS = {INSTALLED: "file", HUB: "repo", URL: "url"}
 SLOTS = {f"lora_{number}": f"LoRA slot {number}" for number in range(1, MAX_LORAS + 1)}
 """The slots' inputs, and what messages call them."""
+
+LORA_STACK, DOWNLOAD = LoraStackType.io_type, "Flux2EditDownloadLoras"
+# Who takes an entry by its source, and not by its name on this disk.
+BY_SOURCE = ("Flux2EditApplyLoraStack", "Flux2EditRunComfy", "Flux2EditLoraStack", DOWNLOAD)
 
 Slot = Mapping[str, Any]
 
@@ -76,7 +82,8 @@ def installed_path(name: str) -> Path:
     Raises SourceError where there is none.
     """
     names = installed_names()
-    listed = name if name in names else sources.resolve_installed(name, names)
+    known = name in names
+    listed = name if known else sources.resolve_installed(name, names, host.loras_folders)
     path = host.folder_paths.get_full_path("loras", listed)
     if path is None:
         raise SourceError(f"'{name}' was in the loras folders and is gone. Press R to refresh.")
@@ -113,34 +120,74 @@ def _source(name: str, kind: str, value: Any) -> Source:
             return sources.parse_hub(value)
         if kind == URL:
             return sources.parse_url(value)
-        found = sources.resolve_installed(value, installed_names())
+        found = sources.resolve_installed(value, installed_names(), host.loras_folders)
         installed_path(found)  # it is there, and not only listed
         return InstalledSource(found)
     except SourceError as error:
         raise SourceError(f"{SLOTS[name]}: {error}") from None
 
 
-def fingerprint(inputs: Mapping[str, Any], name: str) -> tuple[str, int, int]:
-    """An installed file's name, size and time: a changed file is applied anew. Never raises."""
+def on_disk(source: Source) -> Path | None:
+    """The file of a repo or a link where it is here already; no request. Never raises."""
+    with suppress(NetworkError, OSError):
+        found = sources.find_fetched(source, host.loras_folders())
+        return None if found is None else found.path
+    return None
+
+
+def installed_name(path: Path) -> str | None:
+    """The name in the loras folders by which any pack loads the file; None outside of them."""
+    folder = next((one for one in host.loras_folders() if path.is_relative_to(one)), None)
+    return None if folder is None else str(path.relative_to(folder))
+
+
+def fingerprint(
+    inputs: Mapping[str, Any], name: str, by_name: Callable[[], bool]
+) -> tuple[str, int, int]:
+    """The name, size and time of a slot's file: a changed file is applied anew. Never raises.
+
+    That of a repo or a link counts where somebody takes it ``by_name``: it may have come meanwhile.
+    """
     try:
         kind, slot = _read(inputs, name)
-        if kind != INSTALLED:
+        path: Path | None = None
+        if kind == INSTALLED:
+            path = installed_path(slot.get("file", ""))
+        elif kind != NONE and by_name():
+            path = on_disk(_source(name, kind, slot.get(_FIELDS[kind])))
+        if path is None:
             return ("", 0, 0)
-        path = installed_path(slot.get("file", ""))
         stat = path.stat()
     except (SourceError, OSError, TypeError):
         return ("", 0, 0)
     return (path.name, stat.st_size, stat.st_mtime_ns)
 
 
+def advice(away: Sequence[str], takers: Iterable[host.Taker]) -> str:
+    """What to do where other packs' loaders take LoRAs that are not on this disk; or ""."""
+    others = [
+        taker.title
+        for taker in takers
+        if not taker.class_type.startswith("Flux2Edit")
+        # Who gives nothing, or words alone, only looks; who gives a stack is no loader.
+        and not taker.hands_on(LORA_STACK)
+        and not {*taker.gives} <= {"STRING", "INT", "FLOAT", "BOOLEAN"}
+    ]
+    if not others:
+        return ""
+    return (
+        f"Put Download LoRAs between: {', '.join(others)} loads only what is on this disk. Not "
+        f"there yet: {', '.join(away)}."
+    )
+
+
 class Flux2EditLoraStack(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.schema(
             node_id="Flux2EditLoraStack",
             accept_all_inputs=True,  # else a slot of an unknown kind is as one that was left out
             display_name="FLUX.2 LoRA Stack",
-            category=host.CATEGORY,
             description=(
                 "Up to three LoRAs: installed files, Hugging Face repos or links, each with a "
                 "scale. Chain stacks, or feed one from another stacker."
@@ -176,14 +223,28 @@ class Flux2EditLoraStack(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> list[tuple[str, int, int]]:
-        return [fingerprint(inputs, name) for name in SLOTS]
+        # For those who take the source, a file that Apply has fetched meanwhile is no change: to
+        # run them again would cost time, and on RunComfy money.
+        def by_name() -> bool:
+            takers = host.takers(LORA_STACK, [DOWNLOAD])
+            return takers is None or any(one.class_type not in BY_SOURCE for one in takers)
+
+        return [fingerprint(inputs, name, by_name) for name in SLOTS]
 
     @classmethod
     def execute(cls, lora_stack: object = None, **slots: Any) -> io.NodeOutput:
-        entries = []
+        entries, away = [], []
         for name in SLOTS:
             kind, slot = _read(slots, name)
             if kind != NONE:
                 source, scale = _source(name, kind, slot.get(_FIELDS[kind])), slot.get("scale", 1.0)
-                entries.append(LoraEntry(source.describe(), scale, scale, source, SLOTS[name]))
-        return io.NodeOutput(combine(lora_stack, entries))
+                path = None if kind == INSTALLED else on_disk(source)
+                known = None if path is None else installed_name(path)
+                if kind != INSTALLED and known is None:
+                    away.append(f"{SLOTS[name]} ({source.describe()})")
+                label = known or source.describe()
+                entries.append(LoraEntry(label, scale, scale, source, SLOTS[name]))
+        shown = None
+        if away and (text := advice(away, host.takers(LORA_STACK, [DOWNLOAD]) or ())):
+            shown = host.show_text(text, cls.hidden.unique_id)
+        return io.NodeOutput(combine(lora_stack, entries), ui=shown)

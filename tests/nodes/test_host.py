@@ -82,6 +82,8 @@ def behind(monkeypatch, prompt, node_id, running="p"):
     items = [(0, "another", {}), (1, running, prompt, {}, [])]
     server = Mock(**{"prompt_queue.get_current_queue_volatile.return_value": (items, [])})
     monkeypatch.setattr(host.PromptServer, "instance", server, raising=False)
+    for name, gives in GIVES.items():
+        monkeypatch.setitem(host.NODE_CLASS_MAPPINGS, name, Mock(RETURN_TYPES=gives))
     with CurrentNodeContext("p", node_id):
         return host.weights_taken_by()
 
@@ -91,6 +93,11 @@ def node(kind, *sources, **widgets):
     return {"class_type": kind, "inputs": inputs | widgets}
 
 
+GIVES = {
+    "Flux2EditApplyLoraStack": ("MODEL", "CLIP", "STRING"), "ModelSamplingFlux": ("MODEL",),
+    "ModelMergeSimple": ("MODEL",), "FLUX2 Sampler": ("LATENT",), "NodeThatExpands": ("*",),
+    "Packer": ("BASIC_PIPE",),
+}  # fmt: skip
 PROMPT = {
     "1": node("UNETLoader"),
     "9": node("ModelSave", "7"),
@@ -102,13 +109,18 @@ PROMPT = {
     "11": node("SaveImage", "8", listed=["10", "9"]),
     "12": node("NodeThatExpands", "1"),
     "13": node("LoraSave", "12"),
+    "14": node("Packer", "5:4"),
+    "15": node("PipeToCheckpointSave", "14"),
+    # Of the report and of a picture: no weights come that way.
+    "16": {"class_type": "ModelNotesSave", "inputs": {"text": ["5:3", 2]}},
+    "17": node("SaveImageWithLora", "8"),
 }
 
 
 @pytest.mark.parametrize(
     ("node_id", "found"),
     [
-        ("5:3", "ModelSave (node 9), ModelMergeSimple (node 7)"),
+        ("5:3", "ModelMergeSimple (node 7), ModelSave (node 9), PipeToCheckpointSave (node 15)"),
         ("8", ""),
         ("12.0.0.4", "LoraSave (node 13)"),  # made by node 12: the host's own name for it
         ("gone", ""),

@@ -45,6 +45,20 @@ class TestNaNImage:
         return (image,)
 
 
+class TestEmptyLatent:
+    """An empty SD latent as packs made it before latents said their scale."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "make", ("LATENT",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        sides = {side: ("INT", {}) for side in ("width", "height", "batch_size")}
+        return {"required": sides}
+
+    def make(self, width, height, batch_size):
+        return ({"samples": torch.zeros(batch_size, 4, height // 8, width // 8)},)
+
+
 class TestLoraStack:
     """A LORA_STACK as another pack would hand it over: given as JSON."""
 
@@ -199,5 +213,5 @@ class TestCompileInPlace:
 
 
 NODES = (TestSaveConditioning, TestNaNImage, TestLoraStack, TestCountEncodes, TestQuickVae)
-NODES += (TestTextList, TestHold, TestDirectSampler, TestCompileInPlace)
+NODES += (TestTextList, TestHold, TestDirectSampler, TestEmptyLatent, TestCompileInPlace)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
