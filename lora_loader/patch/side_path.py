@@ -198,8 +198,10 @@ class Loaded:
     scales: tuple[float, ...]
     layer: SideLayer
 
+    @torch.compiler.disable
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """As a layer's; ``y`` as it is where another MODEL is loaded."""
+        """As a layer's; ``y`` as it is where another MODEL is loaded. Not a part of compiled code:
+        which MODEL is loaded is asked at each call."""
         patcher = self.patcher()
         for other in model_management.loaded_models():
             if patcher is None or (other is not patcher and patcher.is_clone(other)):

@@ -35,8 +35,9 @@ class Case:
     def __call__(self, scale):
         """The mode that was taken at this scale, and the report's warnings."""
         self.graph.set(self.stack, **{"lora_1.scale": scale})
-        words = self.client.run(self.graph.prompt).check().outputs[self.report]["text"][0]
-        report = json.loads(words)
+        result = self.client.run(self.graph.prompt).check()
+        self.executed = result.executed
+        report = json.loads(result.outputs[self.report]["text"][0])
         return report["mode"], report["warnings"]
 
     def saved(self, name):
@@ -84,6 +85,8 @@ def test_a_save_that_joins_the_graph_later(case):
     save = found.add_save("found")
     assert found(0.4)[0]["taken"] == "merge"
     same(found.saved("found"), want.saved("want"))
+    found(0.4)
+    assert found.model not in found.executed, "nothing has changed"
     del found.graph.prompt[save]
     assert found(0.4)[0]["taken"] == "side path", "a setting keeps its way"
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_stacks import beside, effect, error, forward, load, scaled, stack_of
+from tiny_stacks import beside, direct, effect, error, forward, load, scaled, stack_of
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")
 
@@ -51,3 +51,30 @@ def test_under_torch_compile_a_scale_is_never_stale(tmp_path, compile_first, mon
         counts.append(graphs.count)
     assert graphs.count and len(set(counts)) == 1, counts
     assert torch.equal(forward(start), base), "compiled code kept the stack"
+
+
+def test_a_compiled_block_in_a_sampler_that_runs_the_model_by_itself(tmp_path, monkeypatch):
+    """Compiled in its place: there the layers look for what is loaded, outside of the graphs."""
+    import comfy.model_management
+
+    from flux2_lora_edit.lora_loader.patch import SidePathCache, apply_stack
+
+    def free(device=None, torch_free_too=False):
+        return (2**33, 2**33) if torch_free_too else 2**33
+
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", free)
+    torch._dynamo.reset()
+    model, graphs, side_paths = load(), Graphs(), SidePathCache()
+    loras, base = stack_of(model, tmp_path), direct(model)
+    wants = [
+        direct(apply_stack(model, scaled(loras, factor), "merge").model) for factor in (1.0, 0.5)
+    ]
+    blocks = model.model.diffusion_model.single_blocks
+    blocks[0] = torch.compile(blocks[0], backend=graphs)
+    counts = []
+    for want, factor in zip(wants * 3, (1.0, 0.5) * 3, strict=True):
+        found = direct(beside(model, scaled(loras, factor), side_paths=side_paths))
+        assert error(effect(found, base), effect(want, base)) < 1e-4
+        counts.append(graphs.count)
+    assert counts[0] and len(set(counts)) == 1, counts
+    assert error(direct(model), base) < 1e-4

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 import torch
-from tiny_stacks import beside, effect, forward, load, module, scaled, stack_of
+from tiny_stacks import beside, direct, effect, forward, load, module, scaled, stack_of
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")
 
@@ -196,8 +196,9 @@ def test_a_copy_for_another_gpu(patch, tmp_path):
     assert twin.model is not own.model
     ours, theirs = own.model.layers[0].factors.weight, twin.model.layers[0].factors.weight
     assert ours.data_ptr() == theirs.data_ptr(), "the factors were copied"
-    want = forward(side)
+    want, want_direct = forward(side), direct(side)
     for layer in own.model.layers:  # whoever uses the first stack now is found out
         layer.gains = {}
     side.set_additional_models("flux2_lora_edit", [twin])
     assert torch.equal(forward(side), want)
+    assert torch.equal(direct(side), want_direct)
