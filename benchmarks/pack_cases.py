@@ -36,7 +36,8 @@ class Case(NamedTuple):
 
     ``truth`` and ``plain`` (the truth without LoRAs) run without the pack, or with it if
     ``beside``. The error is the difference as a share of what the LoRAs do; without a ``plain``
-    the latents must be the same to the bit.
+    the latents must be the same to the bit. ``alike`` is the case with ComfyUI's own LoRA loader in
+    our place, to tell our faults from the pack's.
     """
 
     pack: str
@@ -45,6 +46,7 @@ class Case(NamedTuple):
     truth: Build
     plain: Build | None
     beside: bool = False
+    alike: Build | None = None
 
 
 def loaded(graph: Graph, name: str = UNET) -> Model:
@@ -57,6 +59,15 @@ def clip(graph: Graph) -> Ref:
 
 def words(graph: Graph, text: str = "a cat") -> Ref:
     return graph.add("CLIPTextEncode", clip=clip(graph), text=text)
+
+
+def vae(graph: Graph) -> Ref:
+    return graph.add("VAELoader", vae_name="taef2")
+
+
+def picture(graph: Graph, name: str = "astronaut.png") -> Ref:
+    image = graph.add("LoadImage", image=name)
+    return graph.add("ImageScale", image=image, upscale_method="area", crop="center", **SIZE)
 
 
 def empty(graph: Graph) -> Ref:
@@ -258,28 +269,37 @@ def hub_entry(pack: str, name: str, applier: Applier, on_disk: bool) -> Case:
 
 
 def absolute_paths() -> list[Case]:
-    """What LoRA Manager makes of a folder of LoRAs that is a link to somewhere else."""
+    """LoRA Manager's entries for a LoRA that ComfyUI knows by another path than it does."""
     pack = "willmiao/ComfyUI-Lora-Manager"
-    name = "linked-sketch.safetensors"
+    one, linked_name = SCALES[:1], "linked-sketch.safetensors"
+    truth = drawn(loras=partial(stock_loras, scales=one))
+
+    def theirs(graph: Graph, model: Model, name: str = LORAS[0]) -> Model:
+        made = graph.add("Lora Stacker (LoraManager)", text="", loras=manager_widget((name,), one))
+        return apply(graph, model, made)
 
     def linked(host: Host) -> None:
-        elsewhere = host.server.base / "elsewhere"
+        elsewhere = host.base / "elsewhere"
         elsewhere.mkdir(exist_ok=True)
-        shutil.copyfile(host.models / "loras" / LORAS[0], elsewhere / name)
-        link = host.models / "loras" / "linked"
-        if not link.exists():
-            link.symlink_to(elsewhere, target_is_directory=True)
+        shutil.copyfile(host.models / "loras" / LORAS[0], elsewhere / linked_name)
+        (host.models / "loras" / "linked").symlink_to(elsewhere, target_is_directory=True)
         # LoRA Manager reads its folders when it is asked to.
         host.client.get("/api/lm/loras/scan?full_rebuild=true")
 
-    def theirs(graph: Graph, model: Model) -> Model:
-        loras = manager_widget((name,), SCALES[:1])
-        made = graph.add("Lora Stacker (LoraManager)", text="", loras=loras)
-        return apply(graph, model, made)
+    def moved(host: Host) -> None:
+        """It remembers the paths of an earlier start; this one goes by another name."""
+        link = host.base.with_name(f"{host.base.name}-link")
+        link.symlink_to(host.base, target_is_directory=True)
+        host.reopen(link)
+        host.client.get("/api/lm/loras/scan?full_rebuild=true")
+        host.reopen(host.base)
 
-    truth = drawn(loras=partial(stock_loras, scales=SCALES[:1]))
-    steps = (linked, ran(drawn(loras=theirs)))
-    return [Case(pack, "its entry for a LoRA in a linked folder", steps, truth, PLAIN)]
+    here = (linked, ran(drawn(loras=partial(theirs, name=linked_name))))
+    there = (moved, ran(drawn(loras=theirs)))
+    return [
+        Case(pack, "its entry for a LoRA in a linked folder", here, truth, PLAIN),
+        Case(pack, "its entry after a start through a link", there, truth, PLAIN),
+    ]
 
 
 # Loaders and samplers of other packs
@@ -388,32 +408,27 @@ COMPILERS: tuple[tuple[str, str, Change], ...] = (
 
 
 def compiled() -> list[Case]:
+    moved = (0.4, 0.5)
+    truth = drawn(loras=partial(stock_loras, scales=moved))
     cases = []
-    for pack, name, after in COMPILERS:
+    for pack, name, compiles in COMPILERS:
+
+        def after(
+            scales: tuple[float, ...] = SCALES, mode: str = "auto", compiles: Change = compiles
+        ) -> Step:
+            return ran(drawn(loras=partial(our_loras, scales=scales, mode=mode), after=compiles))
+
+        stock = drawn(loras=stock_loras, after=compiles)
         for mode in ("merge", "side path"):
-            ours = ran(drawn(loras=partial(our_loras, mode=mode), after=after))
-            cases.append(Case(pack, f"{name} after our Apply, {mode}", (ours,), TRUTH, PLAIN))
-        moved = (0.4, 0.5)
-        truth = drawn(loras=partial(stock_loras, scales=moved))
-        twice = tuple(
-            ran(drawn(loras=partial(our_loras, scales=scales), after=after))
-            for scales in (SCALES, moved)
-        )
-        case = Case(pack, f"{name} after our Apply, auto after a moved scale", twice, truth, PLAIN)
-        cases.append(case)
-        ours = ran(drawn(before=after, loras=our_loras))
-        cases.append(Case(pack, f"{name} before our Apply", (ours,), TRUTH, PLAIN))
+            where = f"{name} after our Apply, {mode}"
+            cases.append(Case(pack, where, (after(mode=mode),), TRUTH, PLAIN, alike=stock))
+        both = (after(), after(moved))
+        where = f"{name} after our Apply, auto after a moved scale"
+        cases.append(Case(pack, where, both, truth, PLAIN, alike=stock))
+        ours, stock = (drawn(before=compiles, loras=each) for each in (our_loras, stock_loras))
+        where = f"{name} before our Apply"
+        cases.append(Case(pack, where, (ran(ours),), TRUTH, PLAIN, alike=stock))
     return cases
-
-
-def core_compiles() -> list[Case]:
-    """The same with ComfyUI's own LoRA loader in our place, to tell our faults from theirs."""
-    stock = [
-        Case(pack, f"{name} after ComfyUI's own LoRA loader (not ours)",
-             (ran(drawn(loras=stock_loras, after=after)),), TRUTH, PLAIN)
-        for pack, name, after in COMPILERS
-    ]  # fmt: skip
-    return stock
 
 
 def hooked(graph: Graph, model: Model) -> Ref:
@@ -423,6 +438,13 @@ def hooked(graph: Graph, model: Model) -> Ref:
         "SetClipHooks", clip=clip(graph), hooks=hook, apply_to_conds=True, schedule_clip=False
     )
     positive = graph.add("CLIPTextEncode", clip=with_hook, text="a cat")
+    return sampled(graph, model, positive, empty(graph), steps=2, seed=3, **SIZE)
+
+
+def with_reference(graph: Graph, model: Model) -> Ref:
+    """An edit of one picture."""
+    latent = graph.add("VAEEncode", pixels=picture(graph), vae=vae(graph))
+    positive = graph.add("ReferenceLatent", conditioning=words(graph), latent=latent)
     return sampled(graph, model, positive, empty(graph), steps=2, seed=3, **SIZE)
 
 
@@ -440,6 +462,14 @@ def patched() -> list[Case]:
         "Power Lora Loader (rgthree)",
         lora_1={"on": True, "lora": "diffusers.safetensors", "strength": 0.6},
     )
+    klein_lora = node(
+        "FluxLoraLoader", lora_name="diffusers.safetensors", strength=0.6, use_case="Edit",
+        auto_convert=True,
+    )  # fmt: skip
+    identity = node(
+        "IdentityFeatureTransfer", strength=0.3, start_block=0, end_block=23, mode="cosine_pull",
+        top_k_percent=0.25,
+    )  # fmt: skip
     six = partial(sample, steps=6)
     one = (SCALES[0],)
     cases = []
@@ -450,6 +480,18 @@ def patched() -> list[Case]:
             ("chengzeyi/Comfy-WaveSpeed", "Apply First Block Cache", first_block, six),
             (CORE, "a LoRA hook", same, hooked),
             ("rgthree/rgthree-comfy", "Power Lora Loader after our Apply", power, sample),
+            (
+                "TuZZiL/Comfyui-flux2klein-Lora-loader",
+                "its LoRA loader after our Apply",
+                klein_lora,
+                sample,
+            ),
+            (
+                "capitan01R/ComfyUI-Flux2Klein-Enhancer",
+                "Identity Feature Transfer",
+                identity,
+                with_reference,
+            ),
         ):
             only = partial(our_loras, scales=one, mode=mode) if draw is hooked else loras
             stock = partial(stock_loras, scales=one) if draw is hooked else stock_loras
@@ -575,16 +617,9 @@ def attention_guidance() -> list[Case]:
 
 def edit(graph: Graph) -> Ref:
     """Our edit graph: two references and two LoRAs."""
-    vae = graph.add("VAELoader", vae_name="taef2")
-    pictures = {
-        f"image_{number}": graph.add(
-            "ImageScale", image=graph.add("LoadImage", image=name), upscale_method="area",
-            crop="center", **SIZE,
-        )
-        for number, name in enumerate(("astronaut.png", "coffee.png"), 1)
-    }  # fmt: skip
+    pictures = {"image_1": picture(graph), "image_2": picture(graph, "coffee.png")}
     text = graph.add(
-        "Flux2EditConditioning", clip=clip(graph), vae=vae, prompt="the cup in image 2",
+        "Flux2EditConditioning", clip=clip(graph), vae=vae(graph), prompt="the cup of image 2",
         negative_prompt="", reference_size="as is", **pictures,
     )  # fmt: skip
     return our_sampler(graph, our_loras(graph, loaded(graph)), empty(graph), positive=text)
@@ -596,5 +631,5 @@ def cases() -> list[Case]:
         ALL, "the edit graph, two references and two LoRAs", (ran(edit),), edit, None
     )
     found = [*attention_guidance(), *latents(), *saves(), *patched(), *stacks(), *klein_sampler()]
-    found += [*gguf(), *multigpu(), *core_compiles(), *compiled(), all_at_once]
+    found += [*gguf(), *multigpu(), *compiled(), all_at_once]
     return sorted(found, key=lambda case: case.pack != CORE)

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ NOWHERE = "http://127.0.0.1:9"
 OFFLINE = {"PIP_NO_INDEX": "1", "HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1,localhost"} | {
     name: NOWHERE for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 }
+HOMES = ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
+         "XDG_DATA_HOME")  # fmt: skip
 
 Build = Callable[[Graph], Ref | Output | None]
 """Adds nodes to a graph; returns the latent to compare, or None where there is none."""
@@ -59,9 +61,10 @@ class Stopped(Exception):
 class Host:
     """A running server and one page on it. Use it as a context manager."""
 
-    def __init__(self, server: servers.Server, repositories: Iterable[str]) -> None:
-        self.server, self.client = server, Client(server.url)
-        self.failed = not_imported(server.log(), repositories)
+    def __init__(self, start: Callable[[Path], servers.Server], base: Path) -> None:
+        self.base, self._start = base, start
+        self.server = start(base)
+        self.client = Client(self.server.url)
         self._runs: dict[str, Run] = {}
         self._number = 0
 
@@ -72,9 +75,26 @@ class Host:
         self.client.close()
         self.server.stop()
 
+    def reopen(self, base: Path) -> None:
+        """Stop, and start again on ``base``: the same folder, by this name or another."""
+        self.__exit__()
+        self.server = self._start(base)
+        self.client = Client(self.server.url)
+
     @property
     def models(self) -> Path:
-        return self.server.base / "models"
+        return self.base / "models"
+
+    def not_imported(self, repository: str) -> str:
+        """Why the host could not import a pack; "" where it could."""
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.server.log())
+        place = rf"\S*custom_nodes[/\\]{re.escape(repository)}"
+        if not re.search(rf"IMPORT FAILED\): {place}\s*$", plain, re.MULTILINE):
+            return ""
+        why = re.search(rf"Cannot import {place} module for custom nodes: (.*)", plain)
+        # Where a file lies on this machine says nothing.
+        reason = re.sub(r"\s*\(\S*[/\\]\S*\)", "", why[1]).strip() if why else ""
+        return f"cannot be imported: {reason}".removesuffix(": ")
 
     def forget(self) -> None:
         """Empty the caches, the results kept here too: what was patched in place is gone."""
@@ -129,27 +149,18 @@ def started(
     """
     models.make_base(base, tiny)
     models.link_nodes(ROOT, base, OURS)
-    packs = list(packs)
     for pack in packs:
         # A copy: some write into their own folder.
         shutil.copytree(pack.folder, base / "custom_nodes" / pack.repository)
-    found = {"PYTHONPATH": str(packages)} if packages else {}
-    environment: Mapping[str, str] = OFFLINE | found
-    server = servers.start(comfyui, base, environment=environment, timeout=400.0)
-    return Host(server, [pack.repository for pack in packs])
+    # Some keep what they know of a machine's models in the user's folders, from run to run.
+    environment = OFFLINE | {name: str(base / "home") for name in HOMES}
+    if packages:
+        environment["PYTHONPATH"] = str(packages)
 
+    def start(base: Path) -> servers.Server:
+        return servers.start(comfyui, base, environment=environment, timeout=400.0)
 
-def not_imported(log: str, repositories: Iterable[str]) -> dict[str, str]:
-    """Repository -> why the host could not import it."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", log)
-    failed = {}
-    for name in repositories:
-        place = rf"\S*custom_nodes[/\\]{re.escape(name)}"
-        if not re.search(rf"IMPORT FAILED\): {place}\s*$", plain, re.MULTILINE):
-            continue
-        why = re.search(rf"Cannot import {place} module for custom nodes: (.*)", plain)
-        failed[name] = f"cannot be imported: {why[1].strip()}" if why else "cannot be imported"
-    return failed
+    return Host(start, base)
 
 
 def spoken(graph: Graph, result: Result, reports: Iterable[Ref]) -> str:
