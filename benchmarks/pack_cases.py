@@ -37,7 +37,7 @@ class Case(NamedTuple):
     ``truth`` and ``plain`` (the truth without LoRAs) run without the pack, or with it if
     ``beside``. The error is the difference as a share of what the LoRAs do; without a ``plain``
     the latents must be the same to the bit. ``alike`` is the case with ComfyUI's own LoRA loader in
-    our place, to tell our faults from the pack's.
+    our place, to tell our faults from the pack's. ``before`` makes what the truth needs.
     """
 
     pack: str
@@ -47,6 +47,7 @@ class Case(NamedTuple):
     plain: Build | None
     beside: bool = False
     alike: Build | None = None
+    before: Step | None = None
 
 
 def loaded(graph: Graph, name: str = UNET) -> Model:
@@ -424,6 +425,7 @@ def compiled() -> list[Case]:
             cases.append(Case(pack, where, (after(mode=mode),), TRUTH, PLAIN, alike=stock))
         both = (after(), after(moved))
         where = f"{name} after our Apply, auto after a moved scale"
+        stock = drawn(loras=partial(stock_loras, scales=moved), after=compiles)
         cases.append(Case(pack, where, both, truth, PLAIN, alike=stock))
         ours, stock = (drawn(before=compiles, loras=each) for each in (our_loras, stock_loras))
         where = f"{name} before our Apply"
@@ -506,31 +508,38 @@ def patched() -> list[Case]:
 
 
 def saved(name: str, keep: Change, way: str, scales: tuple[tuple[float, ...], ...]) -> Case:
-    """A file that ``keep`` writes, after one run for each of ``scales``, and what it draws."""
-    file = "packs-saved.safetensors"
+    """A file that ``keep`` writes, after one run for each of ``scales``, and what it draws.
+
+    A LoRA that the host extracts is not what it is extracted from: the truth is its own.
+    """
     folder = "loras" if name == "LoraSave" else "diffusion_models"
 
-    def kept(host: Host, each: tuple[float, ...]) -> Run:
+    def kept(host: Host, file: str, loras: Change) -> Run:
         def build(graph: Graph) -> None:
-            model = loaded(graph)
-            keep(graph, our_loras(graph, model, each, way))
+            keep(graph, loras(graph, loaded(graph)))
 
         run = host.run(build)
         newest = max(host.server.output.rglob("packs-kept*"), key=lambda p: p.stat().st_mtime_ns)
         newest.replace(host.models / folder / file)
         return run
 
-    def drawn_from_file(host: Host) -> Run:
-        host.forget()
+    def read(file: str) -> Build:
         if folder == "loras":
-            read = node("LoraLoaderModelOnly", lora_name=file, strength_model=1.0)
-            return host.run(drawn(loras=read))
-        return host.run(drawn(load=partial(loaded, name=file)))
+            return drawn(loras=node("LoraLoaderModelOnly", lora_name=file, strength_model=1.0))
+        return drawn(load=partial(loaded, name=file))
 
-    steps = tuple(partial(kept, each=each) for each in scales)
-    truth = drawn(loras=partial(stock_loras, scales=scales[-1]))
+    def read_ours(host: Host) -> Run:
+        host.forget()
+        return host.run(read("packs-ours.safetensors"))
+
+    stock = partial(stock_loras, scales=scales[-1])
+    theirs = f"packs-{name}-{scales[-1][0]}.safetensors"
+    before = partial(kept, file=theirs, loras=stock)
+    each = (partial(our_loras, scales=one, mode=way) for one in scales)
+    steps = tuple(partial(kept, file="packs-ours.safetensors", loras=ours) for ours in each)
     after = " after a moved scale" if len(scales) > 1 else ""
-    return Case(CORE, f"{name}, {way}{after}", (*steps, drawn_from_file), truth, PLAIN)
+    name = f"{name}, {way}{after}"
+    return Case(CORE, name, (*steps, read_ours), read(theirs), PLAIN, before=before)
 
 
 def kept_model(graph: Graph, model: Model) -> Model:

@@ -66,6 +66,8 @@ def row(case: Case, host: Host, bare: Host) -> Row:
     host.forget()
     where = host if case.beside else bare
     try:
+        if case.before:
+            case.before(host)
         truth = where.once(case.truth)
         plain = where.once(case.plain) if case.plain else None
     except Stopped as stopped:
@@ -85,7 +87,8 @@ def row(case: Case, host: Host, bare: Host) -> Row:
     error = difference(run.latent, truth, plain)
     if error <= (ALLOWED if case.plain else 0):
         return Row(case.pack, case.name, f"{error:.1e}", OK)
-    verdict, words = SAID if run.words else WRONG, run.words
+    words = " ".join(dict.fromkeys(filter(None, said)))
+    verdict = SAID if words else WRONG
     if case.alike:
         host.forget()
         theirs = difference(host.once(case.alike), truth, plain)
