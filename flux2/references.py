@@ -79,6 +79,12 @@ def snap(pixels: int) -> int:
     return pixels // MULTIPLE * MULTIPLE
 
 
+def shrink(width: int, height: int, area: float) -> tuple[int, int]:
+    """``width`` x ``height`` made to cover ``area`` pixels at most, in shape; never enlarged."""
+    scale = min(1.0, math.sqrt(area / (width * height)))
+    return int(width * scale), int(height * scale)
+
+
 def plan_reference(
     width: int,
     height: int,
@@ -104,10 +110,7 @@ def plan_reference(
         )
     one = rule is ReferenceSize.FLUX2 and not several
     cap = ONE_REFERENCE_AREA if one else SEVERAL_REFERENCES_AREA
-    scaled = (width, height)
-    if rule is not ReferenceSize.AS_IS and width * height > cap:
-        scale = math.sqrt(cap / (width * height))
-        scaled = (int(width * scale), int(height * scale))
+    scaled = shrink(width, height, math.inf if rule is ReferenceSize.AS_IS else cap)
     new_width, new_height = map(snap, scaled)
     left, top = (scaled[0] - new_width) // 2, (scaled[1] - new_height) // 2
     return ReferencePlan((width, height), scaled, (left, top, left + new_width, top + new_height))

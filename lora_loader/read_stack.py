@@ -1,5 +1,6 @@
 """A stack of LoRAs against a model: each located, read and checked. ``patch`` applies it."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -114,16 +115,17 @@ def read_stack(
             read: ReadLora = file.made[1]
         except LoraFileError as error:
             raise LoraStackError(f"{entry.slot}: {error}\n{entry.source.describe()}") from None
-        if read.refusal and on_mismatch != "warn":
+        scale, clip_scale = entry.strength_model, entry.strength_clip if read.text_keys else None
+        if read.refusal and scale != 0 and on_mismatch != "warn":
             raise LoraStackError(f"{entry.slot} {read.refusal}\n{entry.source.describe()}")
-        warnings += [f"{entry.name}: {ignored}"] if ignored else []
-        warnings += read.warnings
-        scale = entry.strength_model
+        if scale != 0:
+            warnings += [*([f"{entry.name}: {ignored}"] if ignored else []), *read.warnings]
+        elif not read.text_keys:
+            warnings.append(f"{entry.name} is at strength 0 for the model, and has no other part")
         loras.append(StackedLora((*file.identity, repr(config)), scale, read.steps))
-        reports.append(replace(read.report, scale=scale))
-        if read.text_keys:
-            text = TextEncoderLora(entry.name, entry.strength_clip, file, read.text_keys)
-            encoder_loras.append(text)
+        reports.append(replace(read.report, scale=scale, clip_scale=clip_scale))
+        if clip_scale is not None:
+            encoder_loras.append(TextEncoderLora(entry.name, clip_scale, file, read.text_keys))
     files.trim()
     return ReadStack(tuple(loras), model, tuple(reports), tuple(warnings), tuple(encoder_loras))
 
@@ -135,17 +137,18 @@ def _same_file_once(
     warnings: list[str],
 ) -> list[tuple[LoraEntry, Path]]:
     """The entries with their files; one file in two slots is one entry with the scales' sum."""
-    found: dict[Path, LoraEntry] = {}
+    found: dict[str, tuple[LoraEntry, Path]] = {}
     for entry in entries:
-        if entry.strength_model == 0:
+        if not any(entry[1:]):
             continue
         before_each()
         path = Path(locate(entry))
-        earlier = found.get(path)
-        found[path] = entry
+        file = os.path.realpath(path)  # whatever links its names go through
+        earlier, path = found.get(file, (None, path))
         if earlier is not None:
             warnings.append(f"{entry.name} is in the stack twice; its scales are added")
             total = earlier.strength_model + entry.strength_model
             clip = earlier.strength_clip + entry.strength_clip
-            found[path] = LoraEntry(earlier.name, total, clip, earlier.source, earlier.slot)
-    return [(entry, path) for path, entry in found.items() if entry.strength_model != 0]
+            entry = LoraEntry(earlier.name, total, clip, earlier.source, earlier.slot)
+        found[file] = entry, path
+    return [(entry, path) for entry, path in found.values() if any(entry[1:])]

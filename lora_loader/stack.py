@@ -1,6 +1,6 @@
 """LORA_STACK: a list of (name, strength_model, strength_clip), as other stacker packs pass it."""
 
-import math
+import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -70,19 +70,22 @@ def as_entries(value: object) -> list[LoraEntry]:
                 f"{entry} is not (name, strength_model, strength_clip). Remove the stacker that "
                 "made it, or set that LoRA in this pack's LoRA Stack."
             )
-        name, *strengths = item
+        name = item[0]
+        # A slice of an array or a tensor is a number too, and in the report one of Python's.
+        strengths = [s.item() if getattr(s, "ndim", None) == 0 else s for s in item[1:]]
         for given in strengths:
-            number_given = isinstance(given, int | float) and not isinstance(given, bool)
-            if not number_given or not math.isfinite(given):
-                raise StackError(f"{entry} has the strength {given!r}; a finite number is needed.")
+            if type(given) not in (int, float) or not abs(given) <= sys.float_info.max:
+                raise StackError(
+                    f"{entry} has the strength {given!r:.60}; a finite number is needed."
+                )
         if name in (None, "", "None", "none"):
             continue
         if not isinstance(name, str):
             raise StackError(f"{entry} names its file by a {type(name).__name__}.")
         if any(strengths):
             model, clip = float(strengths[0]), float(strengths[-1])
-            source, slot = getattr(item, "source", None), getattr(item, "slot", "")
-            entries.append(LoraEntry(name, model, clip, source, slot or entry))
+            source, slot = getattr(item, "source", None), getattr(item, "slot", entry)
+            entries.append(LoraEntry(name, model, clip, source, slot))
     return entries
 
 

@@ -8,6 +8,7 @@ from ..lora_loader.stack import LoraEntry, combine
 from . import host
 from .host import LoraStackType, io
 from .lora import locate
+from .lora_stack import installed_name
 
 
 class Flux2EditDownloadLoras(io.ComfyNode):
@@ -46,14 +47,13 @@ class Flux2EditDownloadLoras(io.ComfyNode):
 
     @classmethod
     def execute(cls, lora_stack: object) -> io.NodeOutput:
-        node_id, folders = cls.hidden.unique_id, host.loras_folders()
+        node_id = cls.hidden.unique_id
         files = [(entry, locate(node_id, entry)) for entry in combine(lora_stack, [])]
         fetched, lines = [], []
         for entry, path in files:
-            folder = next((one for one in folders if path.is_relative_to(one)), None)
-            if folder is None:
+            name = installed_name(path)
+            if name is None:
                 raise SourceError(f"The file is in none of the loras folders.\n{path.name}")
-            name = str(path.relative_to(folder))
             lines.append(f"{name}, {path.stat().st_size / 1e6:.1f} MB")
             # The source stays: a fetched LoRA can still go to RunComfy by its address.
             fetched.append(LoraEntry(name, *entry[1:], entry.source, entry.slot))

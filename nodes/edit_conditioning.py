@@ -13,7 +13,9 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..flux2 import references
+from ..flux2.prompt import missing_words
 from ..flux2.references import IMAGES, LATENT_CHANNELS, MULTIPLE, ReferencePlan, ReferenceSize
+from ..flux2.sampling import references_cost
 from . import host
 from .host import io
 
@@ -136,6 +138,13 @@ class Flux2EditConditioning(io.ComfyNode):
                         f"resizing. All cut to multiples of {MULTIPLE}, none enlarges."
                     ),
                 ),
+                io.String.Input(
+                    "trigger_words", default="", optional=True,
+                    tooltip=(
+                        "Words that LoRAs were trained with, divided by commas, as FLUX.2 LoRA "
+                        "Info gives them. Those that the prompt does not hold are put before it."
+                    ),
+                ),
             ],
             outputs=[
                 io.Conditioning.Output("positive", display_name="positive"),
@@ -158,8 +167,8 @@ class Flux2EditConditioning(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, clip, vae, prompt, negative_prompt="", reference_size=ReferenceSize.FLUX2.value,
-        **images,
+        cls, clip, vae, prompt="", negative_prompt="", reference_size=ReferenceSize.FLUX2.value,
+        trigger_words="", **images,
     ) -> io.NodeOutput:  # fmt: skip
         connected = {name: images[name] for name in IMAGES if images.get(name) is not None}
         check_vae(vae)
@@ -168,10 +177,20 @@ class Flux2EditConditioning(io.ComfyNode):
         if notice:
             logger.warning("FLUX.2 Edit Conditioning: %s", notice)
         lines = [f"{name}: {plan.describe()}" for name, plan in plans.items()]
-        text = "\n".join([*lines, notice]).strip() or "no reference: text to image"
-        shown = host.show_text(text, cls.hidden.unique_id)
 
+        missing = missing_words(prompt, trigger_words)
+        prompt = ", ".join([*missing, *filter(str.strip, [prompt])])
         positive, negative = (MEMORY.text(clip, words) for words in (prompt, negative_prompt))
+        if plans:
+            tokens = sum(references.token_count(*plan.size) for plan in plans.values())
+            lines.append(references_cost(positive[0][0], tokens, SIDE_WITHOUT_REFERENCE))
+        else:
+            lines.append("no reference: text to image")
+        if trigger_words.strip():
+            put = f"put before it: {', '.join(missing)}" if missing else "are all in the prompt"
+            lines.append(f"trigger words {put}")
+        shown = host.show_text("\n".join([*lines, notice]).strip(), cls.hidden.unique_id)
+
         latents = [MEMORY.latent(vae, connected[name], plan) for name, plan in plans.items()]
         if latents:
             positive, negative = (

@@ -9,10 +9,10 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import folder_paths
 from aiohttp import web
@@ -23,8 +23,10 @@ from comfy.model_management import (
     processing_interrupted,
     throw_exception_if_processing_interrupted,
 )
+from comfy.sample import fix_empty_latent_channels
 from comfy.utils import ProgressBar
 from comfy_api.latest import ComfyExtension, io, ui
+from comfy_execution.graph_utils import is_link
 from comfy_execution.utils import get_executing_context
 from comfy_extras.nodes_custom_sampler import (
     BasicGuider,
@@ -35,7 +37,7 @@ from comfy_extras.nodes_custom_sampler import (
 )
 from comfy_extras.nodes_flux import EmptyFlux2LatentImage, Flux2Scheduler
 from node_helpers import conditioning_set_values
-from nodes import CLIPTextEncode, VAEEncode
+from nodes import NODE_CLASS_MAPPINGS, CLIPTextEncode, VAEEncode
 from server import PromptServer
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,16 @@ CATEGORY = "FLUX.2 LoRA Edit"
 """Where the nodes stand in ComfyUI's menus."""
 
 LoraStackType = io.Custom("LORA_STACK")
+
+TAKES_WEIGHTS = re.compile(
+    r"(?=.*(model|checkpoint|ckpt|unet|lora))"
+    r"(.*(save|merge|merging|subtract|extract|export|convert|conversion|quanti|onnx)|modeladd$)",
+    re.IGNORECASE,
+)
+"""Kinds of nodes that save or mix a model's weights and know nothing of what is beside them: the
+host's ModelSave, CheckpointSave, ModelMerge*, LoraSave, and what packs call theirs."""
+_ANYTHING = r"\*|COMFY_MATCHTYPE_V3"
+"""The types of outputs that hand on whatever comes in."""
 
 MAX_TEXT = 20_000
 """Characters of a text that is shown on a node."""
@@ -62,8 +74,22 @@ _UNSEEN = re.compile(
 )
 
 
+def optional_defaults(inputs: list[io.Input]) -> list[io.Input]:
+    """``inputs`` in the order of a node's face, those with a default optional: a headless prompt
+    may leave them out.
+
+    A page makes widgets of required inputs first, and saved workflows hold their values by
+    position: what is declared ``optional`` stands after the rest, whatever has a default.
+    """
+    inputs = sorted(inputs, key=lambda one: bool(one.optional))
+    for one in inputs:
+        one.optional = one.optional or getattr(one, "default", None) is not None
+    return inputs
+
+
 def schema(**declared: Any) -> io.Schema:
     """The schema of a node of ours that shows words (``show_text``)."""
+    declared["inputs"] = optional_defaults(declared["inputs"])
     if "has_intermediate_output" in {field.name for field in fields(io.Schema)}:
         # A page that was reloaded has lost a node's words, and when the node is cached the host
         # sends them again only to those who ask for it (from 0.20 on).
@@ -91,6 +117,65 @@ def show_text(text: str, node_id: str | None) -> dict[str, tuple[str]]:
     return {"text": (text,)}
 
 
+class Taker(NamedTuple):
+    """A node that takes an output: its class, its title in the page, and the types it gives."""
+
+    node_id: str
+    class_type: str
+    title: str
+    gives: tuple[str, ...]
+
+    def hands_on(self, kind: str) -> list[int]:
+        """The outputs that give ``kind``, or whatever came in."""
+        return [
+            number
+            for number, gives in enumerate(self.gives)
+            if any(re.fullmatch(f"{kind}|{_ANYTHING}", one) for one in gives.split(","))
+        ]
+
+
+def _taker(node_id: str, prompt: Mapping[str, Any]) -> Taker:
+    name = prompt[node_id]["class_type"]
+    gives = getattr(NODE_CLASS_MAPPINGS.get(name), "RETURN_TYPES", ())
+    title = prompt[node_id].get("_meta", {}).get("title", name)
+    return Taker(node_id, name, title, (*map(str, gives),))
+
+
+def takers(kind: str, ends: Collection[str] = ()) -> list[Taker] | None:
+    """Who takes what the running node gives as ``kind``, a pattern of types, also from nodes that
+    hand it on: a reroute, a switch, another pack's stacker. Those of the classes ``ends`` hand on
+    another. None where its graph is not known.
+
+    The prompt is that of the host's queue: what it hands to ``fingerprint_inputs`` holds none. A
+    node that another one has made is no part of it; then it is the maker's takers.
+    """
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context is None or server is None:
+        return None
+    items = server.prompt_queue.get_current_queue_volatile()[0]
+    prompt = next((item[2] for item in items if item[1] == context.prompt_id), {})
+    node_id = context.node_id if context.node_id in prompt else context.node_id.partition(".")[0]
+    if node_id not in prompt:
+        return None
+
+    found, givers = {node_id: _taker(node_id, prompt)}, [node_id]
+    for giver in givers:  # which grows meanwhile
+        handed = [[giver, output] for output in found[giver].hands_on(kind)]
+        for other, node in prompt.items():
+            links = filter(is_link, node["inputs"].values())
+            if other not in found and any(link in handed for link in links):
+                found[other] = _taker(other, prompt)
+                givers += [] if found[other].class_type in ends else [other]
+    return list(found.values())[1:]
+
+
+def weights_taken_by() -> str:
+    """Who takes the weights of the MODEL that the running node gives ("ModelSave (node 12)")."""
+    found = takers("MODEL|.*PIPE.*") or ()
+    names = [f"{one.class_type} (node {one.node_id})" for one in found]
+    return ", ".join(name for name in names if TAKES_WEIGHTS.match(name.partition(" ")[0]))
+
+
 def when_held(then: Callable[[bool], None]) -> None:
     """Call ``then`` from a thread when the host's prompt has ended, with whether the host holds
     what the running node returns; at once where no prompt runs."""
@@ -107,6 +192,20 @@ def when_held(then: Callable[[bool], None]) -> None:
         then(all(context.node_id in prompt.get("outputs", {}) for prompt in ended.values()))
 
     threading.Thread(target=wait, name="runcomfy held", daemon=True).start()
+
+
+def when_ended(then: Callable[[bool], None]) -> None:
+    """Call ``then`` from a thread when the host's prompt has ended, with whether it succeeded; at
+    once, with False, where no prompt runs."""
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context is None or server is None:
+        return then(False)
+
+    def ended(_: bool) -> None:
+        found = server.prompt_queue.get_history(context.prompt_id, map_function=dict).values()
+        then(any((prompt.get("status") or {}).get("completed") for prompt in found))
+
+    when_held(ended)
 
 
 def private_folder() -> Path:

@@ -49,12 +49,21 @@ class Flux2EditImageSize(io.ComfyNode):
                     tooltip=(
                         "The picture whose size match image takes: shrunk to "
                         f"{ONE_REFERENCE_AREA // 10**6} megapixels where larger, and cut to "
-                        f"multiples of {MULTIPLE}, exactly as it is as a reference."
+                        f"multiples of {MULTIPLE}, as it is where it is the only reference."
                     ),
                 ),
                 io.Int.Input(
                     "batch_size", default=1, min=1, max=MAX_BATCH,
                     tooltip="How many pictures to make in one run.",
+                ),
+                io.Float.Input(
+                    "megapixels", default=0.0, min=0.0, max=sizes.MAX_MEGAPIXELS, step=0.05,
+                    round=0.01, optional=True,
+                    tooltip=(
+                        "Used by match image only: the most that its size may come to, of "
+                        "1024x1024 pixels each. A larger picture's is shrunk in its shape; 0 "
+                        "leaves it as it is."
+                    ),
                 ),
             ],
             outputs=[
@@ -73,11 +82,14 @@ class Flux2EditImageSize(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, image_size, width, height, swap, batch_size=1, image=None) -> io.NodeOutput:
+    def execute(
+        cls, image_size="square_hd", width=1024, height=1024, swap=False, batch_size=1, image=None,
+        megapixels=0.0,
+    ) -> io.NodeOutput:  # fmt: skip
         if not 1 <= batch_size <= MAX_BATCH:
             raise InputError(f"batch_size is {batch_size}; it takes 1-{MAX_BATCH}.")
         picture = None if image is None else (image.shape[2], image.shape[1])
-        size = sizes.resolve(image_size, width, height, swap, picture)
+        size = sizes.resolve(image_size, width, height, swap, picture, megapixels)
         shown = host.show_text(size.describe(), cls.hidden.unique_id)
         latent = host.EmptyFlux2LatentImage.execute(size.width, size.height, batch_size)[0]
         return io.NodeOutput(latent, size.width, size.height, ui=shown)

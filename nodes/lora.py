@@ -1,6 +1,7 @@
 """Apply LoRA Stack and LoRA Info: shells round ``lora_loader``."""
 
 import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,12 @@ from ..lora_loader import patch
 from ..lora_loader.read_stack import LoraFiles, read_stack
 from ..lora_loader.reading.info import describe_stack
 from ..lora_loader.reading.report import Report
-from ..lora_loader.sources import InstalledSource, SourceError, fetch, find_fetched
+from ..lora_loader.sources import InstalledSource, SourceError, fetch
 from ..lora_loader.stack import LoraEntry, as_entries, combine
 from ..network.errors import NetworkError
 from . import host
 from .host import LoraStackType, io
-from .lora_stack import installed_path
+from .lora_stack import installed_path, on_disk
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,11 @@ _FILES = LoraFiles()
 # held weakly.
 _SIDE_PATHS = patch.SidePathCache()
 _HISTORY = patch.History()
+
+UNUSED = (
+    "the LoRAs beside the weights were not used: the model was loaded, and none of its parts ran. "
+    "For a node that reads or copies the weights by itself, set mode to merge."
+)
 
 
 def locate(node_id: str | None, entry: LoraEntry) -> Path:
@@ -54,13 +60,27 @@ def locate_local(entry: LoraEntry) -> Path:
     """An entry's file where it is on this disk already; no request. Raises SourceError."""
     if isinstance(entry.source, InstalledSource):
         return locate(None, entry)
-    found = find_fetched(entry.source, host.loras_folders())
+    found = on_disk(entry.source)
     if found is None:
         raise SourceError(
             f"{entry.slot} is not on this disk yet: Download LoRAs or Apply FLUX.2 LoRA Stack "
             f"fetches it.\n{entry.source.describe()}"
         )
-    return found.path
+    return found
+
+
+def warn_if_unused(
+    node_id: str | None, words: Sequence[str], unused: Callable[[bool], bool]
+) -> None:
+    """Once the running prompt has ended: on the node, behind its ``words``, that nothing ran what
+    is beside the weights. ``unused`` knows, given whether the prompt succeeded."""
+
+    def ended(well: bool) -> None:
+        if unused(well):
+            logger.warning("Apply FLUX.2 LoRA Stack (node %s): %s", node_id, UNUSED)
+            host.show_text("\n".join([*words, f"Warning: {UNUSED}"]), node_id)
+
+    host.when_ended(ended)
 
 
 class Flux2EditApplyLoraStack(io.ComfyNode):
@@ -115,6 +135,11 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def fingerprint_inputs(cls, mode: object = "auto", **_: object) -> str:
+        # A node that takes the weights may join the graph when this one has run already.
+        return "" if mode == patch.MERGE else host.weights_taken_by()
+
+    @classmethod
     def execute(
         cls, model: io.Model.Type, lora_stack: object,
         clip: Any = None, mode: str = "auto", on_mismatch: str = "error",
@@ -130,10 +155,16 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             model_file=patch.model_file(model),
             before_each=host.throw_exception_if_processing_interrupted,
         )
+        taken_by, node_id = host.weights_taken_by(), cls.hidden.unique_id
+        words: list[str] = []
         applied = patch.apply_stack(
-            model, stack.loras, mode, side_paths=_SIDE_PATHS, history=_HISTORY
-        )
+            model, stack.loras, mode, side_paths=_SIDE_PATHS, history=_HISTORY, node=node_id,
+            weights_taken_by=taken_by, watch=partial(warn_if_unused, node_id, words),
+        )  # fmt: skip
         warnings = stack.warnings
+        if taken_by and applied.taken == patch.SIDE_PATH:
+            advice = "has no part of what is beside them: set mode to merge or auto"
+            warnings += (f"{taken_by} takes the weights alone and {advice}",)
         for lora in stack.text_encoder_loras:
             if lora.scale != 0 and clip is None:
                 advice = "connect clip to apply that part"
@@ -142,9 +173,9 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
                 tensors = lora.file.read(lora.keys)
                 clip = host.sd.load_lora_for_models(None, clip, tensors, 0, lora.scale)[1]
         report = Report(stack.model, mode, applied.taken, applied.reason, stack.reports, warnings)
-        text = report.to_text()
-        logger.info("%s", text)
-        shown = host.show_text(text, cls.hidden.unique_id)
+        words.append(report.to_text())
+        logger.info("%s", words[0])
+        shown = host.show_text(words[0], node_id)
         return io.NodeOutput(applied.model, clip, report.to_json(), ui=shown)
 
 

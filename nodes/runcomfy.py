@@ -65,7 +65,7 @@ def settings_of(inputs: Mapping[str, list[Any]]) -> list[Settings]:
         if stack is not None
     }
     items = []
-    for number in range(max(map(len, inputs.values()))):
+    for number in range(max(map(len, inputs.values()), default=1)):
         values = {name: given[min(number, len(given) - 1)] for name, given in inputs.items()}
         stack = values.pop("lora_stack", None)
         found = {name: arrays.get(id(values.pop(name, None))) for name in IMAGES}

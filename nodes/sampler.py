@@ -61,13 +61,16 @@ class Flux2EditSampler(io.ComfyNode):
                 io.Latent.Input(
                     "latent_image",
                     tooltip=(
-                        "An empty latent from FLUX.2 Image Size, or a picture's latent with "
-                        "denoise below 1. Its size is the output's."
+                        "An empty latent from FLUX.2 Image Size (or of any model), or a picture's "
+                        "latent with denoise below 1. Its size is the output's."
                     ),
                 ),
                 io.Conditioning.Input(
                     "negative", optional=True,
-                    tooltip="klein base only; without it there is no CFG. dev does not use it.",
+                    tooltip=(
+                        "klein base: CFG, with guidance above 1. klein distilled: what a NAG node "
+                        "on the model steers away from, with guidance 1. dev does not use it."
+                    ),
                 ),
                 io.Int.Input(
                     "seed", default=0, **sampling.RANGES["seed"], control_after_generate=True,
@@ -81,7 +84,7 @@ class Flux2EditSampler(io.ComfyNode):
                     "guidance", default=2.5, **sampling.RANGES["guidance"], step=0.1, round=0.01,
                     tooltip=(
                         "dev: embedded guidance, 2.5 to 4. klein base: CFG, 4 to 5, needs a "
-                        "negative. klein distilled: leave the negative open."
+                        "negative. klein distilled: 1, or leave the negative open."
                     ),
                 ),
                 io.Combo.Input(
@@ -95,20 +98,29 @@ class Flux2EditSampler(io.ComfyNode):
                     tooltip="Below 1 keeps part of latent_image; 1 starts from pure noise.",
                 ),
             ],
-            outputs=[io.Latent.Output("latent", display_name="latent")],
+            outputs=[
+                io.Latent.Output("latent", display_name="latent"),
+                io.Latent.Output(
+                    "denoised_output", display_name="denoised_output",
+                    tooltip="What the last step took the picture for; SamplerCustomAdvanced's.",
+                ),
+            ],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, model, positive, latent_image, seed, steps, guidance,
+        cls, model, positive, latent_image, seed=0, steps=28, guidance=2.5,
         negative=None, sampler_name="euler", denoise=1.0,
     ) -> io.NodeOutput:  # fmt: skip
         embeds, text_width = model_traits(model)
         sampling.check_ranges(seed=seed, steps=steps, guidance=guidance, denoise=denoise)
-        samples = latent_image["samples"]
-        sampling.check_latent(samples)
+        given, scale = latent_image["samples"], latent_image.get("downscale_ratio_spacial")
+        samples = host.fix_empty_latent_channels(model, given, scale)
+        said = sampling.check_latent(samples, given, scale)
         sampling.check_conditioning("positive", positive, text_width)
-        cfg, words = sampling.plan_guidance(embeds, guidance, negative is not None)
+        said += sampling.unused_guidance(positive, guidance if embeds else None)
+        both = model.model_options.get("disable_cfg1_optimization", False)
+        cfg, words = sampling.plan_guidance(embeds, guidance, negative is not None, both)
 
         if cfg:
             sampling.check_conditioning("negative", negative, text_width)
@@ -120,14 +132,14 @@ class Flux2EditSampler(io.ComfyNode):
 
         height, width = (side * MULTIPLE for side in samples.shape[2:])
         count = "1 step" if steps == 1 else f"{steps} steps"
-        text = f"{width}x{height}, {count}, {words}"
+        text = f"{width}x{height}, {count}, {words}{said}"
         logger.info("FLUX.2 Sampler: %s", text)
         shown = host.show_text(text, cls.hidden.unique_id)
-        latent = host.SamplerCustomAdvanced.execute(
+        latents = host.SamplerCustomAdvanced.execute(
             host.RandomNoise.execute(seed)[0],
             guider,
             host.KSamplerSelect.execute(sampler_name)[0],
             make_sigmas(steps, width, height, denoise),
             latent_image,
-        )[0]
-        return io.NodeOutput(latent, ui=shown)
+        )
+        return io.NodeOutput(latents[0], latents[1], ui=shown)

@@ -45,11 +45,11 @@ class Settings:
     ``images``: float [pictures, height, width, channels] in 0..1 of each connected socket.
     """
 
-    prompt: str
-    image_size: str
-    guidance_scale: float
-    num_inference_steps: int
-    output_format: str
+    prompt: str = ""
+    image_size: str = AUTO
+    guidance_scale: float = models.EDIT.properties["guidance_scale"]["default"]
+    num_inference_steps: int = models.EDIT.properties["num_inference_steps"]["default"]
+    output_format: str = models.EDIT.properties["output_format"]["default"]
     seed: int = 0
     mode: str = AUTO
     batch_count: int = 1

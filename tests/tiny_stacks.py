@@ -101,6 +101,18 @@ def forward(model, batch=1, references=0):
     return model.model.apply_model(*args, transformer_options=options, **kwargs).clone()
 
 
+@torch.inference_mode()
+def direct(model, references=0):
+    """The diffusion model as a sampler runs it that does so by itself: no wrapper, no options."""
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([model])
+    (x, sigma), given = inputs(model, references=references)
+    dtype = model.model.get_dtype_inference()
+    context = given.pop("c_crossattn").to(dtype)
+    return model.model.diffusion_model.forward(x.to(dtype), sigma, context, **given).clone()
+
+
 def effect(changed, base):
     return (changed - base).double()
 

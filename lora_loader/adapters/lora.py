@@ -35,7 +35,18 @@ class LowRank(Additive):
         up, down = self.up[first : first + weight.shape[0]], self.down
         if weight.dtype == torch.float16 and self.gain != 1.0:
             up, down = up.float() * self.gain, down.float() / self.gain
+        if weight.device.type == "cpu" and weight.dtype in (torch.bfloat16, torch.float16):
+            # A GPU's sum takes wider factors rounded: 1.002 of the least noise, and no copy.
+            ups, downs = _pieces(up, weight.dtype), _pieces(down, weight.dtype)
+            pairs = [(u, d) for i, u in enumerate(ups) for d in downs[: 2 - i]]
+            up, down = torch.cat([u for u, _ in pairs], 1), torch.cat([d for _, d in pairs])
         weight.addmm_(up.to(weight.dtype), down.to(weight.dtype), alpha=self.scale * strength)
+
+
+def _pieces(factor: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """``factor`` in a 16-bit ``dtype``, and what that rounds off of a wider one, likewise."""
+    rounded = factor.to(dtype)
+    return [rounded] if factor.dtype == dtype else [rounded, (factor - rounded).to(dtype)]
 
 
 class Lora(Algorithm):

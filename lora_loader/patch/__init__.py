@@ -17,8 +17,8 @@ from torch import Tensor
 from ...flux2.variants import PREFIX
 from ..beside import split
 from ..fuse import StackedLora, fuse
-from .merge import PatchError, merge
-from .side_path import SidePathCache, put_beside
+from .merge import COMPILED, PatchError, merge
+from .side_path import SidePathCache, Watch, put_beside
 
 __all__ = ["MODES", "Applied", "History", "PatchError", "SidePathCache", "apply_stack"]
 
@@ -36,9 +36,10 @@ class Applied(NamedTuple):
 
 
 def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of the diffusion model's weights and biases by the names that patches use.
+    """The shapes of the diffusion model's weights and biases by the names in the model's file.
 
-    Taken from the modules, where a quantised weight has its true shape.
+    Taken from the modules, where a quantised weight has its true shape, and through torch.compile's
+    wrappers, wherever a node has put them.
     """
     shapes = {}
     for name, module in model.model.named_modules():
@@ -47,7 +48,7 @@ def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
         for leaf in ("weight", "bias"):
             tensor = getattr(module, leaf, None)
             if isinstance(tensor, Tensor):
-                shapes[f"{name}.{leaf}"] = tuple(tensor.shape)
+                shapes[f"{name}.{leaf}".replace(COMPILED, "")] = tuple(tensor.shape)
     return shapes
 
 
@@ -83,7 +84,8 @@ def quantised(model: Any, keys: Iterable[str]) -> str:
                 kind = kind.replace(noise, "")
             kinds[kind.lower() or "quantised"] += 1
         elif hasattr(weight, "tensor_type"):  # city96's ComfyUI-GGUF
-            kinds[getattr(weight.tensor_type, "name", "GGUF")] += 1
+            kind = getattr(weight.tensor_type, "name", "GGUF")
+            kinds.update(() if kind in ("BF16", "F16", "F32") else (kind,))
         elif weight.dtype not in _PLAIN:
             kinds[str(weight.dtype).removeprefix("torch.")] += 1
     return max(kinds, key=lambda kind: kinds[kind], default="")
@@ -99,30 +101,6 @@ def exceeds_memory(model: Any) -> bool:
     total = model_management.get_total_memory(model.load_device)
     # Of the whole memory, not of what is free now: the same machine shall decide the same way.
     return bool(model.model_size() + model_management.minimum_inference_memory() > total)
-
-
-def choose(quantised: str, exceeds_memory: bool, changing: bool) -> tuple[str, str]:
-    """The one rule of ``auto``: (the way to take, the reason in words that follow "<way>: ").
-
-    ``quantised`` names the type of the adapted weights where it is coarser than 16 bit, or is "".
-    ``exceeds_memory``: the model is larger than the memory of the GPU that runs it. ``changing``:
-    this model has had other LoRA settings in this session.
-    """
-    if quantised:
-        why = f"the weights are {quantised}; beside them the LoRAs keep their precision"
-    elif exceeds_memory:
-        why = "the model is larger than the GPU's memory; merged, it would be patched at every step"
-    elif changing:
-        why = (
-            "the LoRA settings are being changed, which touches no weight this way; mode merge "
-            "saves a few per cent a step once they stay"
-        )
-    else:
-        return (
-            MERGE,
-            "the weights are 16 or 32 bit and in memory: one pass, and no cost at each step",
-        )
-    return SIDE_PATH, why
 
 
 _Settings = OrderedDict[tuple[Hashable, Hashable], tuple[str, str]]
@@ -148,19 +126,37 @@ class History:
         quantised: str = "",
         exceeds_memory: bool = False,
     ) -> tuple[str, str]:
-        """(way, reason): as before for a ``setting`` that the model has had, or by the rule.
+        """The one rule of ``auto``: (the way to take, why, in words that follow "<way>: ").
 
-        ``place`` tells several stacks on one model apart.
+        It is as before for a ``setting`` that the model has had at this ``place``, which tells
+        several stacks on one model apart, and the nodes of parallel branches. ``quantised`` names
+        the type of the adapted weights where it is coarser than 16 bit, or is "".
+        ``exceeds_memory``: the model is larger than the memory of the GPU that runs it.
         """
         settings = self._models.setdefault(model, OrderedDict())
         changing = any(other == place for other, _ in settings)
-        choice = settings.pop((place, setting), None)
-        if choice is None:
-            choice = choose(quantised, exceeds_memory, changing)
-        settings[place, setting] = choice
+        way, why = SIDE_PATH, ""
+        if (place, setting) in settings:
+            way, why = settings.pop((place, setting))
+        elif quantised:
+            why = f"the weights are {quantised}; beside them the LoRAs keep their precision"
+        elif exceeds_memory:
+            why = (
+                "the model is larger than the GPU's memory; merged, it would be patched at every "
+                "step"
+            )
+        elif changing:
+            why = (
+                "the LoRA settings are being changed, which touches no weight this way; mode merge "
+                "saves a few per cent a step once they stay"
+            )
+        else:
+            way = MERGE
+            why = "the weights are 16 or 32 bit and in memory: one pass, and no cost at each step"
+        settings[place, setting] = way, why
         while len(settings) > self.most:
             settings.popitem(last=False)
-        return choice
+        return way, why
 
 
 def apply_stack(
@@ -170,10 +166,15 @@ def apply_stack(
     *,
     side_paths: SidePathCache | None = None,
     history: History | None = None,
+    node: Hashable = None,
+    weights_taken_by: str = "",
+    watch: Watch | None = None,
 ) -> Applied:
     """A clone of ``model`` with the LoRAs of ``stack`` on it; the model itself when there are none.
 
-    ``side_paths`` are kept between runs, ``history`` the settings that ``auto`` compares.
+    ``side_paths`` are kept between runs, ``history`` the settings that ``auto`` compares: those
+    that ``node`` had. ``weights_taken_by`` names what saves or mixes the clone's weights, which
+    ``auto`` merges therefore. ``watch`` is given a side path's look at whether it has run.
     Raises PatchError for an unknown mode, and where the model takes no patch for a weight.
     """
     if mode not in MODES:
@@ -183,20 +184,26 @@ def apply_stack(
         return Applied(model, "none", "no LoRA changes the model")
     keys = sorted({key for lora in stack for key, _ in lora.steps})
     way, reason = mode, "asked for"
-    if mode == "auto":
+    if mode == "auto" and weights_taken_by:
+        way, reason = (
+            MERGE,
+            f"{weights_taken_by} takes the weights, so that the LoRAs must be in them",
+        )
+    elif mode == "auto":
         setting = tuple((lora.identity, lora.scale) for lora in stack)
-        place = (len(model.patches), len(model.additional_models))
+        place = (node, len(model.patches), len(model.additional_models))
         way, reason = (history or History()).choice(
             model.model, place, setting, quantised(model, keys), exceeds_memory(model)
         )
     if way == MERGE:
         return Applied(merge(model, fuse(stack)), MERGE, reason)
-    return _beside(model, stack, keys, reason, side_paths or SidePathCache())
+    return _beside(model, stack, keys, reason, side_paths or SidePathCache(), watch)
 
 
 def _beside(
-    model: Any, stack: Sequence[StackedLora], keys: Sequence[str], reason: str, kept: SidePathCache
-) -> Applied:
+    model: Any, stack: Sequence[StackedLora], keys: Sequence[str], reason: str,
+    kept: SidePathCache, watch: Watch | None,
+) -> Applied:  # fmt: skip
     """The side path for what it can take, and the rest merged."""
     beside, added = split(stack, multiplying(model, keys))
     if not any(lora.steps for lora in beside):
@@ -211,4 +218,4 @@ def _beside(
             "full differences change the weight itself"
         )
     scales = tuple(lora.scale for lora in beside)
-    return Applied(put_beside(model, patcher, scales), SIDE_PATH, reason)
+    return Applied(put_beside(model, patcher, scales, watch), SIDE_PATH, reason)

@@ -6,8 +6,9 @@ the host is replaced.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any
+from uuid import uuid4
 
 import torch
 from comfy import model_management
@@ -15,26 +16,59 @@ from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
 from ..adapters.base import Additive, blocks
+from ..adapters.lora import LowRank
 from ..fuse import Step
 
 _WIDE = (torch.float32, torch.float64)
 _FUSED = (torch.bfloat16, torch.float16)
+# Of these, what this CPU multiplies in units of its own (AMX, AVX512-BF16, AVX512-FP16), summing in
+# float32. A torch that cannot tell is taken to have none, which is as exact.
+_CPU_UNITS = {
+    dtype
+    for dtype, ask in {
+        torch.bfloat16: getattr(torch.cpu, "_is_avx512_bf16_supported", bool),
+        torch.float16: getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", bool),
+    }.items()
+    if torch.backends.mkldnn.is_available() and ask()
+}
 
 
 class PatchError(ValueError):
     """A stack that this model cannot take; says why and what to do."""
 
 
+COMPILED = "._orig_mod"
+"""What torch.compile puts into the names of all that is in a module it wraps."""
+
+
 def merge(model: Any, steps_by_weight: Mapping[str, tuple[Step, ...]]) -> Any:
-    """A clone of ``model`` with the steps as patches. Raises PatchError where it takes none."""
+    """A clone of ``model`` with the steps as patches. Raises PatchError where it takes none.
+
+    The host finds a patch by the name that its weight has when ``model`` is loaded: a module that a
+    node before has compiled is in it then, and what another branch has compiled is not. So it is
+    ``model`` that is asked, not the modules as they lie there now, as ``add_patches`` would.
+    """
     clone = model.clone()
-    patches = {key: FusedAdapter(set(), pack(steps)) for key, steps in steps_by_weight.items()}
-    left = sorted(patches.keys() - set(clone.add_patches(patches, 1.0)))
+    known = {name.replace(COMPILED, "") for name in clone.model.state_dict()}
+    left = sorted(steps_by_weight.keys() - known)
     if left:
         raise PatchError(
             f"The model takes no patch for {len(left)} of its weights ({left[0]}). A node before "
             "this one has replaced them; load the model with a stock loader."
         )
+    parents = [accumulate(key.split(".")[:-1], "{}.{}".format) for key in steps_by_weight]
+    compiled = [
+        place for place in sorted(set().union(*parents), reverse=True)
+        if hasattr(clone.get_model_object(place), "_orig_mod")
+    ]  # fmt: skip
+    for key, steps in steps_by_weight.items():
+        name = key
+        for place in compiled:  # the innermost first
+            if name.startswith(f"{place}."):
+                name = place + COMPILED + name[len(place) :]
+        patch = (1.0, FusedAdapter(set(), pack(steps)), 1.0, None, None)
+        clone.patches[name] = [*clone.patches.get(name, ()), patch]
+    clone.patches_uuid = uuid4()
     return clone
 
 
@@ -88,14 +122,10 @@ class FusedAdapter(WeightAdapterBase):
 def _add(run: Sequence[tuple[Step, Additive]], weight: Tensor) -> None:
     """Add all of ``run``: every element is read, summed in float32 and rounded once.
 
-    A GPU's 16-bit ``addmm_`` sums in float32, so one step a row rounds once as it is. Two on the
-    same rows would round twice; a type of 8 bits has no arithmetic; and a CPU without 16-bit matrix
-    units multiplies float32 some 50 times faster than bfloat16 (``benchmarks/merge_time.py``):
-    there the sum is made in float32 beside the weight, a few rows at a time.
+    Where one step a row does so by itself it adds in place; else the sum is made in float32 beside
+    the weight, a few rows at a time.
     """
-    spans = sorted((step.start, step.end) for step, _ in run)
-    once = all(one[1] <= another[0] for one, another in pairwise(spans))
-    if weight.dtype in _WIDE or (weight.dtype in _FUSED and weight.device.type != "cpu" and once):
+    if weight.dtype in _WIDE or _rounds_once(run, weight):
         for step, effect in run:
             effect.add_to(weight[step.start : step.end], step.scale)
         return
@@ -112,6 +142,21 @@ def _add(run: Sequence[tuple[Step, Additive]], weight: Tensor) -> None:
             top, bottom = max(first, step.start), min(last, step.end)
             effect.add_to(block[top - first : bottom - first], step.scale, top - step.start)
         rows.copy_(block)
+
+
+def _rounds_once(run: Sequence[tuple[Step, Additive]], weight: Tensor) -> bool:
+    """Whether the steps can be added to a 16-bit weight as it is, no two of them to the same row.
+
+    A GPU's 16-bit ``addmm_`` sums in float32. So does that of a CPU with 16-bit units, and about
+    twice as fast as by float32 rows; others multiply float32 some 50 times faster than bfloat16
+    (``benchmarks/merge_time.py``).
+    """
+    if weight.device.type != "cpu":
+        able = weight.dtype in _FUSED
+    else:
+        able = weight.dtype in _CPU_UNITS and all(isinstance(e, LowRank) for _, e in run)
+    spans = sorted((step.start, step.end) for step, _ in run)
+    return able and all(one[1] <= another[0] for one, another in pairwise(spans))
 
 
 def pack(value: Any) -> Any:

@@ -1,16 +1,22 @@
 """A stack computed beside the weights: y = Wx + B(Ax), with nothing of the model changed.
 
 The factors are a small model of their own: the host loads, offloads, streams and counts them as it
-does a control net. While the diffusion model runs, and only then, the modules that the stack
-adapts are instances of a subclass that adds what the stack makes of their input to what the module,
-whatever it and other packs make of it, returns. The scales are a tensor that each run sets: moving
-one touches no weight, and under torch.compile it neither compiles again nor goes stale. Side paths
-are kept between runs, so that a moved slider builds and uploads nothing.
+does a control net. While the MODEL is loaded, and only then, the modules that the stack adapts are
+instances of a subclass that adds what the stack makes of their input to what the module, whatever
+it and other packs make of it, returns. The scales are a tensor that each run sets: moving one
+touches no weight, and under torch.compile it neither compiles again nor goes stale. Side paths are
+kept between runs, so that a moved slider builds and uploads nothing.
+
+A sampler that goes through the host's ``apply_model`` hands over the MODEL's wrappers, and these
+say what is beside the modules in that run. One that runs the diffusion model, or its blocks, by
+itself says nothing: there it is the MODEL that the host has loaded.
 """
 
+import weakref
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -19,7 +25,8 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 from comfy import model_management
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import PatcherInjection, WrappersMP
+from comfy_execution.utils import get_executing_context
 from torch import Tensor, nn
 
 from ..beside import Beside, build
@@ -28,6 +35,10 @@ from .merge import PatchError
 
 KEY = "flux2_lora_edit"
 _LAYERS = "_flux2_lora_edit_layers"
+
+Watch = Callable[[Callable[[bool], bool]], None]
+"""Calls what it is given once the running prompt has ended, with whether it has ended well. True:
+nothing has run the loaded side path."""
 
 
 class SideLayer(nn.Module):
@@ -67,6 +78,8 @@ class SidePath(nn.Module):
         # Plain attributes: as buffers the host would move them.
         self._gains: dict[torch.device, Tensor] = {}
         self._scales: dict[torch.device, tuple[float, ...]] = {}
+        self.runs = 0
+        self.watched = ""  # in which prompt
         self._classes: dict[type, type] = {}
 
     def patcher(self, load_device: torch.device, offload_device: torch.device) -> Any:
@@ -101,6 +114,14 @@ class SidePath(nn.Module):
                 layer.gains[device] = own
         self._scales[device] = scales
 
+    def of(self, patcher: Any) -> "SidePath":
+        """The copy of this that the host's ``patcher`` has for its GPU; or this."""
+        mine = self
+        for other in patcher.get_additional_models_with_key(KEY) if patcher is not None else ():
+            if other.model.layouts is self.layouts:
+                mine = other.model
+        return mine
+
     def run(
         self, scales: tuple[float, ...], executor: Any, x: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
@@ -108,35 +129,98 @@ class SidePath(nn.Module):
 
         Raises PatchError where the model has one of them no more.
         """
-        base, path = executor.class_obj, self
-        patcher = getattr(base, "current_patcher", None)
-        if patcher is not None:
-            # A copy of the model on another GPU has a copy of the side path.
-            for other in patcher.get_additional_models_with_key(KEY):
-                if other.model.layouts is self.layouts:
-                    path = other.model
+        base = executor.class_obj
+        path = self.of(getattr(base, "current_patcher", None))
         path.set_scales(scales, x.device)
+        path.runs += 1
         with ExitStack() as leaving:
             for name, layer in zip(path.layouts, path.layers, strict=True):
-                try:
-                    module = base.get_submodule(name)
-                except AttributeError:
+                module = _module(base, name)
+                if module is None:
                     raise PatchError(
                         f"The model has no module {name} any more: another node has replaced it. "
                         "Put that node behind the LoRAs, or set mode to merge."
-                    ) from None
-                path._enter(module, layer)
-                leaving.callback(_leave, module)
+                    )
+                # Of this run alone: what is beside the module while a MODEL is loaded waits.
+                others = [one for one in _layers(module) if isinstance(one, SideLayer)]
+                leaving.callback(path._put, module, path._put(module, (*others, layer)))
             return executor(x, *args, **kwargs)
 
-    def _enter(self, module: nn.Module, layer: SideLayer) -> None:
-        layers = module.__dict__.get(_LAYERS, ())
-        if not layers:
-            kind = type(module)
+    def inject(self, scales: tuple[float, ...], watch: Watch | None, patcher: Any) -> None:
+        """The host has loaded ``patcher``: beside its modules for who runs them by himself."""
+        path, owner = self.of(patcher), weakref.ref(patcher)
+        for name, layer in zip(path.layouts, path.layers, strict=True):
+            module = _module(patcher.model, name)
+            if module is not None:  # else ``run`` says so
+                path._put(module, (*_layers(module), Loaded(owner, path, scales, layer)))
+        context = get_executing_context()
+        if watch is not None and context is not None and context.prompt_id != path.watched:
+            path.watched, runs = context.prompt_id, path.runs
+            watch(lambda well: well and path.runs == runs)
+
+    def eject(self, patcher: Any) -> None:
+        """The host unloads ``patcher``, or loads it anew: nothing of it stays with the modules."""
+        for name in self.layouts:
+            module = _module(patcher.model, name)
+            if module is not None and (layers := _layers(module)):
+                kept = [
+                    one for one in layers if getattr(one, "patcher", lambda: 0)() is not patcher
+                ]
+                self._put(module, tuple(kept))
+
+    def _put(self, module: nn.Module, layers: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Exactly these beside ``module``; returns those before. With none its class is its own."""
+        before: tuple[Any, ...] = module.__dict__.pop(_LAYERS, ())
+        kind = type(module)
+        if layers and not before:
             if kind not in self._classes:
                 self._classes[kind] = _beside(kind)
             module.__class__ = self._classes[kind]
-        module.__dict__[_LAYERS] = (*layers, layer)
+        elif before and not layers:
+            module.__class__ = kind.__bases__[0]
+        if layers:
+            module.__dict__[_LAYERS] = layers
+        return before
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A layer beside its module while the host has ``patcher`` loaded, for who runs the modules by
+    himself; ``apply_model`` puts its own in the place of these.
+
+    The host injects more than it loads (a clone of a loaded MODEL passes for injected, and is when
+    it gets patches), and may load two MODELs of the same modules at once: then none of them is
+    meant.
+    """
+
+    patcher: weakref.ref[Any]
+    path: SidePath
+    scales: tuple[float, ...]
+    layer: SideLayer
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """As a layer's; ``y`` as it is where another MODEL is loaded."""
+        patcher = self.patcher()
+        for other in model_management.loaded_models():
+            if patcher is None or (other is not patcher and patcher.is_clone(other)):
+                return y
+        self.path.set_scales(self.scales, x.device)
+        self.path.runs += 1
+        return self.layer.add_to(y, x)
+
+
+def _module(base: nn.Module, name: str) -> Any:
+    """The module of that name, without torch.compile's wrapper, or None."""
+    try:
+        module = base.get_submodule(name)
+    except AttributeError:
+        return None
+    return getattr(module, "_orig_mod", module)
+
+
+def _layers(module: nn.Module) -> tuple[Any, ...]:
+    found: tuple[Any, ...] = module.__dict__.get(_LAYERS, ())
+    return found
 
 
 def _beside(kind: type) -> type:
@@ -158,22 +242,20 @@ def _beside(kind: type) -> type:
     return WithSidePath
 
 
-def _leave(module: nn.Module) -> None:
-    layers = module.__dict__[_LAYERS][:-1]
-    if layers:
-        module.__dict__[_LAYERS] = layers
-    else:
-        del module.__dict__[_LAYERS]
-        module.__class__ = type(module).__bases__[0]
+def put_beside(
+    model: Any, patcher: Any, scales: tuple[float, ...], watch: Watch | None = None
+) -> Any:
+    """A clone of ``model`` that runs with the side path of ``patcher`` beside it, at ``scales``.
 
-
-def put_beside(model: Any, patcher: Any, scales: tuple[float, ...]) -> Any:
-    """A clone of ``model`` that runs with the side path of ``patcher`` beside it, at ``scales``."""
+    ``watch`` is asked, at most once a prompt, to look whether it has run.
+    """
     clone = model.clone()
     own = patcher.clone()
+    path = own.model
     clone.set_additional_models(KEY, [*clone.get_additional_models_with_key(KEY), own])
-    run = partial(SidePath.run, own.model, scales)
-    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, run)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, partial(SidePath.run, path, scales))
+    injection = PatcherInjection(partial(path.inject, scales, watch), path.eject)
+    clone.set_injections(KEY, [*(clone.get_injections(KEY) or ()), injection])
     return clone
 
 

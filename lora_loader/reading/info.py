@@ -1,18 +1,27 @@
 """What a LoRA file says of itself: base, rank, alpha, trainer, licence, trigger words. No network.
 
 Sources: modelspec (Stability AI's sai-model-spec), kohya's ``ss_*`` keys, ai-toolkit's
-``training_info`` and ``trigger_word``, and the ``.txt`` that many download pages put beside a file.
+``training_info`` and ``trigger_word``; and what lies beside a file: the note of its download with
+Civitai's trigger words, PEFT's ``adapter_config.json``, the ``.txt`` of many download pages.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ...network.files import read_record, record_of
 from ..adapters.base import Unfit
 from ..sources.source import SourceError
 from ..stack import LoraEntry
 from .facts import Facts, facts
 from .file import LoraFileError, read_header
-from .scaling import json_table, settings_beside, short_text
+from .scaling import (
+    CONFIG_NAME,
+    MAX_CONFIG_BYTES,
+    json_table,
+    owns_config,
+    settings_beside,
+    short_text,
+)
 from .training import trained_for
 
 MAX_SIDECAR_BYTES = 16 * 1024
@@ -21,13 +30,16 @@ _TRIGGER_KEYS = (
     "modelspec.trigger_phrase", "trigger_word", "trigger_words", "ss_trigger_words",
     "activation text", "instance_prompt", "modelspec.usage_hint",
 )  # fmt: skip
+_CONFIG_KEYS = (
+    "peft_type", "r", "lora_alpha", "alpha", "use_rslora", "use_dora", "target_modules",
+)  # fmt: skip
 _MOST_TAGS = 5
 
 
 def describe_stack(
     entries: Sequence[LoraEntry], locate: Callable[[LoraEntry], Path]
 ) -> tuple[str, str]:
-    """A few lines on each LoRA, and all trigger words joined by commas.
+    """A few lines on each LoRA, and all trigger words, each once, in one line with commas.
 
     A file that is not on disk or cannot be read is said so in its lines; nothing raises.
     """
@@ -36,31 +48,42 @@ def describe_stack(
         name = entry.source.describe()
         try:
             path = Path(locate(entry))
-            known = facts(read_header(path), settings_beside(path)[0])
+            settings, ignored = settings_beside(path)
+            known = facts(read_header(path), settings)
         except (SourceError, LoraFileError) as error:
             texts.append(f"{name}\n  {error}")
             continue
         # Many download pages give ``ink.txt`` beside ``ink.safetensors``.
         sidecar = short_text(path.with_suffix(".txt"), MAX_SIDECAR_BYTES)
-        found = trigger_words(known.header.metadata, sidecar)
+        noted = (read_record(record_of(path)) or {}).get("trigger_words")
+        found = trigger_words(
+            known.header.metadata, sidecar, noted if isinstance(noted, list) else ()
+        )
         words += found
-        texts.append("\n  ".join([name, *_lines(known, found)]))
-    return "\n".join(texts) or "The stack is empty.", ", ".join(dict.fromkeys(words))
+        config = short_text(path.with_name(CONFIG_NAME), MAX_CONFIG_BYTES)
+        table = json_table(config) if owns_config(path) else {}
+        texts.append("\n  ".join([name, *_lines(known, found, table, ignored)]))
+    return "\n".join(texts) or "The stack is empty.", ", ".join(_once(words))
 
 
-def _lines(known: Facts, found: Sequence[str]) -> list[str]:
-    header, training = known.header, trained_for(known)
+def _lines(
+    known: Facts, found: Sequence[str], config: Mapping[str, object], ignored: str
+) -> list[str]:
+    header, training, settings = known.header, trained_for(known), known.settings
     metadata = header.metadata
     made = [module.made for module in known.modules if not isinstance(module.made, Unfit)]
     ranks = sorted({geometry.rank for _, geometry in made if geometry.rank})
-    alpha = f"{known.settings.alpha:g}" if known.settings else metadata.get("ss_network_alpha", "")
+    alpha = f"{settings.alpha:g}" if settings else metadata.get("ss_network_alpha", "")
+    base = config.get("base_model_name_or_path")
     lines = {
         "title": metadata.get("modelspec.title") or metadata.get("ss_output_name", ""),
         "trained for": training.describe(),
-        "named base": training.base_model or "",
+        "named base": training.base_model or (base if isinstance(base, str) else ""),
         "rank": ", ".join(map(str, ranks)),
-        "alpha": alpha,
+        "alpha": f"{alpha} (rsLoRA)" if settings and settings.rslora else alpha,
         "trainer": training.trainer,
+        CONFIG_NAME: ", ".join(filter(None, (_fact(key, config.get(key)) for key in _CONFIG_KEYS))),
+        "note": ignored,
         "licence": metadata.get("modelspec.license") or metadata.get("license", ""),
         "author": metadata.get("modelspec.author", ""),
         "trigger words": ", ".join(found),
@@ -69,13 +92,35 @@ def _lines(known: Facts, found: Sequence[str]) -> list[str]:
     return [f"{name}: {' '.join(line.split())[:MAX_TEXT]}" for name, line in lines.items() if line]
 
 
-def trigger_words(table: Mapping[str, str], sidecar: str) -> list[str]:
-    """The words a file was trained with: what it names, else its most frequent training tags."""
+def _fact(key: str, value: object) -> str:
+    """``key value``; the key alone where it is on, nothing where it is off or no plain value."""
+    if isinstance(value, list):
+        value = " ".join(str(one) for one in value[:100])
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return key if value is True else ""
+    return f"{key} {value}"
+
+
+def trigger_words(
+    table: Mapping[str, str], sidecar: str, noted: Iterable[object] = ()
+) -> list[str]:
+    """The words a file was trained with, each once: what it, its download's page (``noted``) and
+    the text beside it name, else its most frequent training tags."""
     texts: list[object] = [table.get(key) for key in _TRIGGER_KEYS]
-    texts += [json_table(table.get("training_info", "")).get("trigger_word"), sidecar]
+    texts += [json_table(table.get("training_info", "")).get("trigger_word"), *noted, sidecar]
     named = ",".join(text.replace("\n", ",") for text in texts if isinstance(text, str))
-    words = [word.strip()[:MAX_TEXT] for word in named.split(",") if word.strip()]
-    return list(dict.fromkeys(words)) or _frequent_tags(table.get("ss_tag_frequency", ""))
+    # No halves of characters, which a note can hold and no prompt.
+    words = (" ".join(word.split()).encode(errors="ignore").decode() for word in named.split(","))
+    found = _once(word[:MAX_TEXT] for word in words if word)
+    return found or _frequent_tags(table.get("ss_tag_frequency", ""))
+
+
+def _once(words: Iterable[str]) -> list[str]:
+    """Each word as it is first written; in another case it is no other word."""
+    kept: dict[str, str] = {}
+    for word in words:
+        kept.setdefault(word.casefold(), word)
+    return list(kept.values())
 
 
 def _frequent_tags(text: str) -> list[str]:

@@ -17,7 +17,10 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class LoraReport:
-    """What became of one LoRA; names of modules are the file's own."""
+    """What became of one LoRA; names of modules are the file's own.
+
+    ``clip_scale`` is the scale of its text encoder's part, None where it has none.
+    """
 
     slot: str
     name: str
@@ -38,6 +41,7 @@ class LoraReport:
     unsupported: tuple[str, ...]
     notes: tuple[str, ...]
     order_matters: bool
+    clip_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Report:
                 lora.trainer,
                 lora.trained_for,
                 f"scale {lora.scale:g}",
+                f"text encoder {lora.clip_scale:g}" if lora.clip_scale is not None else "",
             ]
             lines.append(f"{lora.name}: {', '.join(fact for fact in facts if fact)}")
         lines += [f"Warning: {warning}" for warning in self.warnings]

@@ -47,16 +47,16 @@ class PeftSettings:
         """
         if kind != self.peft_type:
             return 1.0
+        ranks, alphas = (
+            (value for pattern, value in patterns.items() if _matches(pattern, stem))
+            for patterns in (self.rank_pattern, self.alpha_pattern)
+        )
         if rank is None:
-            rank = int(_looked_up(self.rank_pattern, stem, self.rank or 0))
+            rank = int(next(ranks, self.rank or 0))
         if rank < 1:
             return 1.0
-        alpha = _looked_up(self.alpha_pattern, stem, self.alpha)
+        alpha = next(alphas, self.alpha)
         return alpha / (math.sqrt(rank) if self.rslora else rank)
-
-
-def _looked_up(patterns: Mapping[str, float], stem: str, otherwise: float) -> float:
-    return next((v for pattern, v in patterns.items() if _matches(pattern, stem)), otherwise)
 
 
 def _matches(pattern: str, stem: str) -> bool:
@@ -95,14 +95,18 @@ def settings_beside(path: Path) -> tuple[PeftSettings | None, str]:
     """PEFT's settings beside a file, where they are surely its own; and what was ignored."""
     text = short_text(path.with_name(CONFIG_NAME), MAX_CONFIG_BYTES)
     settings = peft_settings(json_table(text))
-    if settings is None or path.name == PEFT_NAME:
-        return settings, ""
-    if all(other == path for other in path.parent.glob("*.safetensors")):
+    if settings is None or owns_config(path):
         return settings, ""
     return None, (
         f"the {CONFIG_NAME} beside it is not used, because other LoRAs lie there too. If it "
         f"belongs to this one, give both a folder of their own"
     )
+
+
+def owns_config(path: Path) -> bool:
+    """Whether an adapter_config.json beside the file can be no other LoRA's."""
+    others = path.parent.glob("*.safetensors")
+    return path.name == PEFT_NAME or all(other == path for other in others)
 
 
 def short_text(path: Path, most_bytes: int) -> str:

@@ -1,14 +1,17 @@
 """Where a LoRA comes from, as a value: "installed name | owner/repo[@revision][:file] | https URL".
 
-Nothing here reads a file or opens a connection. Installed names travel between machines in
-workflows: with the other slash, from another folder, without the extension. What they must never
-do is to leave the loras folders.
+Nothing here reads a file or opens a connection; links on the disk are looked through. Installed
+names travel between machines in workflows: with the other slash, from another folder, in another
+case, without the extension. What they must never do is to leave the loras folders.
 """
 
 import difflib
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeAlias
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -79,6 +82,7 @@ class UrlSource:
 
 
 Source: TypeAlias = InstalledSource | HubSource | UrlSource
+Roots: TypeAlias = Sequence[str | os.PathLike[str]]
 
 
 def parse_hub(text: str) -> HubSource:
@@ -192,52 +196,107 @@ def _split(text: str, what: str) -> SplitResult:
     return url
 
 
-def resolve_installed(name: str, available: Iterable[str]) -> str:
-    """The entry of ``available`` that ``name`` means: by path with either slash, then by file name.
+def resolve_installed(
+    name: str,
+    available: Iterable[str],
+    roots: Callable[[], Roots] = tuple,
+) -> str:
+    """The entry of ``available`` that ``name`` means: by path with either slash, then by file name,
+    each in another case too where only one entry differs in it.
+
+    roots: the host's loras folders, for an absolute path into them, whatever links it goes through.
 
     Raises SourceError for a path outside the folders, another file type, a miss (with near names)
     and an ambiguous file name (with the candidates).
     """
-    wanted = _checked(name)
     listed = [entry for entry in available if entry.lower().endswith(EXTENSION)]
     by_path = {entry.replace("\\", "/"): entry for entry in listed}
-    if not wanted.lower().endswith(EXTENSION):
-        wanted += EXTENSION
+    wanted = _checked(name, by_path, roots)
     if wanted in by_path:
         return by_path[wanted]
-    base = wanted.rsplit("/", 1)[-1]
-    same_base = [entry for path, entry in by_path.items() if path.rsplit("/", 1)[-1] == base]
-    if len(same_base) == 1:
-        return same_base[0]
+    base, folded = wanted.rsplit("/", 1)[-1], wanted.casefold()
+    same_base = [path for path in by_path if path.rsplit("/", 1)[-1] == base]
+    same = [path for path in by_path if path.casefold() == folded]
+    end = f"/{base.casefold()}"
+    like_base = [path for path in by_path if f"/{path.casefold()}".endswith(end)]
+    for found in (same_base, same, like_base):
+        if len(found) == 1:
+            return by_path[found[0]]
     if same_base:
         raise SourceError(
             f"'{name}' is in several loras folders: {', '.join(sorted(same_base))}. Choose one "
             "with its folder."
         )
-    raise SourceError(_miss(name, wanted, sorted(by_path)))
+    raise SourceError(_miss(name, wanted, sorted(by_path), sorted(same or like_base)))
 
 
-def _checked(name: str) -> str:
+def _checked(name: str, listed: Iterable[str], roots: Callable[[], Roots]) -> str:
+    """``name`` relative to the loras folders, and with its extension. Raises SourceError."""
     if not isinstance(name, str) or not name.strip():
         raise SourceError("No LoRA file is chosen. Choose one, or set the slot to none.")
     path = name.strip().replace("\\", "/")
-    parts = path.split("/")
-    if path.startswith("/") or _DRIVE.match(path) or ".." in parts or "\0" in path:
+    last = path.rsplit("/", 1)[-1]
+    extension = last[last.rfind(".") :].lower() if "." in last else ""
+    whole = path + ("" if extension == EXTENSION else EXTENSION)
+    inside: str | None = whole
+    if ".." in path.split("/") or "\0" in path:
+        inside = None
+    elif path.startswith("/") or _DRIVE.match(path):
+        inside = _inside(whole, listed, roots())
+    if inside is None:
         raise SourceError(
             f"'{name[:200]}' is a path outside ComfyUI's loras folders. Put the file into one of "
             "them and choose it by its name there."
         )
-    last = parts[-1]
-    extension = last[last.rfind(".") :].lower() if "." in last else ""
     if extension in _OTHER_FORMATS:
         raise SourceError(
             f"'{name[:200]}' is a {extension} file. Only .safetensors is read: the other formats "
             "can carry code."
         )
-    return "/".join(part for part in parts if part not in ("", "."))
+    return "/".join(part for part in inside.split("/") if part not in ("", "."))
 
 
-def _miss(name: str, wanted: str, paths: Sequence[str]) -> str:
+def _inside(path: str, listed: Iterable[str], roots: Roots) -> str | None:
+    """The name in the loras folders of an absolute ``path``; None where it leads into none of them.
+
+    Case does not count, for a disk may know none: only names of the host's list come of it.
+    """
+    drives = {os.path.splitdrive(root)[0].casefold() for root in roots}
+    here = [_parts(path)]
+    # On another drive it is not looked at: on Windows that may log in to a stranger's server.
+    if os.path.isabs(path) and os.path.splitdrive(path)[0].casefold() in drives:
+        with suppress(ValueError):  # half a character, which no disk can name
+            here.append(_parts(os.path.realpath(path)))
+    for number, root in enumerate(roots):
+        for one, base in product(here, (_parts(root), _parts(os.path.realpath(root)))):
+            if _folded(one[: len(base)]) == _folded(base):
+                name = "/".join(one[len(base) :])
+                files = [os.path.join(folder, name) for folder in roots[: number + 1]]
+                known = {os.path.realpath(file) for file in files if os.path.exists(file)}
+                if len(known) > 1 and os.path.exists(files[-1]):
+                    raise SourceError(
+                        f"'{path[:200]}': an earlier loras folder has another file of that name, "
+                        "which hides it. Rename one of them."
+                    )
+                return name
+    # A link inside a folder leads there.
+    base_name = _folded(here[0][-1:])
+    for entry, root in product(listed, roots):
+        if _folded(_parts(entry)[-1:]) == base_name:
+            if _folded(_parts(os.path.realpath(os.path.join(root, entry)))) in map(_folded, here):
+                return entry
+    return None
+
+
+def _parts(path: str | os.PathLike[str]) -> list[str]:
+    return os.fspath(path).replace("\\", "/").rstrip("/").split("/")
+
+
+def _folded(parts: Sequence[str]) -> list[str]:
+    return [part.casefold() for part in parts]
+
+
+def _miss(name: str, wanted: str, paths: Sequence[str], near: Sequence[str] = ()) -> str:
     if not paths:
         return f"There is no LoRA '{name}': the loras folders hold no .safetensors file."
     # Without the extension, which would make every name near to every other.
@@ -250,7 +309,7 @@ def _miss(name: str, wanted: str, paths: Sequence[str]) -> str:
     close: list[str] = []
     for text in (asked, asked.rsplit("/", 1)[-1]):
         close += difflib.get_close_matches(text, known, n=NEAR_NAMES, cutoff=0.6)
-    near = list(dict.fromkeys(known[key] for key in close))[:NEAR_NAMES]
+    near = near or list(dict.fromkeys(known[key] for key in close))[:NEAR_NAMES]
     if near:
         return f"There is no LoRA '{name}' in the loras folders. Near names: {', '.join(near)}."
     return (

@@ -81,6 +81,7 @@ def local(
         prompt=prompt,
         negative_prompt="",
         reference_size="flux2",
+        trigger_words="",
         **images,
     )
     first: dict[str, Any] = {"image": images["image_1"]} if size == "match image" else {}
@@ -92,6 +93,7 @@ def local(
         height=1024,
         swap=False,
         batch_size=1,
+        megapixels=1.0 if first else 0.0,
         **first,
     )
     half: dict[str, Output] = {"negative": conditioning.out(1)} if cfg else {}

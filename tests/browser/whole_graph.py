@@ -63,6 +63,7 @@ def whole_graph() -> Prompt:
         swap=True,
         image=two,
         batch_size=2,
+        megapixels=0.75,
     )
     conditioning = graph.add(
         "Flux2EditConditioning",
@@ -73,6 +74,7 @@ def whole_graph() -> Prompt:
         image_1=one,
         image_2=two,
         reference_size="1 megapixel each",
+        trigger_words="ohwx, (film grain)",
     )
     sampler = graph.add(
         "Flux2EditSampler",

@@ -1,7 +1,7 @@
 import pytest
 
 from flux2_lora_edit.flux2.image_size import CHOICES, PRESETS, resolve
-from flux2_lora_edit.flux2.references import InputError, snap
+from flux2_lora_edit.flux2.references import InputError, ReferenceSize, plan_reference, snap
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,8 @@ def test_presets_are_the_hosted_apis(choice, swap, expected):
         (527, 513, (512, 512)),
         (1000, 750, (992, 736)),
         (2047, 1023, (2032, 1008)),
+        (64, 77, (64, 64)),
+        (5712, 704, (5712, 704)),
     ],
 )
 def test_custom_is_cut_down_to_sixteen(width, height, expected):
@@ -38,10 +40,10 @@ def test_custom_is_cut_down_to_sixteen(width, height, expected):
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "name"), [(77, 1024, "width"), (1024, 2049, "height"), (-1, 512, "width")]
+    ("width", "height", "name"), [(63, 1024, "width"), (1024, 16385, "height"), (-1, 512, "width")]
 )
 def test_custom_out_of_range_names_the_input(width, height, name):
-    with pytest.raises(InputError, match=rf"^{name} is .*512-2048"):
+    with pytest.raises(InputError, match=rf"^{name} is .*64-16384"):
         resolve("custom", width, height, False, None)
 
 
@@ -63,10 +65,50 @@ def test_match_image_keeps_the_references_grid(image, expected):
     assert abs(aspect_out / aspect_in - 1) < 16 / min(expected)
 
 
-def test_swap_applies_to_every_choice():
+@pytest.mark.parametrize(
+    ("choice", "image", "megapixels", "expected"),
+    [
+        ("match image", (4000, 3000), 0, (2336, 1744)),
+        ("match image", (4000, 3000), 1, (1168, 880)),
+        ("match image", (4000, 3000), 2, (1664, 1248)),
+        ("match image", (4000, 3000), 16, (2336, 1744)),
+        ("match image", (800, 600), 1, (800, 592)),
+        ("match image", (1030, 1030), 1, (1024, 1024)),
+        ("match image", (8000, 1000), 0.01, (288, 32)),
+        ("square_hd", None, 1, (1024, 1024)),
+        ("landscape_16_9", None, 0.25, (1024, 576)),
+        ("custom", None, 1, (2048, 1024)),
+        ("match image", (1000, 8000), 0.0005, (16, 64)),
+    ],
+)
+def test_megapixels_shrinks_in_shape_and_never_enlarges(choice, image, megapixels, expected):
+    size = resolve(choice, 2048, 1024, False, image, megapixels)
+    assert (size.width, size.height) == expected
+    whole = resolve(choice, 2048, 1024, False, image)
+    shrunk = size[1:3] != whole[1:3]
+    assert size.requested == whole.requested
+    assert (f"at most {megapixels:g} MP" in size.describe()) == shrunk
+    assert not shrunk or size.width * size.height <= max(megapixels * 1024**2, 16 * 64)
+
+
+def test_a_megapixel_is_the_grid_of_a_reference_of_one_megapixel():
+    for image in ((4000, 3000), (3024, 4032), (6000, 1000), (1025, 1025)):
+        size = resolve("match image", 512, 512, False, image, 1.0)
+        assert size[1:3] == plan_reference(*image, ReferenceSize.ONE_MEGAPIXEL).size
+
+
+@pytest.mark.parametrize("megapixels", [-0.1, 16.1, float("nan"), float("inf")])
+def test_megapixels_out_of_range(megapixels):
+    with pytest.raises(InputError, match=r"^megapixels is .*; it takes 0 to 16\."):
+        resolve("match image", 512, 512, False, (640, 640), megapixels)
+
+
+@pytest.mark.parametrize("megapixels", [0.0, 0.1])
+def test_swap_applies_to_every_choice(megapixels):
     for choice in CHOICES:
-        plain = resolve(choice, 640, 960, False, (640, 960))
-        swapped = resolve(choice, 640, 960, True, (640, 960))
+        plain = resolve(choice, 640, 960, False, (640, 960), megapixels)
+        swapped = resolve(choice, 640, 960, True, (640, 960), megapixels)
+        assert plain.requested == swapped.requested[::-1] and plain.limit == swapped.limit
         assert (plain.width, plain.height) == (swapped.height, swapped.width)
 
 
@@ -95,6 +137,9 @@ def test_unknown_choice_lists_the_known_ones():
 def test_describe_says_requested_and_effective():
     assert resolve("custom", 1000, 750, False, None).describe() == (
         "992x736 (from 1000x750), 2852 tokens"
+    )
+    assert resolve("match image", 1, 1, True, (4000, 3000), 1.0).describe() == (
+        "880x1168 (from 3000x4000, at most 1 MP), 4015 tokens"
     )
     assert resolve("square", 1, 1, False, None).describe() == "512x512, 1024 tokens"
 

@@ -65,24 +65,24 @@ def test_a_nan_picture(client, small_vae):
     fails(client, graph, parts["text"], "image_1 has NaN")
 
 
-def test_width_77(client, small_vae):
+def test_width_48(client, small_vae):
     graph, parts = edit_graph(client, small_vae)
     size = graph.add(
-        "Flux2EditImageSize", image_size="custom", width=77, height=512, swap=False, batch_size=1
+        "Flux2EditImageSize", image_size="custom", width=48, height=512, swap=False, batch_size=1
     )
     graph.set(parts["sampler"], latent_image=size)
-    refused(client, graph, size, "77.*512.*width")
+    refused(client, graph, size, "48.*64.*width")
 
 
-def test_width_77_through_a_link(client, small_vae):
+def test_width_48_through_a_link(client, small_vae):
     graph, parts = edit_graph(client, small_vae)
-    number = graph.add("PrimitiveInt", value=77)
+    number = graph.add("PrimitiveInt", value=48)
     size = graph.add(
         "Flux2EditImageSize", image_size="custom", width=number, height=512, swap=False,
         batch_size=1,
     )  # fmt: skip
     graph.set(parts["sampler"], latent_image=size)
-    fails(client, graph, size, "width is 77.*512-2048")
+    fails(client, graph, size, "width is 48.*64-16384")
 
 
 def test_match_image_without_image(client, small_vae):
@@ -123,11 +123,19 @@ def test_a_vae_that_is_not_flux2s(client, small_vae, other_vae):
     fails(client, graph, parts["text"], "vae is not a FLUX.2 VAE.*16 channels.*flux2-vae")
 
 
-def test_a_latent_of_16_channels(client, small_vae):
+def test_a_picture_in_16_channels(client, small_vae, other_vae):
     graph, parts = edit_graph(client, small_vae)
-    latent = graph.add("EmptySD3LatentImage", width=64, height=64, batch_size=1)
-    graph.set(parts["sampler"], latent_image=latent)
+    other = graph.add("VAELoader", vae_name=other_vae)
+    latent = graph.add("VAEEncode", pixels=parts["image"], vae=other)
+    graph.set(parts["sampler"], latent_image=latent, denoise=0.5)
     fails(client, graph, parts["sampler"], "latent_image has the shape 1x16x.*128 channels")
+
+
+def test_an_empty_latent_of_a_video(client, small_vae):
+    graph, parts = edit_graph(client, small_vae)
+    latent = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=5, batch_size=1)
+    graph.set(parts["sampler"], latent_image=latent)
+    fails(client, graph, parts["sampler"], "latent_image has the shape 1x16x2x.*128 channels")
 
 
 def test_text_of_another_encoder(client, small_vae, narrow_model):

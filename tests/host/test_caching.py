@@ -1,6 +1,7 @@
 """What runs again when a knob turns, from the host's own events; and Stop."""
 
 import re
+import shutil
 import time
 
 import pytest
@@ -64,6 +65,32 @@ def test_what_a_change_runs_again(server, client, edit):
     assert after(prompt="second") == []
     assert after(reference_size="as is") == []
     assert ran(server, client, graph) == ([], [])
+
+
+def test_trigger_words_change_the_text_alone(server, client, edit, base):
+    """Typed, then linked from LoRA Info; those that the prompt holds are not put there again."""
+    graph, parts = edit
+    text = parts["text"]
+    loras = base / "models" / "loras"
+    shutil.copy(loras / "ai-toolkit.safetensors", loras / "triggered.safetensors")
+    (loras / "triggered.txt").write_text("FIRST, film grain")
+    ran(server, client, graph)
+
+    graph.set(text, trigger_words="ohwx man, first")
+    result = client.run(graph.prompt).check()
+    assert "trigger words put before it: ohwx man" in result.outputs[text]["text"][0].split("\n")
+    graph.set(text, trigger_words="first")
+    assert ran(server, client, graph)[0] == [], "the text of the first run"
+
+    file = {"lora_1": "installed", "lora_1.file": "triggered.safetensors"}
+    info = graph.add("Flux2EditLoraInfo", lora_stack=graph.add("Flux2EditLoraStack", **file))
+    graph.set(text, trigger_words=info.out(1))
+    assert ran(server, client, graph)[0] == ["text film grain, first"]
+    graph.set(text, prompt="Film grain: first")
+    start = server.log_size()
+    result = client.run(graph.prompt).check()
+    assert "COUNTED picture" not in server.log(start)
+    assert "trigger words are all in the prompt" in result.outputs[text]["text"][0].split("\n")
 
 
 def test_a_changed_picture_file_is_encoded_again(server, client, edit):

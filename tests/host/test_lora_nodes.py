@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from graphs import loaders, read_latent
 from host.client import PromptRefused
@@ -116,12 +117,28 @@ def test_absent_slots_read_nothing(server, client, small_vae):
         "styles\\deep\\ink.safetensors",
         "ink.safetensors",
         "other\\folder\\ink.safetensors",
+        "Styles/Deep/Ink.safetensors",
         "ink",
     ],
 )
 def test_names_of_other_machines_are_found(server, client, small_vae, nested, name):
     _, report = run(server, client, applied(client, small_vae, **slot(1, name))[0])
     assert report["loras"][0]["name"].replace("\\", "/") == "styles/deep/ink.safetensors"
+
+
+def test_an_absolute_path_into_the_loras_folder_is_taken(server, client, small_vae, nested):
+    """As LoRA Manager gives it, from another pack's stack and from our own slot."""
+    entries = [[str(nested), 1.0, 1.0], [str(nested).upper(), -0.5, 0.0]]
+    graph, apply, _ = applied(
+        client, small_vae, stack=lambda graph: graph.add("TestLoraStack", json=json.dumps(entries))
+    )
+    _, report = run(server, client, graph)
+    assert [lora["scale"] for lora in report["loras"]] == [0.5]
+    _, report = run(server, client, applied(client, small_vae, **slot(1, str(nested)))[0])
+    assert report["loras"][0]["name"].replace("\\", "/") == "styles/deep/ink.safetensors"
+    outside = nested.parents[4] / "ink.safetensors"
+    graph.set(graph.prompt[apply]["inputs"]["lora_stack"][0], json=json.dumps([[str(outside), 1]]))
+    assert "outside ComfyUI's loras folders" in client.run(graph.prompt).error.message
 
 
 @pytest.mark.parametrize(
@@ -230,6 +247,45 @@ def test_stacks_of_other_packs(server, client, small_vae, stack, count):
     )
     _, report = run(server, client, graph)
     assert len(report["loras"]) == count
+
+
+TEXT = {
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.full((2, 768), 0.02),
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": torch.full((3072, 2), 0.02),
+}
+
+
+@pytest.mark.parametrize("beside", ["ai-toolkit", None], ids=["with the model's", "alone"])
+def test_strength_0_for_the_model_still_trains_the_text_encoder(server, client, small_vae, beside):
+    loras = server.base / "models" / "loras"
+    own = load_file(loras / f"{beside}.safetensors") if beside else {}
+    save_file(own | TEXT, loras / "text.safetensors")
+    graph = Graph()
+    unet, clip, _ = loaders(graph, "dev", small_vae)
+    entry = graph.add("TestLoraStack", json='[["text.safetensors", 0, 0.5]]')
+    ours = graph.add(
+        "Flux2EditApplyLoraStack", model=unet, clip=clip, lora_stack=entry, mode="auto",
+        on_mismatch="error",
+    )  # fmt: skip
+    hosts = graph.add(
+        "LoraLoader", model=unet, clip=clip, lora_name="text.safetensors", strength_model=0.0,
+        strength_clip=0.5,
+    )  # fmt: skip
+    graph.add("TestDumpPatchedWeights", model=ours, name="untouched")
+    graph.add("PreviewAny", source=ours.out(2))
+    for name, encoder in (("plain", clip), ("ours", ours.out(1)), ("hosts", hosts.out(1))):
+        text = graph.add("CLIPTextEncode", clip=encoder, text="a heron")
+        graph.add("TestSaveConditioning", conditioning=text, name=name)
+    report = report_of(client.run(graph.prompt).check())
+    plain, ours, hosts = (
+        load_file(server.output / f"{name}.safetensors")["text_0"]
+        for name in ("plain", "ours", "hosts")
+    )
+    assert torch.equal(ours, hosts) and not torch.equal(ours, plain)
+    assert load_file(server.output / "untouched.safetensors") == {}
+    (lora,) = report["loras"]
+    assert (lora["name"], lora["scale"], lora["clip_scale"]) == ("text.safetensors", 0, 0.5)
+    assert report["mode"]["taken"] == "none"
 
 
 def test_a_replaced_file_is_read_again(server, client, small_vae):

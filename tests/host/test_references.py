@@ -100,3 +100,35 @@ def test_the_whole_vae_agrees_too(server, client, small_vae):
 def test_the_full_autoencoder_agrees_too(server, client, full_vae):
     ours, hand = encode_both(server, client, full_vae, [(150, 101)], "flux2", ONE)
     assert torch.equal(ours[0], hand[0])
+
+
+@pytest.mark.parametrize(
+    ("picture", "rule", "tokens", "size"),
+    [
+        ((64, 80), "flux2", 20, (64, 80)),
+        ((4000, 3000), "flux2", 15914, (2336, 1744)),
+        ((4000, 3000), "as is", 46750, (4000, 2992)),
+    ],
+)
+def test_a_references_size_is_the_outputs_by_links(client, small_vae, picture, rule, tokens, size):
+    """``width`` and ``height`` into ``custom``, smaller and larger than the presets are."""
+    graph = Graph()
+    _, clip, vae = loaders(graph, "dev", small_vae)
+    # Another picture each time: hosts before 0.20 say a node's words only where it runs.
+    image = graph.add("EmptyImage", width=picture[0], height=picture[1], batch_size=1, color=tokens)
+    text = graph.add(
+        "Flux2EditConditioning", clip=clip, vae=graph.add("TestQuickVae", vae=vae), image_1=image,
+        reference_size=rule,
+    )  # fmt: skip
+    custom = graph.add(
+        "Flux2EditImageSize", image_size="custom", width=text.out(2), height=text.out(3)
+    )
+    small = graph.add("Flux2EditImageSize", image_size="match image", image=image, megapixels=1.0)
+    sides = [graph.add("PreviewAny", source=custom.out(index)) for index in (1, 2)]
+    graph.add("PreviewAny", source=small.out(1))
+    result = client.run(graph.prompt).check()
+    assert [int(result.outputs[node]["text"][0]) for node in sides] == list(size)
+    assert f"in all {tokens} tokens" in result.outputs[text]["text"][0]
+    said = result.outputs[small]["text"][0]
+    shrunk = "1168x880 (from 4000x3000, at most 1 MP), 4015 tokens"
+    assert said == (shrunk if tokens > 20 else "64x80, 20 tokens")

@@ -1,6 +1,7 @@
 """The rule of ``auto``, the story of a model's settings, and what a model tells of itself."""
 
 import gc
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,7 +27,10 @@ def patch(comfy_inprocess):
     ],
 )
 def test_the_rule(patch, quantised, exceeds, changing, way, says):
-    taken, reason = patch.choose(quantised, exceeds, changing)
+    history, model = patch.History(), Model()
+    if changing:
+        history.choice(model, 0, "before")
+    taken, reason = history.choice(model, 0, "now", quantised, exceeds)
     assert taken == way
     assert says in reason
 
@@ -82,11 +86,28 @@ def test_auto_remembers_what_a_model_had(patch, tmp_path):
     assert taken(scaled(loras, 2.0), on=second) == "merge", "a second stack on top is no change"
 
 
+def test_each_node_has_its_own_story(patch, tmp_path):
+    """Two Apply nodes in parallel branches of one loader: neither moves the other's slider."""
+    model, history = load(), patch.History()
+    loras = stack_of(model, tmp_path)
+
+    def taken(node, loras):
+        return patch.apply_stack(model, loras, "auto", history=history, node=node).taken
+
+    assert taken("7", loras) == "merge"
+    assert taken("9", scaled(loras, 0.5)) == "merge", "another branch is no moved slider"
+    assert taken("7", scaled(loras, 0.25)) == "side path", "the slider moved"
+    assert taken("9", scaled(loras, 0.5)) == "merge", "a setting keeps its way"
+
+
 class Ggml(torch.Tensor):
     """As ComfyUI-GGUF's: bytes that say what they stand for."""
 
-    class tensor_type:  # noqa: N801
-        name = "Q4_K"
+
+def gguf(name):
+    weight = torch.zeros(4, 4).as_subclass(Ggml)
+    weight.tensor_type = SimpleNamespace(name=name)
+    return weight
 
 
 @pytest.mark.parametrize(
@@ -97,7 +118,11 @@ class Ggml(torch.Tensor):
         (torch.zeros(4, 4, dtype=torch.float16), ""),
         (torch.zeros(4, 4).to(torch.float8_e4m3fn), "float8_e4m3fn"),
         (torch.zeros(4, 4, dtype=torch.int8), "int8"),
-        (torch.zeros(4, 4).as_subclass(Ggml), "Q4_K"),
+        (gguf("Q4_K"), "Q4_K"),
+        (gguf("Q8_0"), "Q8_0"),
+        (gguf("BF16"), ""),
+        (gguf("F16"), ""),
+        (gguf("F32"), ""),
     ],
 )
 def test_what_counts_as_quantised(patch, weight, kind):

@@ -26,6 +26,7 @@ from kinds.measure import (  # noqa: E402
 )
 from kinds.table import all_kinds  # noqa: E402
 from kinds.threads import one_thread  # noqa: E402, F401
+from tiny_stacks import effect, error, forward  # noqa: E402
 
 GEOMETRIES = ("dev", "klein")
 KINDS = {kind.name: kind for kind in all_kinds()}
@@ -95,6 +96,33 @@ def test_a_second_apply_leaves_the_first(name, geometry, tmp_path):
     for key, weight in model.model_state_dict().items():
         if key in base.weights:
             assert torch.equal(weight, base.weights[key])
+
+
+@pytest.mark.parametrize("first", ["merge", "side path"])
+@pytest.mark.parametrize("second", ["merge", "side path"])
+def test_five_loras_by_two_applies_in_series_are_their_dense_sum(first, second, geometry, tmp_path):
+    """More than the three of one stack, by all that the host's forward shows of them."""
+    base, model = geometry
+    stacks = (
+        ("ai-toolkit LoRA fp16", "dreambooth, every Linear", "musubi LoHa"),
+        ("ai-toolkit LoKr low-rank", "musubi LoRA"),
+    )
+    truth: dict[str, torch.Tensor] = {}
+    series = model
+    for names, mode in zip(stacks, (first, second), strict=True):
+        files = []
+        for name in names:
+            built = KINDS[name].build(base)
+            files += write(built, tmp_path / name.replace(" ", "-"))
+            for key, delta in built.truth.items():
+                truth[key] = truth.get(key, 0) + delta
+        series = apply_ours(series, files, mode).model
+    dense = model.clone()
+    taken = dense.add_patches({key: ("diff", (delta.float(),)) for key, delta in truth.items()})
+    assert len(taken) == len(truth)
+    plain = forward(model)
+    found = error(effect(forward(series), plain), effect(forward(dense), plain))
+    assert found < 1e-5
 
 
 @pytest.mark.parametrize("scale", [0.05, 0.5, 4.0, -1.0])

@@ -53,6 +53,61 @@ def test_a_stack_in_words(tmp_path):
     assert words == "inkstyle, beside"
 
 
+def a_file(folder, name="a.safetensors", metadata=None, **beside):
+    """A LoRA with files beside it: ``record`` for its note, ``config`` for PEFT's."""
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    save_file({"x.lora_A.weight": torch.ones(8, 8)}, path, metadata)
+    for ending, value in beside.items():
+        target = path.with_name("adapter_config.json" if ending == "config" else f"{name}.json")
+        target.write_text(json.dumps(value))
+    return path
+
+
+def told(*paths):
+    entries = [LoraEntry(str(path), 1.0, 1.0) for path in paths]
+    return describe_stack(entries, lambda entry: entry.name)
+
+
+def test_civitais_trigger_words_are_shown_and_given_once(tmp_path):
+    """Its note holds them as the page lists them: several in one, in other case, over lines."""
+    note = {"trigger_words": ["INK style, by hand", "heron\r\non water", "", 3, "ink  style"]}
+    file = a_file(tmp_path, "a.safetensors", {"trigger_word": "inkstyle"}, record=note)
+    other = a_file(tmp_path, "b.safetensors", {"trigger_word": "Heron"})
+    info, words = told(file, other)
+    assert words == "inkstyle, INK style, by hand, heron, on water"
+    assert "trigger words: inkstyle, INK style, by hand, heron, on water\n" in info
+    assert "trigger words: Heron" in info  # its own, though it is not given twice
+
+
+@pytest.mark.parametrize("note", [[], {"trigger_words": "ink"}, {"trigger_words": None}])
+def test_a_note_of_another_kind_gives_no_words(tmp_path, note):
+    assert told(a_file(tmp_path, record=note))[1] == ""
+
+
+def test_the_facts_of_an_adapter_config_are_shown(tmp_path):
+    config = {
+        "peft_type": "LORA", "base_model_name_or_path": "black-forest-labs/FLUX.2-dev", "r": 16,
+        "lora_alpha": 32, "use_dora": True, "use_rslora": False, "lora_dropout": 0.0,
+        "target_modules": ["to_q"], "bias": "none", "revision": None,
+    }  # fmt: skip
+    info, _ = told(a_file(tmp_path, config=config))
+    for fact in (
+        "named base: black-forest-labs/FLUX.2-dev", "alpha: 32",
+        "adapter_config.json: peft_type LORA, r 16, lora_alpha 32, use_dora, target_modules to_q",
+    ):  # fmt: skip
+        assert fact in info
+    assert "rslora" not in info and "revision" not in info
+
+
+def test_an_adapter_config_that_may_be_anothers_is_not_told_but_named(tmp_path):
+    path = a_file(tmp_path, config={"peft_type": "LOHA", "r": 3, "alpha": 2})
+    assert "adapter_config.json: peft_type LOHA, r 3, alpha 2" in told(path)[0]
+    a_file(tmp_path, "b.safetensors")
+    info, _ = told(path)
+    assert "LOHA" not in info and "the adapter_config.json beside it is not used" in info
+
+
 def test_an_empty_stack():
     assert describe_stack([], lambda entry: None) == ("The stack is empty.", "")
 

@@ -108,9 +108,14 @@ def moved(value, device):
 
 LORA, DIFF = EFFECTS["LoRA"], EFFECTS["difference"]
 HALF = LowRank(r(48, 4), r(4, IN), 1.0)
+UNITS = "on a CPU with 16-bit units"
 WAYS = [
     ("one LoRA, 16 bits, off the CPU", "meta", torch.bfloat16, [Step(0, OUT, 1.0, LORA)], False),
     ("one LoRA, 16 bits, on the CPU", "cpu", torch.bfloat16, [Step(0, OUT, 1.0, LORA)], True),
+    (f"one LoRA, {UNITS}", "cpu", torch.bfloat16, [Step(0, OUT, 1.0, LORA)], False),
+    (f"a difference, {UNITS}", "cpu", torch.bfloat16, [Step(0, OUT, 1.0, DIFF)], True),
+    (f"two on the same rows, {UNITS}", "cpu", torch.float16, [Step(0, OUT, 1.0, LORA)] * 2, True),
+    (f"8 bits, {UNITS}", "cpu", torch.float8_e4m3fn, [Step(0, OUT, 1.0, LORA)], True),
     ("one LoRA, float32, on the CPU", "cpu", torch.float32, [Step(0, OUT, 1.0, LORA)], False),
     ("two kinds, float32", "meta", torch.float32, [Step(0, OUT, 1.0, e) for e in (LORA, DIFF)], 0),
     ("two kinds, 16 bits", "meta", torch.float16, [Step(0, OUT, 1.0, e) for e in (LORA, DIFF)], 1),
@@ -119,16 +124,34 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize(("device", "dtype", "steps", "blocks"), [w[1:] for w in WAYS],
+@pytest.mark.parametrize(("name", "device", "dtype", "steps", "blocks"), WAYS,
                          ids=[w[0] for w in WAYS])  # fmt: skip
-def test_when_the_sum_is_made_beside_the_weight(device, dtype, steps, blocks):
+def test_when_the_sum_is_made_beside_the_weight(name, device, dtype, steps, blocks, monkeypatch):
     """A copy into the block and one out of it, or neither."""
+    units = {torch.bfloat16, torch.float16} if UNITS in name else set()
+    from flux2_lora_edit.lora_loader.patch import merge  # imports the host
+
+    monkeypatch.setitem(merge.__globals__, "_CPU_UNITS", units)
     weight = torch.zeros(OUT, IN, dtype=dtype, device=device)
     adapter = adapter_of(steps)
     adapter = type(adapter)(set(), moved(adapter.weights, device))
     with Seen() as seen:
         adapter.calculate_weight(weight, "w", 1.0, 1.0, None, lambda a: a)
     assert seen.names.count("copy_") == (2 if blocks else 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("wide", ["up", "down", "up down", ""])
+def test_factors_wider_than_16_bits_lose_nothing_in_a_16_bit_sum(dtype, wide):
+    """Added to nothing, the change shows its own error: that of the one rounding of the sum."""
+    up, down = (
+        factor if name in wide.split() else factor.to(dtype)
+        for name, factor in (("up", r(OUT, 16, std=1.0)), ("down", r(16, IN, std=1.0)))
+    )
+    weight = torch.zeros(OUT, IN, dtype=dtype)
+    LowRank(up, down, 0.5).add_to(weight, 0.6)
+    truth = up.double() @ down.double() * 0.3
+    assert (weight == truth.to(dtype)).float().mean() > 0.98
 
 
 def test_the_weight_is_read_and_written_once(monkeypatch):

@@ -94,6 +94,37 @@ def test_one_file_in_two_slots_is_one_at_the_sum(library):
     assert fuse(library.read(("a.safetensors", 0.5), ("a.safetensors", -0.5)).loras) == {}
 
 
+def test_a_file_under_two_names_is_one(library):
+    library.put("a.safetensors", lora())
+    (library.folder / "b.safetensors").symlink_to(library.folder / "a.safetensors")
+    stack = library.read(("a.safetensors", 0.25), ("b.safetensors", 0.5))
+    assert [report.scale for report in stack.reports] == [0.75]
+
+
+def for_the_text_encoder_alone(library, name, clip=0.5):
+    entry = LoraEntry(name, 0.0, clip)
+    return read_stack([entry], MODEL, locate=library.locate, files=library.files)
+
+
+def test_strength_0_for_the_model_leaves_the_text_encoders_part(library):
+    text = {f"lora_te1_x.lora_{part}.weight": torch.ones(2, 2) for part in ("up", "down")}
+    stack = for_the_text_encoder_alone(library, library.put("a.safetensors", text | lora()))
+    assert [(one.scale, set(one.keys)) for one in stack.text_encoder_loras] == [(0.5, set(text))]
+    assert fuse(stack.loras) == {} and stack.warnings == ()
+    assert (stack.reports[0].scale, stack.reports[0].clip_scale) == (0, 0.5)
+    # What the file holds for a model it was not made for is not refused: none of it is used.
+    alone = for_the_text_encoder_alone(library, library.put("b.safetensors", text))
+    assert len(alone.text_encoder_loras) == 1 and alone.warnings == ()
+    with pytest.raises(LoraStackError, match="trains a text encoder alone"):
+        library.read("b.safetensors")
+
+
+def test_strength_0_for_the_model_of_a_file_without_another_part_is_said(library):
+    stack = for_the_text_encoder_alone(library, library.put("a.safetensors", lora()))
+    assert stack.text_encoder_loras == () and "has no other part" in stack.warnings[0]
+    assert [report.clip_scale for report in stack.reports] == [None]
+
+
 def test_two_namings_of_one_module_add(library):
     both = lora() | lora("lora_unet_double_blocks_0_img_attn_proj", **pair(value=0.02))
     stack = library.read(library.put("a.safetensors", both))
@@ -288,7 +319,7 @@ def test_the_reports_json_has_a_fixed_shape(library):
     assert set(table["loras"][0]) == {
         "slot", "name", "source", "trained_for", "trainer", "naming", "kinds", "ranks", "scale",
         "file_scales", "matched", "total", "unmatched", "misshapen", "unpaired", "not_finite",
-        "unsupported", "notes", "order_matters",
+        "unsupported", "notes", "order_matters", "clip_scale",
     }  # fmt: skip
     assert "a.safetensors: matched 22/22, rank 8" in report.to_text()
 

@@ -3,7 +3,9 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
+import torch
 
 from flux2_lora_edit.lora_loader.sources.source import HubSource, InstalledSource
 from flux2_lora_edit.lora_loader.stack import LoraEntry, StackError, as_entries, combine
@@ -47,6 +49,18 @@ def test_other_packs_entries_are_installed_files():
 
 
 @pytest.mark.parametrize(
+    "strength",
+    [np.float32(0.5), np.float64(0.5), np.float16(0.5), np.array(0.5), torch.tensor(0.5)],
+    ids=lambda one: type(one).__name__,
+)
+def test_strengths_of_other_libraries_are_numbers(strength):
+    """What slices of arrays and tensors are; downstream they are plain numbers."""
+    (entry,) = as_entries([("a", strength, np.int64(2))])
+    assert entry == ("a", 0.5, 2) and {type(one) for one in entry[1:]} == {float}
+    assert as_entries([("a", np.float32(0), np.int64(0))]) == []
+
+
+@pytest.mark.parametrize(
     ("value", "words"),
     [
         ("a.safetensors", "str"),
@@ -58,6 +72,12 @@ def test_other_packs_entries_are_installed_files():
         ([("a", 1, float("inf"))], "inf"),
         ([("a", "1", 1)], "'1'"),
         ([("a", True, 1)], "True"),
+        ([("a", np.float32("nan"), 1)], "nan"),
+        ([("a", 1, np.float64("inf"))], "inf"),
+        ([("a", np.array([1.0]), 1)], "array"),
+        ([("a", np.bool_(True), 1)], "True"),
+        ([("a", np.complex64(1), 1)], "1"),
+        ([("a", 10**400, 1)], "strength 1000"),
         ([("b", 1, 1), (7, 1, 1)], "Entry 2"),
     ],
 )

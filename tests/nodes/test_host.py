@@ -72,3 +72,89 @@ def test_no_mixture_means_anything(show):
         shown = show("".join(chance.choices(PARTS, k=12)))
         assert not MEANS.search(shown), ascii(shown)
         shown.encode()  # as the host sends it
+
+
+def behind(monkeypatch, prompt, node_id, running="p"):
+    from comfy_execution.utils import CurrentNodeContext
+
+    from flux2_lora_edit.nodes import host
+
+    items = [(0, "another", {}), (1, running, prompt, {}, [])]
+    server = Mock(**{"prompt_queue.get_current_queue_volatile.return_value": (items, [])})
+    monkeypatch.setattr(host.PromptServer, "instance", server, raising=False)
+    for name, gives in GIVES.items():
+        monkeypatch.setitem(host.NODE_CLASS_MAPPINGS, name, Mock(RETURN_TYPES=gives))
+    with CurrentNodeContext("p", node_id):
+        return host.weights_taken_by()
+
+
+def node(kind, *sources, **widgets):
+    inputs = {f"input_{n}": [source, 0] for n, source in enumerate(sources)}
+    return {"class_type": kind, "inputs": inputs | widgets}
+
+
+GIVES = {
+    "Flux2EditApplyLoraStack": ("MODEL", "CLIP", "STRING"), "ModelSamplingFlux": ("MODEL",),
+    "ModelMergeSimple": ("MODEL",), "FLUX2 Sampler": ("LATENT",), "NodeThatExpands": ("*",),
+    "Packer": ("BASIC_PIPE",),
+}  # fmt: skip
+PROMPT = {
+    "1": node("UNETLoader"),
+    "9": node("ModelSave", "7"),
+    "5:3": node("Flux2EditApplyLoraStack", "1", scales=[["5:3", 1], {}]),
+    "5:4": node("ModelSamplingFlux", "5:3"),
+    "7": node("ModelMergeSimple", "1", "5:4"),
+    "8": node("FLUX2 Sampler", "7", words="ModelSave"),
+    "10": node("CheckpointSave", "1"),
+    "11": node("SaveImage", "8", listed=["10", "9"]),
+    "12": node("NodeThatExpands", "1"),
+    "13": node("LoraSave", "12"),
+    "14": node("Packer", "5:4"),
+    "15": node("PipeToCheckpointSave", "14"),
+    # Of the report and of a picture: no weights come that way.
+    "16": {"class_type": "ModelNotesSave", "inputs": {"text": ["5:3", 2]}},
+    "17": node("SaveImageWithLora", "8"),
+}
+
+
+@pytest.mark.parametrize(
+    ("node_id", "found"),
+    [
+        ("5:3", "ModelMergeSimple (node 7), ModelSave (node 9), PipeToCheckpointSave (node 15)"),
+        ("8", ""),
+        ("12.0.0.4", "LoraSave (node 13)"),  # made by node 12: the host's own name for it
+        ("gone", ""),
+    ],
+)
+def test_what_takes_the_weights_behind_a_node(node_id, found, monkeypatch):
+    assert behind(monkeypatch, PROMPT, node_id) == found
+    assert behind(monkeypatch, PROMPT, node_id, running="another still") == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "takes"),
+    [
+        ("CheckpointSave", True),
+        ("ImageOnlyCheckpointSave", True),
+        ("ModelMergeFlux1", True),
+        ("ModelMergeSubtract", True),
+        ("ModelSaveKJ", True),
+        ("LoraExtractKJ", True),
+        ("XY Input: Merge Models", True),
+        ("DYNAMIC_TRT_MODEL_CONVERSION", True),
+        ("SaveImage", False),
+        ("SaveLatent", False),
+        ("VAESave", False),
+        ("LoraLoaderModelOnly", False),
+        ("ModelSamplingFlux", False),
+        ("ModelPatchLoader", False),
+        ("PatchModelAddDownscale", False),
+        ("TorchCompileModel", False),
+        ("Flux2EditApplyLoraStack", False),
+        ("KSampler", False),
+    ],
+)
+def test_the_kinds_that_take_weights(kind, takes):
+    from flux2_lora_edit.nodes import host
+
+    assert bool(host.TAKES_WEIGHTS.match(kind)) is takes

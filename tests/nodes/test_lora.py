@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -179,6 +180,85 @@ def test_the_fingerprint_follows_the_file_and_never_is_nan(nodes, loras):
     assert of(gone) == of(gone)
 
 
+def graph_of(monkeypatch, *takers):
+    """A running stack "2:1" and its takers: (id, class, types it gives, links)."""
+    from flux2_lora_edit.nodes import host
+
+    nodes = [("2:1", "Flux2EditLoraStack", ("LORA_STACK",), []), *takers]
+    kinds = {kind: type(kind, (), {"RETURN_TYPES": gives}) for _, kind, gives, _ in nodes}
+    monkeypatch.setattr(host, "NODE_CLASS_MAPPINGS", kinds)
+    prompt = {
+        node: {"class_type": kind, "inputs": {"more": 3, "pair": [1, 2], **dict(enumerate(links))}}
+        for node, kind, _, links in nodes
+    }
+    queue = SimpleNamespace(get_current_queue_volatile=lambda: ([(1, "this", prompt)], []))
+    server = SimpleNamespace(prompt_queue=queue, client_id=None)
+    context = SimpleNamespace(prompt_id="this", node_id="2:1")
+    monkeypatch.setattr(host.PromptServer, "instance", server, raising=False)
+    monkeypatch.setattr(host, "get_executing_context", lambda: context)
+
+
+STACK = ("LORA_STACK",)
+
+
+@pytest.mark.parametrize(
+    ("nodes_after", "said"),
+    [
+        ([], []),
+        ([("2:2", "Loader", ("MODEL", "STRING"), [["2:1", 0]])], ["Loader"]),
+        ([("4", "Pipe", ("PIPE_LINE",), [["2:1", 0]])], ["Pipe"]),
+        ([("4", "Loader", ("MODEL",), [["3", 0]])], []),
+        ([("4", "ShowAnything", ("STRING",), [["2:1", 0]])], []),
+        ([("4", "Save", (), [["2:1", 0]])], []),
+        ([("4", "Flux2EditApplyLoraStack", ("MODEL",), [["2:1", 0]])], []),
+        ([("4", "Stacker", STACK, [["2:1", 0]])], []),
+        # A loop, as broken graphs have, and an output that is another's.
+        (
+            [("4", "Switch", ("COMFY_MATCHTYPE_V3",), [["2:1", 0], ["5", 0]]),
+             ("5", "Stacker", ("INT", "LORA_STACK,STRING"), [["4", 0]]),
+             ("6", "Loader", ("MODEL",), [["5", 1]]), ("7", "Other", ("MODEL",), [["5", 0]])],
+            ["Loader"],
+        ),
+        (
+            [("4", "Flux2EditDownloadLoras", STACK, [["2:1", 0]]),
+             ("5", "Loader", ("MODEL",), [["4", 0]])],
+            [],
+        ),
+    ],
+)  # fmt: skip
+def test_who_takes_a_stack_and_needs_its_files_here(nodes, monkeypatch, nodes_after, said):
+    from flux2_lora_edit.nodes import host, lora_stack
+
+    graph_of(monkeypatch, *nodes_after)
+    takers = host.takers("LORA_STACK", ["Flux2EditDownloadLoras"])
+    text = lora_stack.advice(["LoRA slot 1 (o/r)"], takers)
+    assert [one for one in ("Loader", "Pipe", "ShowAnything", "Other") if one in text] == said
+    assert bool(text) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("taker", "sees"),
+    [("Flux2EditApplyLoraStack", False), ("Flux2EditRunComfy", False), ("Loader", True),
+     ("Flux2EditLoraInfo", True), (None, True)],
+)  # fmt: skip
+def test_the_fingerprint_sees_a_file_that_has_come_where_it_matters(
+    nodes, loras, monkeypatch, taker, sees
+):
+    """Who takes the source is not run again for it; where no graph is known it matters."""
+    if taker:
+        graph_of(monkeypatch, ("4", taker, ("MODEL",), [["2:1", 0]]))
+    stack = nodes.Flux2EditLoraStack
+    inputs = nested(NONE | slot(2, "hugging face", repo="o/r"))
+    before = stack.fingerprint_inputs(**inputs)
+    assert stack.fingerprint_inputs(**inputs) == before
+    file = loras / "flux2-lora-edit" / "o--r" / "ink.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    assert (stack.fingerprint_inputs(**inputs) != before) == sees
+    assert stack.execute(**inputs).args[0] == [("flux2-lora-edit/o--r/ink.safetensors", 1, 1)]
+    assert stack.execute(**inputs).args[0][0].source.describe() == "o/r"
+
+
 def test_a_name_is_resolved_once_a_step(nodes, model, monkeypatch):
     """Before queueing, for the cache, and in the stack's execute; Apply takes the host's name."""
     import importlib
@@ -186,9 +266,9 @@ def test_a_name_is_resolved_once_a_step(nodes, model, monkeypatch):
     module = importlib.import_module("flux2_lora_edit.nodes.lora_stack")
     asked, resolve = [], module.sources.resolve_installed
 
-    def counted(name, available):
+    def counted(name, *folders):
         asked.append(name)
-        return resolve(name, available)
+        return resolve(name, *folders)
 
     monkeypatch.setattr(module.sources, "resolve_installed", counted)
     inputs = nested(NONE | slot(1, file="ink"))
@@ -297,7 +377,7 @@ def test_schemas(nodes):
     ]  # fmt: skip
     assert all(i.tooltip for option in options for i in option.inputs)
     applied = nodes.Flux2EditApplyLoraStack.define_schema()
-    assert [i.id for i in applied.inputs] == ["model", "lora_stack", "clip", "mode", "on_mismatch"]
+    assert [i.id for i in applied.inputs] == ["model", "lora_stack", "mode", "on_mismatch", "clip"]
     assert [o.display_name for o in applied.outputs] == ["model", "clip", "report"]
     info = nodes.Flux2EditLoraInfo.define_schema()
     assert [o.display_name for o in info.outputs] == ["info", "trigger_words"]

@@ -1,5 +1,7 @@
 """What the sampler asks of a MODEL, in a real ComfyUI process."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -32,3 +34,42 @@ def test_where_the_host_says_nothing_the_weights_do(model, monkeypatch) -> None:
     before = model_traits(model)
     monkeypatch.setattr(model.model.model_config, "unet_config", {})
     assert model_traits(model) == before
+
+
+@pytest.mark.parametrize(
+    ("guidance", "negative", "nag", "forwards"),
+    [
+        (1.0, False, False, 1),
+        (1.0, True, False, 1),  # the host saves the second itself
+        (4.0, True, False, 2),
+        (1.0, True, True, 2),
+        (1.0, False, True, 1),
+    ],
+)
+def test_the_host_alone_saves_forwards(comfy_inprocess, guidance, negative, nag, forwards):
+    """Pictures through the model in a step of klein; the host puts two into one call."""
+    import comfy.sd
+    from comfy_extras.nodes_nag import NAGuidance
+
+    from flux2_lora_edit.nodes.sampler import Flux2EditSampler
+
+    weights = tiny.transformer("klein-4b", double=1, single=1)
+    model = comfy.sd.load_diffusion_model_state_dict(weights)
+    if nag:
+        (model,) = NAGuidance.execute(model, 5.0, 0.5, 1.5)
+    network, counted = model.model.diffusion_model, []
+    forward = network.forward
+
+    def count(x, *args, **kwargs):
+        counted.append(x.shape[0])
+        return forward(x, *args, **kwargs)
+
+    network.forward = count
+    width = network.txt_in.in_features
+    texts = [[[torch.rand(1, 8, width), {"pooled_output": torch.zeros(1, 8)}]] for _ in range(2)]
+    Flux2EditSampler.hidden = SimpleNamespace(unique_id=None)
+    Flux2EditSampler.execute(
+        model, texts[0], {"samples": torch.zeros(1, 128, 4, 4)}, steps=3, guidance=guidance,
+        negative=texts[1] if negative else None,
+    )  # fmt: skip
+    assert sum(counted) == 3 * forwards

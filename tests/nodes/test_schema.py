@@ -5,6 +5,7 @@ After a wanted change: ``SNAPSHOT=write ./scripts/test tests/nodes``, and read t
 
 import asyncio
 import importlib
+import inspect
 import json
 import os
 from pathlib import Path
@@ -85,3 +86,72 @@ def test_every_node_and_input_explains_itself(node_classes):
         assert info["category"] == "FLUX.2 LoRA Edit"
         for name, options in all_inputs(info["input"]):
             assert options.get("tooltip"), f"{info['name']}.{name} has no tooltip"
+
+
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
+FROZEN = Path(__file__).parents[1] / "fixtures" / "0.1.0" / "everything.json"
+
+
+def sections(inputs):
+    """The required and the optional inputs of a node, and of each option of its dynamic ones."""
+    yield inputs
+    for group in inputs.values():
+        for kind, *rest in group.values() if isinstance(group, dict) else ():
+            if kind == "COMFY_DYNAMICCOMBO_V3":
+                for option in rest[0]["options"]:
+                    yield from sections(option["inputs"])
+
+
+def test_what_has_a_default_may_be_left_out_of_a_prompt(node_classes):
+    required = {}
+    for node in node_classes:
+        for section in sections(node.GET_NODE_INFO_V1()["input"]):
+            for name, (kind, *rest) in section.get("required", {}).items():
+                assert "default" not in (rest[0] if rest else {}), f"{node.__name__}.{name}"
+                required.setdefault(node.__name__, {})[name] = kind
+    assert required == {
+        "Flux2EditLoraStack": {"file": "COMBO", "repo": "STRING", "url": "STRING"},
+        "Flux2EditDownloadLoras": {"lora_stack": "LORA_STACK"},
+        "Flux2EditApplyLoraStack": {"model": "MODEL", "lora_stack": "LORA_STACK"},
+        "Flux2EditLoraInfo": {"lora_stack": "LORA_STACK"},
+        "Flux2EditConditioning": {"clip": "CLIP", "vae": "VAE"},
+        "Flux2EditSampler": {
+            "model": "MODEL", "positive": "CONDITIONING", "latent_image": "LATENT",
+        },
+    }  # fmt: skip
+
+
+def test_widgets_stand_where_a_saved_workflow_has_their_values(node_classes):
+    """By position: a page makes those of required inputs first, then those of optional ones."""
+    saved = {node["type"]: node["inputs"] for node in json.loads(FROZEN.read_text())["nodes"]}
+    for node in node_classes:
+        inputs = node.GET_NODE_INFO_V1()["input"]
+        both = [*inputs.get("required", {}).items(), *inputs.get("optional", {}).items()]
+        now = [name for name, (kind, *_) in both if kind in WIDGETS]
+        widgets = [one["name"] for one in saved[node.__name__] if "widget" in one]
+        then = [name for name in widgets if "." not in name]
+        assert now[: len(then)] == then, node.__name__
+
+
+def test_what_is_left_out_is_what_the_schema_says(node_classes):
+    """One default in the schema and in ``execute``; tests/host does it to the running node."""
+    for node in node_classes:
+        info = node.GET_NODE_INFO_V1()
+        parameters = inspect.signature(node.execute).parameters
+        for section in ("required", "optional"):
+            for name, (_, *rest) in info["input"].get(section, {}).items():
+                if name in parameters and rest and "default" in rest[0]:
+                    given = parameters[name].default
+                    if info["name"] == "Flux2EditRunComfy":  # takes lists; an empty one is none
+                        given = next(iter(given), rest[0]["default"])
+                    assert given == rest[0]["default"], f"{info['name']}.{name}"
+
+
+def test_the_hosted_nodes_settings_are_the_schemas(node_classes):
+    from flux2_lora_edit.nodes.runcomfy import Flux2EditRunComfy, settings_of
+
+    (settings,) = settings_of({})
+    inputs = Flux2EditRunComfy.GET_NODE_INFO_V1()["input"]
+    for name, (_, *rest) in inputs["optional"].items():
+        if "default" in rest[0] and hasattr(settings, name):
+            assert getattr(settings, name) == rest[0]["default"], name

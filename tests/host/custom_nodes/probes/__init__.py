@@ -5,6 +5,7 @@ import logging
 import os
 import time
 
+import comfy.model_management
 import folder_paths
 import torch
 from safetensors.torch import save_file
@@ -42,6 +43,20 @@ class TestNaNImage:
         image = torch.full((1, 96, 96, 3), 0.5)
         image[0, 40, 40, 0] = float("nan")
         return (image,)
+
+
+class TestEmptyLatent:
+    """An empty SD latent as packs made it before latents said their scale."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "make", ("LATENT",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        sides = {side: ("INT", {}) for side in ("width", "height", "batch_size")}
+        return {"required": sides}
+
+    def make(self, width, height, batch_size):
+        return ({"samples": torch.zeros(batch_size, 4, height // 8, width // 8)},)
 
 
 class TestLoraStack:
@@ -145,6 +160,38 @@ class TestHold:
         return (image,)
 
 
+class TestDirectSampler:
+    """Steps by hand, as some packs' samplers do: loads the MODEL and calls the diffusion model.
+
+    With ``runs`` off it loads the MODEL and never runs it, as who has a copy of the weights.
+    """
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "sample", ("LATENT",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "model": ("MODEL",), "positive": ("CONDITIONING",), "latent": ("LATENT",),
+                "runs": ("BOOLEAN", {}),
+            }
+        }  # fmt: skip
+
+    def sample(self, model, positive, latent, runs):
+        comfy.model_management.load_models_gpu([model])
+        network = model.model.diffusion_model
+        dtype, device = model.model.get_dtype_inference(), model.load_device
+        noise = torch.Generator().manual_seed(5)
+        x = torch.randn(latent["samples"].shape, generator=noise).to(device, dtype)
+        text = positive[0][0].to(device, dtype)
+        guidance = torch.full((len(x),), 2.5, device=device, dtype=dtype)
+        with torch.no_grad():
+            for now, then in ((1.0, 0.7), (0.7, 0.0)) if runs else ():
+                time_of = torch.full((len(x),), now, device=device, dtype=dtype)
+                x = x + (then - now) * network.forward(x, time_of, text, guidance=guidance)
+        return ({"samples": x.float().cpu()},)
+
+
 NODES = (TestSaveConditioning, TestNaNImage, TestLoraStack, TestCountEncodes, TestQuickVae)
-NODES += (TestTextList, TestHold)
+NODES += (TestTextList, TestHold, TestDirectSampler, TestEmptyLatent)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
