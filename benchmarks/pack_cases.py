@@ -27,6 +27,8 @@ UNET = "flux2-klein-tiny.safetensors"
 LORAS = ("ai-toolkit.safetensors", "kohya.safetensors")
 SCALES = (0.8, 0.5)
 HUB_FILE, HUB_REPO = "flux2-lora-edit/somebody--sketch/sketch.safetensors", "somebody/sketch"
+MANAGER_SCAN = "/api/lm/loras/scan?full_rebuild=true"
+"""LoRA Manager reads its folders when it is asked to: its page's Refresh."""
 SIZE = {"width": 64, "height": 64}
 ALLOWED = 1e-3
 
@@ -258,6 +260,8 @@ def hub_entry(pack: str, name: str, applier: Applier, on_disk: bool) -> Case:
         if on_disk:
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(host.models / "loras" / LORAS[0], file)
+        if applier is manager_applies:
+            host.client.get(MANAGER_SCAN)
 
     def ours(graph: Graph, model: Model) -> Model:
         slot = {"lora_1": "hugging face", "lora_1.repo": HUB_REPO}
@@ -284,15 +288,14 @@ def absolute_paths() -> list[Case]:
         elsewhere.mkdir(exist_ok=True)
         shutil.copyfile(host.models / "loras" / LORAS[0], elsewhere / linked_name)
         (host.models / "loras" / "linked").symlink_to(elsewhere, target_is_directory=True)
-        # LoRA Manager reads its folders when it is asked to.
-        host.client.get("/api/lm/loras/scan?full_rebuild=true")
+        host.client.get(MANAGER_SCAN)
 
     def moved(host: Host) -> None:
         """It remembers the paths of an earlier start; this one goes by another name."""
         link = host.base.with_name(f"{host.base.name}-link")
         link.symlink_to(host.base, target_is_directory=True)
         host.reopen(link)
-        host.client.get("/api/lm/loras/scan?full_rebuild=true")
+        host.client.get(MANAGER_SCAN)
         host.reopen(host.base)
 
     here = (linked, ran(drawn(loras=partial(theirs, name=linked_name))))
@@ -548,7 +551,8 @@ def kept_model(graph: Graph, model: Model) -> Model:
 
 def kept_lora(graph: Graph, model: Model) -> Model:
     change = graph.add("ModelMergeSubtract", model1=model, model2=loaded(graph), multiplier=1.0)
-    how = {"rank": 32, "lora_type": "standard", "bias_diff": False}
+    # The rank of both together: beyond it the host would extract what rounding left.
+    how = {"rank": 16, "lora_type": "standard", "bias_diff": False}
     return graph.add("LoraSave", model_diff=change, filename_prefix="packs-kept", **how)
 
 
