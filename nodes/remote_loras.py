@@ -1,10 +1,14 @@
-"""LORA_STACK -> the LoRAs of a hosted request: where RunComfy's machines can fetch them."""
+"""LORA_STACK -> the LoRAs of a hosted request: where RunComfy's machines can fetch them.
 
-from collections.abc import Callable
+And what else they would be told to fetch, the pictures on the web, held to the same rule.
+"""
+
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from ..lora_loader.sources import (
     Access,
+    FetchError,
     InstalledSource,
     Site,
     Source,
@@ -12,11 +16,11 @@ from ..lora_loader.sources import (
     origin_of,
     site_for_others,
 )
-from ..lora_loader.sources.elsewhere import looked_at, named, within
+from ..lora_loader.sources.elsewhere import looked_at, named, refuse_secret, within
 from ..lora_loader.stack import as_entries
 from ..network.errors import NetworkError
 from ..remote.errors import InvalidInput
-from ..remote.plan import RemoteLora
+from ..remote.plan import RemoteLora, image_addresses
 from .lora_stack import installed_path
 
 SECONDS = 10.0
@@ -59,6 +63,18 @@ def remote_loras(
     return loras
 
 
+def check_image_urls(text: str, env: Mapping[str, str]) -> None:
+    """Raise InvalidInput for an address of a picture that carries a secret, as for a LoRA's."""
+    for number, address in enumerate(image_addresses(text), start=1):
+        try:
+            refuse_secret(address, env)
+        except FetchError as error:
+            raise InvalidInput(
+                f"image_urls, address {number}: {error} Or load the picture with Load Image and "
+                "connect it to image_1, which sends the picture and no link."
+            ) from None
+
+
 def _source(source: Source, slot: str) -> Source:
     """``source``, or where the installed file that it names was fetched from."""
     if not isinstance(source, InstalledSource):
@@ -68,6 +84,7 @@ def _source(source: Source, slot: str) -> Source:
             return known
     raise InvalidInput(
         f"{slot} is a file on this machine, which RunComfy cannot read, and nothing is ever "
-        "uploaded. Use the kind 'hugging face' or 'url' for it, or sample on your own GPU.\n"
+        "uploaded (a path on theirs is not sent either). Use the kind 'hugging face' or 'url' for "
+        "it, or sample on your own GPU.\n"
         f"{source.describe()}",
     )

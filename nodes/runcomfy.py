@@ -25,7 +25,7 @@ from ..remote.plan import AUTO, MAX_BATCH, MODES, Settings
 from ..remote.run import MAX_MINUTES, OPEN, Run
 from . import host
 from .host import LoraStackType, io, ui
-from .remote_loras import remote_loras
+from .remote_loras import check_image_urls, remote_loras
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,8 @@ def settings_of(inputs: Mapping[str, list[Any]]) -> list[Settings]:
     for name, given in inputs.items():
         if not given:
             raise InvalidInput(f"{name} is an empty list.")
+    for text in filter(None, inputs.get("image_urls", ())):
+        check_image_urls(text, os.environ)
     # What several items share is read once.
     arrays = {
         id(image): image.detach().cpu().float().numpy()
@@ -89,7 +91,7 @@ class Flux2EditRunComfy(io.ComfyNode):
                 f"to image, or editing up to {pictures} pictures. Each request is submitted once "
                 "and recorded before it is paid. The same request again (same inputs, same seed) "
                 "is fetched for nothing as long as RunComfy keeps it. A list is one run. "
-                "The token is set in ComfyUI's settings (RunComfy) or as RUNCOMFY_API_TOKEN."
+                "The token is set in Settings, FLUX.2 LoRA Edit, RunComfy or as RUNCOMFY_API_TOKEN."
             ),
             search_aliases=[
                 "runcomfy", "api", "hosted", "remote", "cloud", "flux 2 lora edit", "flux.2",
@@ -155,7 +157,8 @@ class Flux2EditRunComfy(io.ComfyNode):
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip=(
                         "The same seed and inputs are the same request, which is paid once. -1 "
-                        "draws one here and reports it in info. A changed seed is a new paid one."
+                        "draws one here and says which; Run again draws no new one until an input "
+                        "changes. A changed seed is a new paid request."
                     ),
                 ),
                 io.Combo.Input(

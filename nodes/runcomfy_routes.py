@@ -1,4 +1,4 @@
-"""Server routes of the settings page: is a token set, set it, clear it; what is open.
+"""Server routes of the settings page: is a token set, set it, clear it; what is open, what was.
 
 The token goes in and never comes out. A foreign web page reaches none of them: its Origin is not
 this server's, and where its name has been made to resolve to this machine (DNS rebinding), the
@@ -10,14 +10,17 @@ import asyncio
 import json
 import logging
 import os
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..remote import account
-from ..remote.errors import RemoteError
-from ..remote.report import open_row
-from .host import private_folder, web
+from ..remote.api.client import is_request_id
+from ..remote.errors import InvalidInput, RemoteError
+from ..remote.journal import UNKNOWN, Entry, Journal
+from ..remote.report import history_row
+from .host import args, private_folder, web
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +40,7 @@ def register_routes(server: Any) -> None:
 
     @routes.put(f"{PREFIX}/token")
     async def put_token(request: web.Request) -> web.Response:
-        body = await _own_json(request)
-        token = body.get("token")
-        if not isinstance(token, str) or not token.strip():
-            raise web.HTTPBadRequest(text="The token is empty.")
+        token = _text(await _own_json(request), "token")
         return await _answer(lambda: (account.save_token(private_folder(), token), _status())[1])
 
     @routes.delete(f"{PREFIX}/token")
@@ -53,30 +53,52 @@ def register_routes(server: Any) -> None:
         _refuse_foreign(request)
         return await _answer(_open_requests)
 
+    @routes.get(f"{PREFIX}/history")
+    async def get_history(request: web.Request) -> web.Response:
+        _refuse_foreign(request)
+        return await _answer(_history)
+
     @routes.delete(f"{PREFIX}/open-requests")
     async def dismiss(request: web.Request) -> web.Response:
-        key = (await _own_json(request)).get("key")
-        if not isinstance(key, str):
-            raise web.HTTPBadRequest(text="The key is no text.")
+        key = _text(await _own_json(request), "key")
         return await _answer(lambda: (_dismiss(key), _open_requests())[1])
+
+    @routes.put(f"{PREFIX}/open-requests")
+    async def name(request: web.Request) -> web.Response:
+        body = await _own_json(request)
+        key, found = _text(body, "key"), _text(body, "request_id")
+        return await _answer(lambda: (_name(key, found), _open_requests())[1])
 
 
 def _status() -> dict[str, Any]:
-    """Whether a token is in force, from where, and its last four characters."""
+    """Whether a token is in force, from where, its last four characters, and who spends it."""
     found = account.find_credential(private_folder(), os.environ)
     return {
         "set": found is not None,
         "source": found.source if found else "",
         "hint": found.hint if found else "",
         "stored": account.settings_file(private_folder()).exists(),
+        "shared": args.multi_user,
     }
 
 
 def _open_requests() -> dict[str, Any]:
+    return {"open_requests": _rows(Journal.open_requests)}
+
+
+def _history() -> dict[str, Any]:
+    """The newest requests, and the sum of what they cost as far as that is known."""
+    rows = _rows(Journal.history)
+    return {"requests": rows, "sum_usd": round(sum(row["cost_usd"] or 0.0 for row in rows), 6)}
+
+
+def _rows(of: Callable[[Journal], list[Entry]]) -> list[dict[str, Any]]:
+    """The rows of some entries; prompts are shown where one person has the server to himself."""
     if account.find_credential(private_folder(), os.environ) is None:
-        return {"open_requests": []}
-    journal = account.open_account(private_folder(), os.environ).journal
-    return {"open_requests": [open_row(entry) for entry in journal.open_requests()]}
+        return []
+    own = account.open_account(private_folder(), os.environ)
+    prompts = {} if args.multi_user else own.session.prompts
+    return [history_row(entry, prompts.get(entry.key, "")) for entry in of(own.journal)]
 
 
 def _dismiss(key: str) -> None:
@@ -85,6 +107,20 @@ def _dismiss(key: str) -> None:
     for entry in journal.open_requests():
         if entry.key == key:
             journal.mark(entry, "dismissed")
+
+
+def _name(key: str, request_id: str) -> None:
+    """Write down the id that the user has found of a request whose answer was lost.
+
+    Its outcome stays unknown until RunComfy shows a result under that id: a wrong one pays nothing.
+    Raises InvalidInput.
+    """
+    if not is_request_id(request_id) or len(request_id.split()) > 1:
+        raise InvalidInput("That is no id of a request.")
+    journal = account.open_account(private_folder(), os.environ).journal
+    for entry in journal.open_requests():
+        if entry.key == key and not is_request_id(entry.request_id):
+            journal.mark(entry, UNKNOWN, request_id=request_id)
 
 
 async def _answer(work: Any) -> web.Response:
@@ -149,3 +185,11 @@ async def _own_json(request: web.Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="The body is no JSON object.")
     return body
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    """A text of a body, without what a paste brings along; raises HTTPBadRequest."""
+    value = body.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise web.HTTPBadRequest(text=f"The {name} is empty.")
+    return value.strip()

@@ -68,8 +68,8 @@ def open_account(folder: Path, environ: Mapping[str, str]) -> Account:
     found = find_credential(folder, environ)
     if found is None:
         raise CredentialError(
-            "There is no RunComfy API token. Set it in ComfyUI's settings (RunComfy), or start "
-            f"ComfyUI with RUNCOMFY_API_TOKEN set. Your token: {TOKEN_URL}"
+            "There is no RunComfy API token. Set it in Settings, FLUX.2 LoRA Edit, RunComfy, or "
+            f"start ComfyUI with RUNCOMFY_API_TOKEN set. Your token: {TOKEN_URL}"
         )
     origin, loopback = api_origin(environ)
     salt, sessions = read_salt(folder / "salt"), folder / "sessions"

@@ -74,7 +74,7 @@ def cancel(job: Job) -> str:
     try:
         outcome = job.context.api.cancel(job.request_id)
         if phase_of(outcome) is Phase.CANCELLED:
-            job.write("cancelled")
+            job.write("cancelled", usd=None)
             told = "Stopped. The job was still queued and is cancelled."
         elif outcome == "not_cancellable":
             told = _RUNNING

@@ -52,6 +52,7 @@ class Job:
     running: bool = False  # by the last poll that told either of queued and running
     _warned: bool = False
     _empty: int = 0
+    is_whole: bool = True  # no picture of the result is left to be fetched another time
     is_anothers: bool = False  # another living process works on it, and writes its entry
     _denied: tuple[float, int] | None = None  # since when (monotonic), and how often in a row
     _besides: set[str] = field(default_factory=set)  # entries whose results cannot be had
@@ -164,9 +165,10 @@ class Job:
                 raise errors.Unresolved(
                     f"This very request was submitted on {when} and its answer was lost, so it may "
                     "have been accepted and billed. It is not submitted again. Look at your "
-                    "generations on RunComfy: if it is there, write its id into resume_request_id; "
-                    "if not, dismiss the open request in ComfyUI's settings (RunComfy), or change "
-                    "the seed, which makes it another request."
+                    "generations on RunComfy. If it is there, write its id beside the open request "
+                    "in Settings, FLUX.2 LoRA Edit, RunComfy and run again, or only fetch it by "
+                    "resume_request_id. If not, dismiss it there, or change the seed, which makes "
+                    "it another request."
                 )
             if self._let_go.is_set():  # it is being submitted at this moment: its id will come
                 raise errors.Stopped(UNSENT)
@@ -290,7 +292,8 @@ class Job:
             state = UNKNOWN
             advice = (
                 "Its id is of an unclear answer. Look at your generations on RunComfy. To submit "
-                "it anew, dismiss the open request in ComfyUI's settings, or change the seed."
+                "it anew, dismiss the open request in Settings, FLUX.2 LoRA Edit, RunComfy, or "
+                "change the seed."
             )
         elif is_word and error.status in (404, 410):
             state, advice = "gone", "Results expire; look at your generations on RunComfy."
@@ -310,14 +313,14 @@ class Job:
     # Fetch. The run closes the entry once it has handed the pictures on.
 
     async def fetch(self, result: Result, max_bytes: int = MAX_BYTES) -> list[Picture]:
-        """The pictures of a result, in order; ``result.notice`` says what was left out.
+        """The pictures of a result that could be taken, in order; ``notice`` says what was not.
 
         Raises MediaError or Stopped; the entry then stays open, to be resumed for nothing.
         """
         context = self.context
         end = time.monotonic() + max(context.left_s, context.pace.download_s)
         try:
-            found, notice = await fetch_pictures(context, result.images, end, max_bytes)
+            found, notice, lost = await fetch_pictures(context, result.images, end, max_bytes)
         except (UnreadablePicture, Interrupted, asyncio.CancelledError) as error:
             gone = self.before == DELIVERED and getattr(error, "gone", False)
             await self.settle("gone" if gone else LEFT)
@@ -337,7 +340,14 @@ class Job:
                 "its result stays at RunComfy: open it there, or put this id into "
                 "resume_request_id to try again without paying.",
             ) from None
-        self.result, self.pictures = result, found
+        self.result, self.pictures, self.is_whole = result, found, not lost
+        for reason in lost:
+            notice += (
+                f" One of {len(result.images)} pictures of a result was not taken: {reason}. The "
+                "request stays open: put its id into resume_request_id to try again without "
+                f"paying.\n{self.request_id}"
+            )
         self.notice = f"{self.notice} {notice}".strip()
-        self.usd = self.usd if result.cost is None else result.cost
+        known = self.entry.usd if self.entry else self.usd  # of one found again that day's price
+        self.usd = known if result.cost is None else result.cost
         return found

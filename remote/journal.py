@@ -2,9 +2,10 @@
 
 One file of JSON lines, only ever appended to and flushed to the disk (fsync), shared by all
 ComfyUI processes of one user behind a lock, readable by its owner alone. A line holds times, the
-model, a request id, a state and fingerprints (HMAC under a private salt); never a token, a prompt,
-a picture or an address. A request that is ended stays in it, so that the same one is fetched again
-and not paid again; the newest ``MAX_CLOSED`` of those are kept. An open one is never dropped.
+model, a request id, a state, size, seed and counts, and fingerprints (HMAC under a private salt);
+never a token, a prompt, a picture or an address. A request that is ended stays in it, so that the
+same one is fetched again and not paid again; the newest ``MAX_CLOSED`` of those are kept. An open
+one is never dropped.
 """
 
 import hashlib
@@ -41,6 +42,7 @@ STATES = OPEN_STATES | FRUITLESS | {DELIVERED, "dismissed"}
 OWNER_FILE = 0o600
 MAX_CLOSED = 2000
 MAX_OPEN = 2000
+MAX_HISTORY = 100
 COMPACT_BYTES = 3 * 1024 * 1024  # twice what both of these take
 MAX_BYTES = 16 * 1024 * 1024
 
@@ -52,7 +54,8 @@ class Entry:
     ``payload`` is a fingerprint of what was sent, ``origin`` of where to, ``account`` of that and
     the token; ``started`` and ``changed`` are Unix seconds. ``session`` names the process that
     submitted it, ``worker`` the one that follows it by now, if it is another. ``usd``: its cost as
-    RunComfy states it, the catalogue's price before that, None where neither is known.
+    RunComfy states it, the catalogue's price before that, None where neither is known. ``title``:
+    its size, seed and counts in words, empty for one that was resumed by its id alone.
     """
 
     key: str
@@ -67,6 +70,7 @@ class Entry:
     origin: str = ""
     worker: str = ""
     usd: float | None = None
+    title: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -123,9 +127,12 @@ class Journal:
             if known:
                 return max(known, key=lambda entry: bool(entry.request_id)), False
             now = self.now()
+            title = [str(payload.get("image_size")), f"seed {payload.get('seed')}"]
+            for word, name in (("pictures", "image_urls"), ("LoRAs", "loras")):
+                title += [f"{word}: {len(payload[name])}"] if payload.get(name) else []
             entry = Entry(
                 uuid.uuid4().hex, SUBMITTING, model, self.account, fingerprint, self.session, now,
-                now, origin=self.origin, usd=usd,
+                now, origin=self.origin, usd=usd, title=" · ".join(title),
             )  # fmt: skip
             try:
                 self._append(entry)
@@ -188,6 +195,11 @@ class Journal:
         found = [entry for entry in self.entries() if entry.is_open and self._is_ours(entry)]
         looked = replace(self, lives=cache(self.lives))  # once a process
         return [e for e in found if not (e.is_underway and looked.is_worked_on(e))]
+
+    def history(self) -> list[Entry]:
+        """This user's newest ``MAX_HISTORY`` requests, the newest first, whatever their state."""
+        found = [entry for entry in reversed(self.entries()) if self._is_ours(entry)]
+        return found[:MAX_HISTORY]
 
     def is_worked_on(self, entry: Entry) -> bool:
         """Whether the process that an entry names as the last one at work runs, this one or not."""

@@ -50,7 +50,7 @@ class Settings:
     guidance_scale: float = models.EDIT.properties["guidance_scale"]["default"]
     num_inference_steps: int = models.EDIT.properties["num_inference_steps"]["default"]
     output_format: str = models.EDIT.properties["output_format"]["default"]
-    seed: int = 0
+    seed: int | None = 0
     mode: str = AUTO
     batch_count: int = 1
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def make_plan(
         raise InvalidInput(f"batch_count is {settings.batch_count}; it takes 1 to {MAX_BATCH}.")
     urls = image_addresses(settings.image_urls)
     pictures = _pictures(settings.images, len(urls))
-    auto = models.EDIT if pictures or urls else models.TEXT_TO_IMAGE
+    auto = models.EDIT if [*pictures, *urls] else models.TEXT_TO_IMAGE
     model = models.MODELS.get(settings.mode, auto)
     addresses, notices = [], [lora.notice for lora in settings.loras]
     for name, pixels in pictures:
@@ -99,12 +99,33 @@ def make_plan(
         size, unread = _auto_size(model, pictures, urls, policy, should_stop)
         settings = replace(settings, image_size=size)
         notices += unread
-    # A seed left to chance is drawn here, sent and reported, so that it can be repeated.
-    first = secrets.randbelow(models.MAX_SEED + 1) if settings.seed == -1 else settings.seed
+    asked: Any = settings.seed
+    is_plain = isinstance(asked, int) and 0 <= asked <= models.MAX_SEED
+    first, said = (asked, "") if is_plain else _own_seed(asked)
+    notices.append(said)
     payload = build(model, settings, addresses, first)  # checks the seed before it is wrapped
     seeds = ((first + index) % (models.MAX_SEED + 1) for index in range(settings.batch_count))
     payloads = [{**payload, "seed": seed} for seed in seeds]
     return Plan(model, payloads, list(filter(None, notices)))
+
+
+def _own_seed(asked: Any) -> tuple[Any, str]:
+    """A seed for one left to chance or above the range, and what to say of it; others as they are.
+
+    A drawn one is sent and reported, so that it can be repeated: the edit page's null is any seed,
+    and nothing tells which it was. Other nodes' seeds reach 2^64, and stay the same at each run.
+    """
+    if isinstance(asked, int) and asked > models.MAX_SEED:
+        seed = asked % (models.MAX_SEED + 1)
+        return seed, f"seed {asked} was sent as {seed}: {models.MAX_SEED} is the most."
+    if asked is not None and asked != -1:
+        return asked, ""
+    seed = secrets.randbelow(models.MAX_SEED + 1)
+    return seed, (
+        f"seed -1 drew {seed}. Run again shows this very picture for nothing, until an input "
+        "changes or ComfyUI has forgotten it (a restart): then another one is drawn, and paid. For "
+        "a new one at each run, set control after generate to randomize."
+    )
 
 
 def build(

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from .api.answers import Phase
+from .api.client import is_request_id
+from .api.models import MODELS
 from .job import Job
-from .journal import Entry
+from .journal import SUBMITTING, UNKNOWN, Entry
 
 
 def progress_text(jobs: Sequence[Job], elapsed: float, price: str) -> str:
@@ -93,3 +95,17 @@ def open_row(entry: Entry) -> dict[str, Any]:
         "model": entry.model,
         "started": round(entry.started),
     }
+
+
+def history_row(entry: Entry, prompt: str) -> dict[str, Any]:
+    """A request for the settings page: what it was, what it cost, what became of it.
+
+    ``cost_usd``: what RunComfy states, its catalogue's price until then; None where it is not known
+    that RunComfy took it. ``prompt``: its beginning, where that is known.
+    """
+    kinds = [model.mode for model in MODELS.values() if model.model_id == entry.model]
+    taken = is_request_id(entry.request_id) and entry.state not in (SUBMITTING, UNKNOWN)
+    what = " · ".join(filter(None, [*kinds, entry.title]))
+    return open_row(entry) | {
+        "what": what, "prompt": prompt, "cost_usd": entry.usd if taken else None
+    }  # fmt: skip

@@ -94,7 +94,8 @@ class Run:
         if len(self.open_requests) >= MAX_OPEN:
             raise InvalidInput(
                 f"{len(self.open_requests)} RunComfy requests are open, and no more are recorded. "
-                f"Fetch them ('{OPEN}' in resume_request_id) or dismiss them in the settings."
+                f"Fetch them ('{OPEN}' in resume_request_id), or dismiss them in Settings, FLUX.2 "
+                "LoRA Edit, RunComfy."
             )
         encoded: dict[object, tuple[str, str]] = {}
         plans = []
@@ -166,8 +167,10 @@ class Run:
         No job is followed any more: none may look as if this process did.
         """
         for job in self.jobs:
+            if job.entry and job.payload:
+                self.account.session.prompts[job.entry.key] = clean(job.payload["prompt"])[:60]
             if job.result or (job.entry and job.entry.state == ACCEPTED):
-                job.write(DELIVERED if held and job.result else LEFT)
+                job.write(DELIVERED if held and job.result and job.is_whole else LEFT)
 
     async def _open(self) -> JobContext:
         """The surroundings of the account's jobs; what earlier runs left open is said."""

@@ -20,12 +20,14 @@ _NAME = re.compile(r"[0-9a-f]{16}")
 class Session:
     """This process, by a random ``name``, among those that share a journal's folder.
 
-    ``spent``: US dollars of what it submitted and has fetched.
+    ``spent``: US dollars of what it submitted and has fetched. ``prompts``: the beginnings of its
+    requests' prompts by their entries' keys, for as long as it lives; no file holds them.
     """
 
     def __init__(self) -> None:
         self.name = secrets.token_hex(8)
         self.spent = 0.0
+        self.prompts: dict[str, str] = {}
         self._locks: dict[Path, filelock.BaseFileLock] = {}  # held as long as the process lives
 
     def hold(self, folder: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
+HOSTED = "Flux2EditRunComfy"
 # What people type who do not know the pack; each finds at least one node.
 TYPED = (
     "lora",
@@ -137,6 +138,33 @@ def test_help_names_every_input_and_output_and_nothing_that_is_not_there(nodes):
             assert part in text, f"{node} has no {part}"
 
 
+def shape(text):
+    """A help page without its words: headings, items, rows and code in order of their sections."""
+    sections = re.split(r"^## .+$", text, flags=re.MULTILINE)
+    return [
+        (
+            len(re.findall(r"^- ", section, re.MULTILINE)),
+            len(re.findall(r"^\|", section, re.MULTILINE)),
+            sorted(re.findall(r"`[^`\n]+`", section)),
+        )
+        for section in sections
+    ]
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_help_says_the_same_in_every_language(nodes, language):
+    """The page asks for ``<node>/<language>.md`` first. Errors are quoted as they are shown."""
+    assert len(list(DOCS.glob(f"*/{language}.md"))) == len(nodes)
+    for node in nodes:
+        english = (DOCS / f"{node}.md").read_text("utf-8")
+        text = (DOCS / node / f"{language}.md").read_text("utf-8")
+        assert shape(text) == shape(english), node
+        said = english.partition("## When it says no")[2]
+        for phrase in re.findall(r"^- \*\*(.+?)\*\*", said, re.MULTILINE):
+            assert f"**{phrase}**" in text, f"{node}: {phrase}"
+        assert not re.search(r"[.!?] [A-Z][a-z]+ [a-z]+ [a-z]+", text), f"{node} has English"
+
+
 def test_help_quotes_errors_that_exist():
     """Each bold phrase under "When it says no" stands in a message of the pack's own source.
 
@@ -184,3 +212,31 @@ def test_every_output_says_what_it_is(nodes):
     ]
     # These two are only handed on, under a name that says it all.
     assert set(silent) <= {"Flux2EditSampler.latent", "Flux2EditConditioning.positive"}
+
+
+def test_the_way_to_the_settings_is_told_as_the_page_names_it(nodes):
+    script = (ROOT / "web" / "js" / "runcomfy_settings.js").read_text("utf-8")
+    ((pack, part),) = set(re.findall(r"category: \['([^']+)', '([^']+)', '[^']+'\]", script))
+    way = f"Settings, {pack}, {part}"
+    texts = [*_messages(), json.dumps(read("en", "nodeDefs.json")[HOSTED])]
+    folders = (DOCS.glob("*.md"), (ROOT / "example_workflows").glob("*.json"))
+    texts += [path.read_text("utf-8") for folder in folders for path in folder]
+    sentences = {
+        " ".join(sentence.replace(" → ", ", ").split())
+        for text in texts
+        for sentence in re.split(r"(?<=\.)\s", text)
+        if re.search(r"(?i)(?<!account )(?<!/)\bsettings\b(?!['’]| page| file|\))", sentence)
+        and re.search(r"(?i)token|dismiss", sentence)
+    }
+    assert len(sentences) >= 6
+    assert [one for one in sentences if way not in one] == []
+    for language in ("zh", "ja"):
+        names = read(language, "main.json")["settingsCategories"]
+        told = read(language, "nodeDefs.json")[HOSTED]["description"]
+        assert f" → {names[pack.replace('.', '_')]} → {names[part]}" in told, language
+
+
+def test_the_same_edit_on_two_machines_promises_no_equal_pictures():
+    template = ROOT / "example_workflows" / "Same edit here and on RunComfy.json"
+    for path in (template, DOCS / f"{HOSTED}.md"):
+        assert "need not match" in path.read_text("utf-8"), path.name

@@ -163,10 +163,10 @@ class SidePath(nn.Module):
         for name in self.layouts:
             module = _module(patcher.model, name)
             if module is not None and (layers := _layers(module)):
-                kept = [
-                    one for one in layers if getattr(one, "patcher", lambda: 0)() is not patcher
-                ]
-                self._put(module, tuple(kept))
+                loaded = [one for one in layers if isinstance(one, Loaded)]
+                # A MODEL that is collected with a cycle is known by its weak references no more.
+                gone = [one for one in loaded if one.patcher() in (patcher, None)]
+                self._put(module, tuple(one for one in layers if one not in gone))
 
     def _put(self, module: nn.Module, layers: tuple[Any, ...]) -> tuple[Any, ...]:
         """Exactly these beside ``module``; returns those before. With none its class is its own."""

@@ -66,6 +66,14 @@ def named(site: Site, env: Mapping[str, str]) -> str:
         parse_url(address)
     except SourceError as error:
         raise FetchError(str(error)) from None
+    refuse_secret(address, env)
+    site.access.client.policy.check(address)
+    return address
+
+
+def refuse_secret(address: str, env: Mapping[str, str]) -> None:
+    """Raise FetchError for a link with a token or a signature, unless the operator lets it be sent;
+    one of the tokens in ``env`` never is."""
     host, secret = urlsplit(address).hostname, secret_in(address)
     for name in TOKENS:
         if (token := env.get(name, "").strip()) and token in f"{address} {_decoded(address)}":
@@ -76,8 +84,6 @@ def named(site: Site, env: Mapping[str, str]) -> str:
             "the request. Use a link that needs none. If it may be sent, set "
             f"{SIGNED_VARIABLE}=1 in ComfyUI's environment and restart it."
         )
-    site.access.client.policy.check(address)
-    return address
 
 
 def looked_at(site: Site, address: str) -> str:

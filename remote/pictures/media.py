@@ -90,31 +90,35 @@ def is_storage(host: str, policy: AddressPolicy) -> bool:
 
 async def fetch_pictures(
     context: JobContext, urls: Sequence[str], end: float, max_bytes: int = MAX_BYTES
-) -> tuple[list[Picture], str]:
-    """A result's pictures in order, and what of them was left out, or an empty text.
+) -> tuple[list[Picture], str, list[UnreadablePicture]]:
+    """A result's pictures in order, what of them was left out for good or an empty text, and why
+    others were not taken, which another time may be.
 
     The caps hold for all together; what was taken is paid, so it is delivered. Raises like
-    ``fetch_picture``.
+    ``fetch_picture`` when there is none.
     """
     found: list[Picture] = []
-    left, refused = MAX_PIXELS, None
+    refused: list[UnreadablePicture] = []
+    left = MAX_PIXELS
     for url in urls[:MAX_PICTURES]:
         try:
             picture = await fetch_picture(context, url, end, max_bytes, left)
-        except TooLargePicture as error:
-            refused = error
+        except UnreadablePicture as error:
+            refused.append(error)
             continue
         found.append(picture)
         left -= picture.rgb.shape[0] * picture.rgb.shape[1]
-    if refused is not None and not found:
-        raise refused
-    if len(found) == len(urls):
-        return found, ""
+    if refused and not found:  # gone is only what is gone altogether
+        raise next((error for error in refused if not error.gone), refused[0])
+    lost = [error for error in refused if not isinstance(error, TooLargePicture)]
+    many = len(urls) - len(found) - len(lost)
+    if not many:
+        return found, "", lost
     return found, (
-        f"{len(urls) - len(found)} of {len(urls)} pictures of one result were left out: "
+        f"{many} of {len(urls)} pictures of one result were left out: "
         f"{MAX_PICTURES} pictures and {MAX_PIXELS / 1e6:g} MP together are the most that this node "
         "takes. Open the result on RunComfy to see them all."
-    )
+    ), lost  # fmt: skip
 
 
 async def fetch_picture(

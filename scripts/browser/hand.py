@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from playwright.sync_api import Locator
 from playwright.sync_api import TimeoutError as PageTimeout
 
 from .comfy_page import ComfyPage
@@ -133,3 +134,22 @@ def another_tab_and_back(page: ComfyPage) -> None:
     page.page.get_by_text(Path(first).stem, exact=True).first.click()
     page.page.wait_for_function("() => app.graph._nodes.length")
     page.settle()
+
+
+def open_help(page: ComfyPage, kind: str) -> Locator:
+    """The help panel of a new node of ``kind``, opened by the button over the selected node."""
+    page.js(
+        """async (kind) => {
+            await app.extensionManager.setting.set('Comfy.Canvas.SelectionToolbox', true)
+            const node = LiteGraph.createNode(kind)
+            app.graph.add(node)
+            app.canvas.ds.scale = 1
+            app.canvas.ds.offset[0] = app.canvas.ds.offset[1] = 300
+            app.canvas.selectItems?.([node])
+        }""",
+        kind,
+    )
+    page.settle()
+    page.page.get_by_test_id("info-button").click()
+    page.js("() => app.extensionManager.setting.set('Comfy.Canvas.SelectionToolbox', false)")
+    return page.page.locator(".node-help-content, [data-testid=node-help]").first

@@ -179,7 +179,8 @@ EXAMPLES = (
     Example(
         "Same edit here and on RunComfy",
         f"One picture, one LoRA stack, one prompt, one seed: once on this machine and once there. "
-        f"{PAID}",
+        "The two pictures need not match: the same seed is other noise on other machines, and "
+        f"precision and size may differ. {PAID}",
         _side_by_side,
         DEV,
     ),

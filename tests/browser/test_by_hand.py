@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from browser.hand import drag, search, slot, spread, widget
+from browser.hand import drag, open_help, search, slot, spread, widget
 from shots import ARTIFACTS
 from small_edit import APPLY, CONDITIONING, IMAGES, SAMPLER, SAVE, STACK, small_edit, unlinked
 
@@ -164,26 +164,12 @@ def test_the_error_of_a_wrong_base_is_shown(page):
 
 @pytest.mark.parametrize("kind", ["Flux2EditLoraStack", "Flux2EditRunComfy"])
 def test_help_opens_beside_the_node(kind, classic):
-    classic.js(
-        """async (kind) => {
-            await app.extensionManager.setting.set('Comfy.Canvas.SelectionToolbox', true)
-            const node = LiteGraph.createNode(kind)
-            app.graph.add(node)
-            app.canvas.ds.scale = 1
-            app.canvas.ds.offset[0] = app.canvas.ds.offset[1] = 300
-            app.canvas.selectItems?.([node])
-        }""",
-        kind,
-    )
-    classic.settle()
-    classic.page.get_by_test_id("info-button").click()
-    panel = classic.page.locator(".node-help-content, [data-testid=node-help]").first
+    panel = open_help(classic, kind)
     panel.get_by_text("When it says no").wait_for()
     classic.screenshot(ARTIFACTS / f"help-{kind}.png")
     assert "FLUX.2 LoRA Stack" in panel.inner_text()
     box, words = panel.bounding_box(), panel.locator("li").first.bounding_box()
     assert words["x"] + words["width"] <= box["x"] + box["width"] + 1, "nothing is cut off"
-    classic.js("() => app.extensionManager.setting.set('Comfy.Canvas.SelectionToolbox', false)")
 
 
 def test_a_template_is_opened_from_the_browser(classic):

@@ -161,3 +161,20 @@ def test_the_words_inside_a_subgraph(classic, token):
     assert classic.text_of(SIZE) and not classic.js(words)
     classic.js(starts, str(SIZE))
     assert not classic.text_of(SIZE)
+
+
+def test_a_drawn_seed_stays_on_the_node_when_nothing_is_drawn_again(page, token, standin):
+    prompt = {"1": new_graph()[HOSTED], "2": {"class_type": "PreviewAny",
+                                              "inputs": {"source": ["1", 3]}}}  # fmt: skip
+    prompt["1"]["inputs"] |= {"seed": -1, "prompt": f"winter {next(UNSEEN)}"}
+    del prompt["1"]["inputs"]["image_1"]
+    page.load_api(prompt)
+    assert page.queue() == "success"
+    drawn = standin.state.account(token).jobs[-1].payload["seed"]
+    said = page.text_of(1)
+    assert f"seed -1 drew {drawn}. Run again shows this very picture for nothing" in said
+    paid = standin.state.account(token).submissions
+    assert page.queue() == "success"
+    assert page.text_of(1) == said and standin.state.account(token).submissions == paid
+    page.fit()
+    page.screenshot(ARTIFACTS / "drawn-seed.png")

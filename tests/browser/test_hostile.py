@@ -206,10 +206,15 @@ def test_no_error_list_or_setting_runs_script(
     page.js("(name) => { new LiteGraph.ContextMenu([name], {}) }", NAME)
     page.page.locator(".litemenu-entry", has_text=NAME).wait_for()
     page.page.keyboard.press("Escape")
-    rows = [{"key": tag(hit("key")), "request_id": tag(hit("id")), "state": tag(hit("state"))}]
+    row = {name: tag(hit(name)) for name in ("key", "id", "state", "what", "prompt", "cost")}
+    row |= {"request_id": row["id"], "cost_usd": row["cost"], "started": 1}
     page.context.route(
         "**/open-requests",
-        lambda route: route.fulfill(json={"open_requests": [row | {"started": 1} for row in rows]}),
+        lambda route: route.fulfill(json={"open_requests": [row]}),
+    )
+    page.context.route(
+        "**/flux2-lora-edit/history",
+        lambda route: route.fulfill(json={"requests": [row], "sum_usd": tag(hit("sum"))}),
     )
     page.context.route(
         "**/flux2-lora-edit/token",
@@ -217,11 +222,15 @@ def test_no_error_list_or_setting_runs_script(
     )
     page.command("Comfy.ShowSettingsDialog")
     page.page.get_by_role("dialog").get_by_text("FLUX.2 LoRA Edit").first.click()
-    page.page.get_by_text(tag(hit("id"))).first.wait_for()
+    page.page.get_by_text(tag(hit("sum"))).first.wait_for()
+    for name in ("id", "state", "what", "prompt", "cost"):
+        page.page.locator("#flux2-lora-edit-history").get_by_text(row[name]).wait_for()
+        page.page.locator("#flux2-lora-edit-open-requests").get_by_text(row[name]).wait_for()
     page.page.get_by_text(tag(hit("source"))).first.wait_for()
     page.screenshot(ARTIFACTS / f"hostile-settings-{version}.png")
     page.page.keyboard.press("Escape")
     page.context.unroute("**/open-requests")
+    page.context.unroute("**/flux2-lora-edit/history")
     page.context.unroute("**/flux2-lora-edit/token")
     assert page.js("() => ran()") == []
 

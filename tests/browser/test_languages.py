@@ -1,11 +1,15 @@
 """The page speaks the languages of ``locales``, dotted inputs and special characters included."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from browser.hand import open_help
+from shots import ARTIFACTS
 
-LOCALES = Path(__file__).resolve().parents[2] / "locales"
+ROOT = Path(__file__).resolve().parents[2]
+LOCALES, DOCS = ROOT / "locales", ROOT / "web" / "docs"
 
 FACE = """() => {
     const node = LiteGraph.createNode('Flux2EditLoraStack')
@@ -54,3 +58,12 @@ def test_another_language_is_shown(language, classic, in_english_again):
     assert face["title"] == stack["display_name"]
     assert face["label"] == stack["inputs"]["lora_1_repo"]["name"]
     assert not [error for error in classic.errors if "intlify" in error or "locale" in error]
+
+
+@pytest.mark.parametrize("language", ["ja", "zh"])
+def test_help_is_shown_in_another_language(language, classic, in_english_again):
+    speak(classic, language)
+    text = (DOCS / "Flux2EditSampler" / f"{language}.md").read_text("utf-8")
+    heading = re.findall(r"^## (.+)$", text, re.MULTILINE)[-1]
+    open_help(classic, "Flux2EditSampler").get_by_text(heading).wait_for()
+    classic.screenshot(ARTIFACTS / f"help-{language}.png")

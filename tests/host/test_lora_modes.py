@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from graphs import loaders, noise_picture, read_latent, upload
 from host import tiny, tiny_quantised
@@ -143,3 +143,26 @@ def test_auto_on_a_quantised_model(case, server, form):
     # Merged, requantisation adds its own noise: the same way, not the same picture.
     assert error(changed, merged, plain) < 1.0
     assert (changed - plain).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_model_that_a_node_has_compiled(server, client, small_vae, in_place):
+    """It is FLUX.2, and the very weights that the host would patch, under its names for them."""
+    client.forget()
+    graph = Graph()
+    plain, _, _ = loaders(graph, "dev", small_vae)
+    apply = graph.add("Flux2EditApplyLoraStack", model=plain, lora_stack=stack(graph, (0.8, 0.5)))
+    dump = graph.add("TestDumpPatchedWeights", model=apply, name="plain")
+    client.run(graph.prompt).check()
+    compiled = graph.add("TestCompileInPlace", model=plain, in_place=in_place)
+    graph.set(apply, model=compiled, mode="merge")
+    graph.set(dump, name="compiled")
+    try:
+        client.run(graph.prompt).check()
+    finally:
+        client.forget()
+    want, found = (load_file(server.output / f"{n}.safetensors") for n in ("plain", "compiled"))
+    assert len(want) > 10 and all("._orig_mod." in name for name in found)
+    found = {name.replace("._orig_mod", ""): tensor for name, tensor in found.items()}
+    assert found.keys() == want.keys()
+    assert all(torch.equal(found[name], want[name]) for name in want)

@@ -245,6 +245,45 @@ def test_a_renewed_token_pays_nothing_again(house: House, account, standin) -> N
     assert account.submissions == 1, "the stranger's no closed nothing"
 
 
+def test_the_history_outlives_the_process_and_prompts_do_not(house: House, account) -> None:
+    house.page.run(graph(16, prompt="a fox in the snow")).check()
+
+    def newest() -> dict:
+        return house.page.get("/flux2-lora-edit/history")["requests"][0]
+
+    until(lambda: newest()["state"] == "delivered")
+    first = newest()
+    assert first["prompt"] == "a fox in the snow" and first["cost_usd"] == 0.021
+    assert first["what"].endswith("seed 16") and first["request_id"] == account.jobs[0].id
+    for file in house.base.rglob("requests.jsonl"):
+        assert b"a fox" not in file.read_bytes()
+    house.kill()
+    house.start()
+    assert newest() == first | {"prompt": ""}
+    house.page.run(graph(17, resume_request_id=first["request_id"])).check()
+    assert newest()["cost_usd"] == 0.021 and account.submissions == 1
+
+
+def test_a_picture_that_cannot_be_read_keeps_its_request_open(
+    house: House, account, standin: Standin
+) -> None:
+    """The good one is delivered, and both are there another time, for nothing."""
+    good, account.fault = standin._picture, "result_two_pictures"
+    pictures = iter([lambda job: b"no picture", good])
+    standin._picture = lambda job: next(pictures, good)(job)  # type: ignore[method-assign]
+    try:
+        result = house.page.run(graph(18)).check()
+        assert len(result.images("1s")) == 1
+        (lost,) = (job.id for job in account.jobs)
+        assert "One of 2 pictures" in result.texts[-1][1] and lost in result.texts[-1][1]
+        until(lambda: lost in house.open_ids())
+        result = house.page.run(graph(19, resume_request_id=lost)).check()
+        assert len(result.images("1s")) == 2 and account.submissions == 1
+        until(lambda: lost not in house.open_ids())
+    finally:
+        del standin._picture
+
+
 def test_max_cost(house: House, account, standin) -> None:
     result = house.page.run(listed(11, "a", "b", batch_count=2, max_cost=0.08))
     assert "4 requests at $0.021 per image come to $0.084" in result.error.message
@@ -286,3 +325,32 @@ def test_an_unknown_outcome_is_not_paid_twice(house: House, account) -> None:
     house.page.http.delete(url, json={"key": entry["key"]}, headers=HEADERS).raise_for_status()
     house.page.run(graph(14)).check()
     assert account.submissions == 2, "dismissed: the user says that it is to be paid"
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_an_id_written_beside_a_lost_request_makes_it_that_one(
+    house: House, account, is_right: bool
+) -> None:
+    """Found by the user at RunComfy: fetched and closed. A wrong id pays and closes nothing."""
+    prompt = graph(20 + is_right)
+    account.fault = "submit_500_after"
+    assert house.page.run(prompt).status == "error"
+    account.fault = ""
+    assert "beside the open request" in house.page.run(prompt).error.message
+    listing = house.page.get("/flux2-lora-edit/open-requests")["open_requests"]
+    (entry,) = [entry for entry in listing if not entry["request_id"]]
+    assert entry["what"].endswith(f"seed {20 + is_right}") and entry["cost_usd"] is None
+    url = f"{house.server.url}/flux2-lora-edit/open-requests"
+    found = account.jobs[0].id if is_right else "of-another-one-77"
+    named = {"key": entry["key"], "request_id": found}
+    house.page.http.put(url, json=named, headers=HEADERS).raise_for_status()
+    result = house.page.run(prompt)
+    if is_right:
+        assert result.check().images("1s")
+        until(lambda: found not in house.open_ids())
+        assert house.run_anew(prompt).images("1s")
+    else:
+        assert "Its id is of an unclear answer" in result.error.message
+        assert found in house.open_ids()
+        house.page.http.delete(url, json=named, headers=HEADERS).raise_for_status()
+    assert account.submissions == 1

@@ -215,6 +215,38 @@ def test_what_cannot_work_is_said_before_it_is_paid(client: Client, account, bas
     assert account.submissions == 0
 
 
+def test_a_drawn_seed_is_told_and_holds_until_something_changes(client: Client, account) -> None:
+    result = client.run(graph(-1)).check()
+    drawn = account.jobs[0].payload["seed"]
+    assert f"seed -1 drew {drawn}. Run again shows this very picture" in result.texts[-1][1]
+    assert info_of(result)["requests"][0]["seed"] == drawn
+    again = client.run(graph(-1)).check()
+    assert "1" in again.cached and account.submissions == 1, "as the node says"
+    client.run(graph(-1, prompt=PROMPT_WORDS + " again")).check()
+    assert account.submissions == 2 and account.jobs[1].payload["seed"] != drawn
+
+
+def test_seeds_of_other_nodes_and_pages(client: Client, account) -> None:
+    """64-bit ones by a link, and the edit page's null, which headless users send as it is."""
+    prompt = graph(["p", 0])
+    prompt["p"] = {"class_type": "PrimitiveInt", "inputs": {"value": 2**53 - 2}}
+    result = client.run(prompt).check()
+    assert account.jobs[0].payload["seed"] == 2**31 - 2
+    assert "was sent as 2147483646" in " ".join(info_of(result)["notices"])
+    for typed, said in ((2**31, "bigger than max"), (None, "seed"), (-2, "smaller than min")):
+        with pytest.raises(PromptRefused, match=said):
+            client.run(graph(typed))
+    assert account.submissions == 1
+
+
+def test_a_signed_address_of_a_picture_is_not_sent(client: Client, account) -> None:
+    signed = "https://files.example.com/a.png?X-Amz-Signature=abcdef0123456789"
+    result = client.run(graph(43, image_urls=signed))
+    assert "image_urls, address 1: The link to files.example.com" in result.error.message
+    assert "SEND_SIGNED_LINKS=1" in result.error.message and "abcdef" not in result.error.message
+    assert account.submissions == 0
+
+
 def test_four_nodes_side_by_side(client: Client, account) -> None:
     """Jobs of 6 s, four in one graph: they take the time of one, not of two."""
     account.timing = Timing(1.0, 5.0)
@@ -333,7 +365,8 @@ def test_the_settings_page_routes(server: Server, client: Client, base: Path) ->
         return requests.request(method, server.url + where, timeout=20, **options)
 
     status = client.get(path)
-    assert status == {"set": True, "source": "RUNCOMFY_API_TOKEN", "hint": "…7d31", "stored": False}
+    expected = {"set": True, "source": "RUNCOMFY_API_TOKEN", "hint": "…7d31", "stored": False}
+    assert status == expected | {"shared": False}
     foreign = [
         {},
         {**own, "Origin": "https://evil.example"},
@@ -395,7 +428,7 @@ def test_the_settings_page_itself(server: Server, client: Client, account, base:
             assert json.loads(file.read_text()) == {"token": secret}
             assert token.locator("input").input_value() == "" and secret not in page.content()
             open_ones = page.locator("#flux2-lora-edit-open-requests")
-            row = open_ones.locator("div", has_text=lost)
+            row = open_ones.get_by_role("listitem").filter(has_text=lost)
             row.wait_for()
             row.get_by_text("Dismiss").click()
             row.wait_for(state="detached")

@@ -6,7 +6,8 @@ import requests
 pytestmark = pytest.mark.host
 OWN = {"X-Flux2-Lora-Edit": "1"}
 WAYS = (("GET", "token"), ("PUT", "token"), ("DELETE", "token"),
-        ("GET", "open-requests"), ("DELETE", "open-requests"))  # fmt: skip
+        ("GET", "open-requests"), ("DELETE", "open-requests"), ("PUT", "open-requests"),
+        ("GET", "history"))  # fmt: skip
 DEEP = b'{"token": ' + b"[" * 8000 + b"]" * 8000 + b"}"
 
 

@@ -79,6 +79,7 @@ def test_what_runs_next_in_apply_model_is_its_own(patch, tmp_path):
     one = beside(model, loras, side_paths=side_paths)
     two = beside(model, scaled(loras, -0.5), side_paths=side_paths)
     wants = [(forward(each), direct(each)) for each in (one, two)]
+    assert not torch.equal(wants[0][1], wants[1][1])
     for _ in range(2):
         for each, (by_host, by_itself) in zip((one, two), wants, strict=True):
             assert torch.equal(forward(each), by_host)
@@ -139,11 +140,13 @@ def test_a_clone_that_goes_while_another_is_loaded(patch, tmp_path):
         assert torch.equal(model.model.diffusion_model.forward(*args[0], context, **args[1]), want)
 
 
-def test_a_model_that_goes_while_it_is_loaded(patch, tmp_path):
+@pytest.mark.parametrize("cycle", [False, True])
+def test_a_model_that_goes_while_it_is_loaded(patch, tmp_path, cycle):
     model = load()
     base = direct(model)
     side = beside(model, stack_of(model, tmp_path))
     direct(side)
+    side.cycle = side if cycle else None
     assert left_behind(model)
     del side
     gc.collect()
@@ -177,6 +180,7 @@ def test_it_stays_through_the_hosts_own_injections(patch, tmp_path):
     model = load()
     side = beside(model, stack_of(model, tmp_path))
     want = direct(side)
+    assert left_behind(model)
     with torch.inference_mode(), side.use_ejected():
         assert not left_behind(model)
     args, given = inputs(model)
@@ -192,7 +196,9 @@ def test_factors_that_are_not_loaded_with_it_are_streamed(patch, tmp_path):
     model = load()
     side = beside(model, stack_of(model, tmp_path))
     comfy.model_management.unload_all_models()
-    direct(side)
+    base, found = direct(model), direct(side)
+    want = direct(patch.apply_stack(model, stack_of(model, tmp_path), "merge").model)
+    assert error(effect(found, base), effect(want, base)) < 2e-5
     (factors,) = side.get_nested_additional_models()
     assert factors not in comfy.model_management.loaded_models()
 

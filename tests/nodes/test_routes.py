@@ -15,8 +15,8 @@ PREFIX = "/flux2-lora-edit"
 OWN = {"X-Flux2-Lora-Edit": "1", "Content-Type": "application/json"}
 TOKEN = b'{"token": "saved-token-0123456789"}'
 WAYS = [
-    ("GET", "token"), ("GET", "open-requests"), ("HEAD", "token"),
-    ("PUT", "token"), ("DELETE", "token"), ("DELETE", "open-requests"),
+    ("GET", "token"), ("GET", "open-requests"), ("GET", "history"), ("HEAD", "token"),
+    ("PUT", "token"), ("DELETE", "token"), ("DELETE", "open-requests"), ("PUT", "open-requests"),
 ]  # fmt: skip
 LOCAL = ("localhost", "LocalHost:8188", "127.0.0.1", "127.9.8.7:1", "[::1]", "[::1]:8188",
          "[::ffff:127.0.0.1]:8188")  # fmt: skip
@@ -100,7 +100,7 @@ def send(where, method, path, host, body=b"", *, half=False, **headers):
 
 @pytest.mark.parametrize(("method", "path"), WAYS)
 def test_a_loopback_socket_answers_loopback_names_alone(method, path, port):
-    where, body = ("127.0.0.1", port), TOKEN[:-1] + b', "key": "none"}'
+    where, body = ("127.0.0.1", port), TOKEN[:-1] + b', "key": "none", "request_id": "id-1"}'
     for host in LOCAL:
         assert send(where, "PUT", "token", "localhost", TOKEN)[0] == 200
         status, text = send(where, method, path, host, body, Origin=f"http://{host}")
@@ -127,7 +127,7 @@ def test_other_sites_may_not_read_either(port):
     """Where ComfyUI runs with --enable-cors-header they could."""
     origins = ({"Origin": one} for one in ("https://evil.example", "null", "http://[::1"))
     for headers in (*origins, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}):
-        for path in ("token", "open-requests"):
+        for path in ("token", "open-requests", "history"):
             assert send(("127.0.0.1", port), "GET", path, "localhost", **headers)[0] == 403
 
 
@@ -197,3 +197,62 @@ def test_less_than_it_says_and_gone(port, caplog):
              **{"Content-Length": "100"})  # fmt: skip
         assert send(("127.0.0.1", port), "GET", "token", "localhost")[0] == 200
     assert "runcomfy_routes" not in caplog.text
+
+
+def test_the_history_names_requests_and_their_sum(port, tmp_path, monkeypatch):
+    from flux2_lora_edit.nodes import runcomfy_routes
+    from flux2_lora_edit.remote.account import SESSION, open_account
+
+    where = ("127.0.0.1", port)
+    nothing = {"requests": [], "sum_usd": 0}
+    assert json.loads(send(where, "GET", "history", "localhost")[1]) == nothing, "no token, no list"
+    send(where, "PUT", "token", "localhost", TOKEN)
+    journal = open_account(tmp_path / "own", {"HOME": str(tmp_path)}).journal
+    body = {"prompt": "a garden", "seed": 3, "image_size": "square"}
+    for number, state in enumerate(("delivered", "failed", "unknown")):
+        entry = journal.claim("blackforestlabs/flux-2/lora", body | {"seed": number}, 0.02)[0]
+        SESSION.prompts[entry.key] = f"a garden, {number}"
+        usd = {"failed": None}.get(state, 0.02)
+        request_id = "" if state == "unknown" else f"id-{number}"
+        journal.mark(entry, state, request_id=request_id, usd=usd)
+    shown = json.loads(send(where, "GET", "history", "localhost")[1])
+    assert shown["sum_usd"] == 0.02
+    assert [row["cost_usd"] for row in shown["requests"]] == [None, None, 0.02]
+    first = shown["requests"][-1]
+    assert first["request_id"] == "id-0" and first["state"] == "delivered"
+    assert first["what"] == "text to image · square · seed 0"
+    assert first["prompt"] == "a garden, 0" and first["started"] > 1e9
+    assert json.loads(send(where, "GET", "token", "localhost")[1])["shared"] is False
+    opened = json.loads(send(where, "GET", "open-requests", "localhost")[1])["open_requests"]
+    assert [row["prompt"] for row in opened] == ["a garden, 2"]
+    # Where several people use one server, none reads what the others asked for.
+    monkeypatch.setattr(runcomfy_routes.args, "multi_user", True)
+    shown = json.loads(send(where, "GET", "history", "localhost")[1])
+    assert [row["prompt"] for row in shown["requests"]] == [""] * 3
+    assert json.loads(send(where, "GET", "token", "localhost")[1])["shared"] is True
+
+
+def test_an_id_is_written_beside_a_request_whose_answer_was_lost(port, tmp_path):
+    from flux2_lora_edit.remote.account import open_account
+
+    where = ("127.0.0.1", port)
+    send(where, "PUT", "token", "localhost", TOKEN)
+    journal = open_account(tmp_path / "own", {"HOME": str(tmp_path)}).journal
+    bodies = [{"prompt": "a garden", "seed": seed} for seed in (1, 2)]
+    lost, known = (journal.claim("model", body, None)[0] for body in bodies)
+    journal.mark(lost, "unknown")
+    journal.mark(known, "left", request_id="id-2")
+
+    def named(key, request_id):
+        body = json.dumps({"key": key, "request_id": request_id}).encode()
+        return send(where, "PUT", "open-requests", "localhost", body)
+
+    for odd in ("", " ", "..", "a b", "x" * 5000, "\ud800", None, 7):
+        assert named(lost.key, odd)[0] == 400
+    assert named("none", "id-1")[0] == 200
+    for key in (lost.key, known.key):
+        assert named(key, " id-1 ")[0] == 200
+    told = {entry.key: (entry.state, entry.request_id) for entry in journal.open_requests()}
+    assert told == {lost.key: ("unknown", "id-1"), known.key: ("left", "id-2")}
+    assert named(lost.key, "id-9")[0] == 200
+    assert journal.claim("model", bodies[0], None)[0].request_id == "id-1", "once known, it stays"

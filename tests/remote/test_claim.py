@@ -255,3 +255,21 @@ def test_who_lives(tmp_path: Path) -> None:
     Session().hold(tmp_path)
     assert {p.stem for p in tmp_path.glob("*.lock")} >= {me.name}
     assert not (tmp_path / f"{'a' * 16}.lock").exists()
+
+
+def test_a_known_cost_is_kept_where_a_later_answer_tells_none(
+    standin: Standin, tmp_path: Path
+) -> None:
+    token = new_token()
+    standin.state.account(token, timing=Timing(0, 0.05))
+    first = one(context_at(standin, tmp_path, token))
+    assert first.usd and first.entry
+    first.write("delivered", usd=first.usd)
+    job = Job(context_at(standin, tmp_path, token))
+    job.adopt(first.entry)
+
+    async def again() -> None:
+        await job.fetch((await job.follow())._replace(cost=None))
+
+    asyncio.run(again())
+    assert job.usd == first.usd

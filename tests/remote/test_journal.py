@@ -15,6 +15,7 @@ from remote_support import MODEL, PROMPT, intent, journal_of, new_token, payload
 from flux2_lora_edit.remote import journal as record
 from flux2_lora_edit.remote.errors import JournalError
 from flux2_lora_edit.remote.journal import Journal
+from flux2_lora_edit.remote.report import history_row
 
 
 @pytest.fixture
@@ -58,13 +59,15 @@ def test_a_renewed_token_strands_nothing(journal: Journal, tmp_path: Path) -> No
 
 
 def test_a_record_of_before_is_read(journal: Journal) -> None:
-    """Version 0.1.0 wrote no origin, worker or price; a later version may write more."""
+    """Version 0.1.0 wrote no origin, worker, price or title; a later version may write more."""
     entry = {"key": "k", "state": "left", "model": "m", "account": "other", "payload": "p",
              "session": "s", "started": 1.5, "changed": 2, "request_id": "id-1"}  # fmt: skip
     journal.folder.mkdir()
     lines = [entry, {**entry, "key": "l", "of a later version": [1]}]
     journal.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [e.key for e in journal.open_requests()] == ["k", "l"]
+    (row, _) = (history_row(entry, "") for entry in journal.history())
+    assert (row["what"], row["cost_usd"], row["request_id"]) == ("", None, "id-1")
 
 
 def test_the_same_request_is_claimed_once(journal: Journal) -> None:
@@ -86,6 +89,33 @@ def test_the_same_request_is_claimed_once(journal: Journal) -> None:
         assert journal.claim(MODEL, body, None)[1], "it gave nothing: it may be tried again"
     journal.mark(intent(journal, payload(9)), "dismissed")
     assert journal.claim(MODEL, payload(9), None)[1], "the user says that it never was"
+
+
+def test_the_history_is_the_newest_of_whatever_state(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    states = sorted(record.STATES)
+    for number in range(record.MAX_HISTORY + 1):
+        recorded(journal, states[number % len(states)], f"id-{number}")
+    shown = journal.history()
+    assert len(shown) == record.MAX_HISTORY == 100
+    assert [shown[0].request_id, shown[-1].request_id] == ["id-100", "id-1"]
+    assert {entry.state for entry in shown} == set(states)
+    elsewhere = journal_of(journal.folder, "token-b", origin="https://other.example")
+    assert elsewhere.history() == [], "another API's are not shown"
+
+
+@pytest.mark.parametrize("state", sorted(record.STATES))
+def test_a_cost_is_told_where_runcomfy_took_the_request(journal: Journal, state: str) -> None:
+    body = payload()
+    entry = journal.claim(MODEL, body, 0.02)[0]
+    assert history_row(entry, "")["cost_usd"] is None, "on its way"
+    entry = journal.mark(entry, state, request_id="id-1")
+    row = history_row(entry, "a secret")
+    assert row["cost_usd"] == (None if state in ("submitting", "unknown") else 0.02)
+    assert (row["what"], row["prompt"]) == ("text to image · square · seed 7", "a secret")
+    assert history_row(replace(entry, request_id=""), "")["cost_usd"] is None
 
 
 def test_a_living_process_keeps_its_jobs(journal: Journal) -> None:
@@ -136,7 +166,8 @@ def test_nothing_of_the_request_is_in_it(journal: Journal) -> None:
         assert secret not in text
     keys = set(json.loads(text.splitlines()[0]))
     assert keys == {"key", "state", "model", "account", "payload", "session", "started",
-                    "changed", "request_id", "origin", "worker", "usd"}  # fmt: skip
+                    "changed", "request_id", "origin", "worker", "usd", "title"}  # fmt: skip
+    assert json.loads(text.splitlines()[0])["title"] == "square · seed 7 · pictures: 2"
     # The fingerprint is salted: a guessed prompt cannot be confirmed from the file alone.
     other = intent(replace(journal, salt=b"other"), body)
     assert other.payload != journal.entries()[0].payload

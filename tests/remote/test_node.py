@@ -24,7 +24,7 @@ from flux2_lora_edit.network.connection import Transport
 from flux2_lora_edit.remote import plan as planning
 from flux2_lora_edit.remote.account import Account, open_account
 from flux2_lora_edit.remote.api.answers import Phase, read_result
-from flux2_lora_edit.remote.api.models import MAX_SEED
+from flux2_lora_edit.remote.api.models import EDIT, MAX_SEED
 from flux2_lora_edit.remote.errors import InvalidInput, JobFailed, Stopped
 from flux2_lora_edit.remote.job import Job
 from flux2_lora_edit.remote.pictures.media import Picture
@@ -159,6 +159,14 @@ def test_a_file_of_this_machine_is_refused_with_its_slot(room, loras_folder: Pat
     assert text.endswith("\nmine.safetensors")
 
 
+@pytest.mark.parametrize("path", ["/workspace/loras/x.safetensors", "loras/x.safetensors"])
+def test_a_path_on_their_machines_is_not_sent(room, path: str) -> None:
+    """Their page takes one, but nobody here could check it before it is paid."""
+    with pytest.raises(InvalidInput, match="path on theirs is not sent") as caught:
+        loras_of(room, [(path, 1.0, 1.0)])
+    assert str(caught.value).startswith("Entry 1 of lora_stack")
+
+
 @pytest.mark.parametrize(
     ("record", "path"),
     [
@@ -230,6 +238,7 @@ def test_auto_is_text_to_image_until_there_is_a_picture() -> None:
         'image_1 is empty, so image_2 is "image 1" to the model. Connect from image_1 on without a '
         "gap."
     ]
+    assert EDIT.properties["image_size"]["default"] == "square_hd", "the page's, whatever comes in"
     square = plan(images={"image_1": np.zeros((1, 9, 9, 3))}, image_size="portrait_4_3")
     assert size_of(square) == "portrait_4_3" and square.notices == []
 
@@ -254,8 +263,50 @@ def test_seeds_of_a_batch() -> None:
     assert seeds_of(plan(seed=MAX_SEED, batch_count=2)) == [MAX_SEED, 0]
     drawn = seeds_of(plan(seed=-1, batch_count=2))
     assert 0 <= drawn[0] <= MAX_SEED and drawn[1] == (drawn[0] + 1) % (MAX_SEED + 1)
-    with pytest.raises(InvalidInput, match="seed is"):
-        plan(seed=MAX_SEED + 1)
+    with pytest.raises(InvalidInput, match="seed is -2"):
+        plan(seed=-2)
+    for odd in ("7", 7.5, True, [7], float("nan")):
+        with pytest.raises(InvalidInput, match="seed must be integer"):
+            plan(seed=odd)
+
+
+@pytest.mark.parametrize("seed", [2**31, 2**31 + 5, 2**53 - 1, 2**64 - 1])
+def test_a_larger_seed_is_taken_into_the_range_and_said(seed: int) -> None:
+    """Another node's seed may be of 64 bit; the same one is the same request at each run."""
+    made = plan(seed=seed, batch_count=2)
+    sent = seed % 2**31
+    assert seeds_of(made) == [sent, (sent + 1) % 2**31] == seeds_of(plan(seed=seed, batch_count=2))
+    assert made.notices == [f"seed {seed} was sent as {sent}: {MAX_SEED} is the most."]
+
+
+@pytest.mark.parametrize("seed", [-1, None])
+def test_a_drawn_seed_is_said_and_what_run_again_does(seed: int | None) -> None:
+    """The edit page's null is a random one: drawn here, sent and told, so it can be repeated."""
+    made = plan(seed=seed, mode="edit", image_urls="https://a.example/b", image_size="square")
+    (first,) = seeds_of(made)
+    (said,) = made.notices
+    assert said.startswith(f"seed -1 drew {first}. Run again shows this very picture for nothing")
+    assert "randomize" in said and plan().notices == []
+
+
+SIGNED_PICTURE = "https://files.example.com/a.png?X-Amz-Signature=abcdef0123456789"
+
+
+def test_a_signed_picture_is_refused_as_a_signed_lora_is(room, monkeypatch) -> None:
+    monkeypatch.delenv("FLUX2_LORA_EDIT_SEND_SIGNED_LINKS", raising=False)
+    inputs = {"image_urls": [f"https://a.example/b\n\n{SIGNED_PICTURE}"]}
+    with pytest.raises(InvalidInput, match="address 2") as caught:
+        room.runcomfy.settings_of(inputs)
+    assert "FLUX2_LORA_EDIT_SEND_SIGNED_LINKS=1" in str(caught.value)
+    assert "image_1" in str(caught.value) and "abcdef" not in str(caught.value)
+    monkeypatch.setenv("FLUX2_LORA_EDIT_SEND_SIGNED_LINKS", "1")
+    assert room.runcomfy.settings_of(inputs)[0].image_urls == inputs["image_urls"][0]
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_operator")
+    with pytest.raises(InvalidInput, match="your HF_TOKEN, which is never sent"):
+        room.runcomfy.settings_of({"image_urls": ["https://a.example/hf_of_the_operator/b"]})
+    plain = ["https://a.example/b.png?width=512", ""]
+    monkeypatch.delenv("FLUX2_LORA_EDIT_SEND_SIGNED_LINKS")
+    assert [one.image_urls for one in room.runcomfy.settings_of({"image_urls": plain})] == plain
 
 
 def test_the_size_of_an_address_that_cannot_be_read_is_said(monkeypatch) -> None:

@@ -334,6 +334,22 @@ def test_the_pictures_of_a_result_have_one_cap_on_pixels(
         a_job_of(standin, tmp_path, "result_two_pictures")
 
 
+def test_a_picture_that_cannot_be_read_keeps_the_request_open_and_loses_no_other(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = [draw(32, 32, 1, "p"), draw(8, 8, 1, "p")]
+    for bad in (0, 1):
+        each = iter([b"no picture" if n == bad else data for n, data in enumerate(whole)])
+        monkeypatch.setattr(standin, "_picture", lambda job, each=each: next(each))
+        job = a_job_of(standin, tmp_path, "result_two_pictures")
+        assert [p.rgb.shape[0] for p in job.pictures] == [8 if bad == 0 else 32]
+        assert not job.is_whole and "One of 2 pictures" in job.notice
+        assert "neither PNG" in job.notice and job.notice.endswith(job.request_id)
+    monkeypatch.setattr(standin, "_picture", lambda job: b"no picture")
+    with pytest.raises(MediaError, match="neither PNG"):
+        a_job_of(standin, tmp_path, "result_two_pictures")
+
+
 @contextmanager
 def served(head: bytes, pieces: Iterable[bytes]) -> Iterator[str]:
     """One answer at an address, for as long as anybody reads it."""

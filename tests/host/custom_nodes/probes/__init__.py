@@ -192,6 +192,26 @@ class TestDirectSampler:
         return ({"samples": x.float().cpu()},)
 
 
+class TestCompileInPlace:
+    """Compiles the diffusion model where it stands, or as an object patch of the MODEL."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "compile", ("MODEL",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "in_place": ("BOOLEAN", {})}}
+
+    def compile(self, model, in_place):
+        model = model.clone()
+        compiled = torch.compile(model.get_model_object("diffusion_model"), backend="eager")
+        if in_place:
+            model.model.diffusion_model = compiled
+        else:
+            model.add_object_patch("diffusion_model", compiled)
+            comfy.model_management.load_models_gpu([model])
+        return (model,)
+
+
 NODES = (TestSaveConditioning, TestNaNImage, TestLoraStack, TestCountEncodes, TestQuickVae)
-NODES += (TestTextList, TestHold, TestDirectSampler, TestEmptyLatent)
+NODES += (TestTextList, TestHold, TestDirectSampler, TestEmptyLatent, TestCompileInPlace)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
