@@ -50,6 +50,7 @@ class Case(NamedTuple):
     beside: bool = False
     alike: Build | None = None
     before: Step | None = None
+    allowed: float = ALLOWED
 
 
 def loaded(graph: Graph, name: str = UNET) -> Model:
@@ -542,7 +543,10 @@ def saved(name: str, keep: Change, way: str, scales: tuple[tuple[float, ...], ..
     steps = tuple(partial(kept, file="packs-ours.safetensors", loras=ours) for ours in each)
     after = " after a moved scale" if len(scales) > 1 else ""
     name = f"{name}, {way}{after}"
-    return Case(CORE, name, (*steps, read_ours), read(theirs), PLAIN, before=before)
+    # An extract is stored in half precision, along directions that the last bit may turn.
+    allowed = 1e-2 if folder == "loras" else ALLOWED
+    last = read(theirs)
+    return Case(CORE, name, (*steps, read_ours), last, PLAIN, before=before, allowed=allowed)
 
 
 def kept_model(graph: Graph, model: Model) -> Model:

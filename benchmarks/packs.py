@@ -29,7 +29,7 @@ sys.path.append(str(ROOT / "scripts"))
 
 import pack_cases  # noqa: E402  (found through the path set above)
 import tiny_gguf  # noqa: E402
-from pack_cases import ALL, ALLOWED, CORE, Case  # noqa: E402
+from pack_cases import ALL, CORE, Case  # noqa: E402
 from pack_host import Host, Pack, Stopped, started  # noqa: E402
 
 from host import models, tiny  # noqa: E402
@@ -85,14 +85,14 @@ def row(case: Case, host: Host, bare: Host) -> Row:
         return Row(case.pack, case.name, "", REFUSED if ours else told, words)
     assert run is not None and run.latent is not None
     error = difference(run.latent, truth, plain)
-    if error <= (ALLOWED if case.plain else 0):
+    if error <= (case.allowed if case.plain else 0):
         return Row(case.pack, case.name, f"{error:.1e}", OK)
     words = " ".join(dict.fromkeys(filter(None, said)))
     verdict = SAID if words else WRONG
     if case.alike:
         host.forget()
         theirs = difference(host.once(case.alike), truth, plain)
-        if not theirs <= ALLOWED:
+        if not theirs <= case.allowed:
             verdict, words = ALIKE, f"ComfyUI's own LoRA loader in our place: {theirs:.1e}"
     return Row(case.pack, case.name, f"{error:.1e}", verdict, words)
 
