@@ -183,9 +183,10 @@ def ranged(body: bytes, etag: str = '"v1"', **headers: object) -> Route:
 
 
 def until(reached: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for a state instead of guessing when it comes."""
+    """Wait for a state instead of guessing when it comes; an AssertionError where it never does."""
     end = time.monotonic() + seconds
-    while not reached() and time.monotonic() < end:
+    while not reached():
+        assert time.monotonic() < end, f"not reached within {seconds:g} s"
         time.sleep(0.01)
 
 

@@ -168,5 +168,10 @@ def test_a_lost_answer_is_resolved_by_the_id_that_was_found(
     page.load_api(prompt)
     assert page.queue() == "success"
     assert account.submissions == paid
-    until(lambda: not client.get("/flux2-lora-edit/open-requests")["open_requests"])
+
+    def still_open():
+        return client.get("/flux2-lora-edit/open-requests")["open_requests"]
+
+    until(lambda: not still_open())
+    assert not still_open()
     assert not page.errors, page.errors[:3]

@@ -253,6 +253,7 @@ def test_the_history_outlives_the_process_and_prompts_do_not(house: House, accou
 
     until(lambda: newest()["state"] == "delivered")
     first = newest()
+    assert first["state"] == "delivered"
     assert first["prompt"] == "a fox in the snow" and first["cost_usd"] == 0.021
     assert first["what"].endswith("seed 16") and first["request_id"] == account.jobs[0].id
     for file in house.base.rglob("requests.jsonl"):
@@ -277,9 +278,11 @@ def test_a_picture_that_cannot_be_read_keeps_its_request_open(
         (lost,) = (job.id for job in account.jobs)
         assert "One of 2 pictures" in result.texts[-1][1] and lost in result.texts[-1][1]
         until(lambda: lost in house.open_ids())
+        assert lost in house.open_ids()
         result = house.page.run(graph(19, resume_request_id=lost)).check()
         assert len(result.images("1s")) == 2 and account.submissions == 1
         until(lambda: lost not in house.open_ids())
+        assert lost not in house.open_ids()
     finally:
         del standin._picture
 
@@ -348,6 +351,7 @@ def test_an_id_written_beside_a_lost_request_makes_it_that_one(
     if is_right:
         assert result.check().images("1s")
         until(lambda: found not in house.open_ids())
+        assert found not in house.open_ids()
         assert house.run_anew(prompt).images("1s")
     else:
         assert "Its id is of an unclear answer" in result.error.message
