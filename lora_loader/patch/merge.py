@@ -59,7 +59,8 @@ def merge(model: Any, steps_by_weight: Mapping[str, tuple[Step, ...]]) -> Any:
     parents = [accumulate(key.split(".")[:-1], "{}.{}".format) for key in steps_by_weight]
     compiled = [
         place for place in sorted(set().union(*parents), reverse=True)
-        if hasattr(clone.get_model_object(place), "_orig_mod")
+        # By its names: a pack may let the wrapper answer for what is in it.
+        if "_orig_mod" in getattr(clone.get_model_object(place), "_modules", ())
     ]  # fmt: skip
     for key, steps in steps_by_weight.items():
         name = key

@@ -97,6 +97,28 @@ def test_what_another_branch_has_compiled(patch, tmp_path):
     assert error(effect(forward(branch), base), effect(want, base)) == 1.0
 
 
+@pytest.mark.parametrize("mode", ["merge", "side path"])
+def test_a_wrapper_that_answers_for_what_is_in_it(patch, tmp_path, monkeypatch, mode):
+    """As Comfy-WaveSpeed makes torch.compile's: no name of the model tells of it."""
+    from torch._dynamo.eval_frame import OptimizedModule
+
+    hidden = {"_modules", "named_modules", "named_children", "named_parameters", "state_dict"}
+
+    def answer(self, name):
+        inner = object.__getattribute__(self, "__dict__")["_modules"]["_orig_mod"]
+        if name == "_orig_mod":
+            return inner
+        return getattr(inner, name) if name in hidden else object.__getattribute__(self, name)
+
+    plain = load()
+    base = forward(plain)
+    want = forward(patch.apply_stack(plain, stack_of(plain, tmp_path), "merge").model)
+    start = compiled(load(), "diffusion_model", in_place=False)
+    monkeypatch.setattr(OptimizedModule, "__getattribute__", answer)
+    found = forward(patch.apply_stack(start, stack_of(start, tmp_path), mode).model)
+    assert error(effect(found, base), effect(want, base)) < 2e-5
+
+
 def test_auto_sees_what_is_quantised_through_it(patch, tmp_path):
     model = compiled(load(form="float8_e4m3fn"), "diffusion_model", in_place=True)
     applied = patch.apply_stack(model, stack_of(model, tmp_path), "auto")
