@@ -125,7 +125,19 @@ class SidePath(nn.Module):
     def run(
         self, scales: tuple[float, ...], executor: Any, x: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
-        """The host's wrapper round a run of the diffusion model: beside its modules at ``scales``.
+        """The host's wrapper round a run of the diffusion model: ``beside`` it, at ``scales``.
+
+        The innermost of all: the host's compile wrapper, which a node behind the LoRAs adds, puts
+        compiled modules into the model, perhaps for the very ones that the stack adapts.
+        """
+        inside = [*executor.wrappers[executor.idx + 1 :], partial(self.beside, scales)]
+        moved = type(executor)(executor.original, executor.class_obj, inside, 0)
+        return moved.execute(x, *args, **kwargs)
+
+    def beside(
+        self, scales: tuple[float, ...], executor: Any, x: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        """A run of the diffusion model with the layers beside its modules.
 
         Raises PatchError where the model has one of them no more.
         """
@@ -142,6 +154,9 @@ class SidePath(nn.Module):
                         "Put that node behind the LoRAs, or set mode to merge."
                     )
                 # Of this run alone: what is beside the module while a MODEL is loaded waits.
+                compiled = getattr(module, "_orig_mod", None)
+                if compiled is not None:
+                    leaving.callback(path._put, compiled, path._put(compiled, ()))
                 others = [one for one in _layers(module) if isinstance(one, SideLayer)]
                 leaving.callback(path._put, module, path._put(module, (*others, layer)))
             return executor(x, *args, **kwargs)
@@ -212,12 +227,12 @@ class Loaded:
 
 
 def _module(base: nn.Module, name: str) -> Any:
-    """The module of that name, without torch.compile's wrapper, or None."""
+    """The module of that name, or torch.compile's wrapper of it alone, which is what is called; or
+    None."""
     try:
-        module = base.get_submodule(name)
+        return base.get_submodule(name)
     except AttributeError:
         return None
-    return getattr(module, "_orig_mod", module)
 
 
 def _layers(module: nn.Module) -> tuple[Any, ...]:
@@ -235,7 +250,8 @@ def _beside(kind: type) -> type:
     class WithSidePath(kind):
         def __call__(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             result = kind.__call__(self, input, *args, **kwargs)
-            for layer in getattr(self, _LAYERS):
+            # None where compiled code has bound this method, and its own layers are round it.
+            for layer in getattr(self, _LAYERS, ()):
                 result = layer.add_to(result, input)
             return result
 

@@ -41,29 +41,19 @@ def patch(comfy_inprocess):
 def layer_effect(model, base, x, key=QKV):
     """What a MODEL adds to one module's output for ``x``, by what its module returns."""
     import comfy.model_management
+    from comfy.patcher_extension import WrapperExecutor
 
     outputs = []
     for patcher in (model, base):
         comfy.model_management.load_models_gpu([patcher, *patcher.get_nested_additional_models()])
         wrappers = patcher.wrappers.get("apply_model", {}).get("flux2_lora_edit", [])
 
-        def call(x, left=wrappers):
-            if not left:
-                return module(patcher, key)(x).clone()  # noqa: B023
-            return left[0](Executor(patcher.model, lambda x: call(x, left[1:])), x)  # noqa: B023
+        def call(x, patcher=patcher):
+            return module(patcher, key)(x).clone()
 
-        outputs.append(call(x))
+        run = WrapperExecutor.new_class_executor(call, patcher.model, wrappers)
+        outputs.append(run.execute(x))
     return effect(*outputs)
-
-
-class Executor:
-    """As the host's: what it wraps, and the object that this belongs to."""
-
-    def __init__(self, class_obj, call):
-        self.class_obj, self.call = class_obj, call
-
-    def __call__(self, *args):
-        return self.call(*args)
 
 
 def true_effect(loras, x, key=QKV):
