@@ -21,8 +21,8 @@ HEIGHTS = {
     "SaveImage": 420,
     "Flux2EditLoraStack": 330,
     "Flux2EditApplyLoraStack": 280,
-    "Flux2EditConditioning": 480,
-    "Flux2EditImageSize": 250,
+    "Flux2EditConditioning": 510,
+    "Flux2EditImageSize": 280,
     "Flux2EditSampler": 520,
     "Flux2EditRunComfy": 780,
 }
