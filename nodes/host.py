@@ -171,9 +171,11 @@ def takers(kind: str, ends: Collection[str] = ()) -> list[Taker] | None:
 
 def weights_taken_by() -> str:
     """Who takes the weights of the MODEL that the running node gives ("ModelSave (node 12)")."""
-    found = takers("MODEL|.*PIPE.*") or ()
-    names = [f"{one.class_type} (node {one.node_id})" for one in found]
-    return ", ".join(name for name in names if TAKES_WEIGHTS.match(name.partition(" ")[0]))
+    return ", ".join(
+        f"{one.class_type} (node {one.node_id})"
+        for one in takers("MODEL|.*PIPE.*") or ()
+        if TAKES_WEIGHTS.match(one.class_type)
+    )
 
 
 def when_held(then: Callable[[bool], None]) -> None:

@@ -111,6 +111,7 @@ PROMPT = {
     "13": node("LoraSave", "12"),
     "14": node("Packer", "5:4"),
     "15": node("PipeToCheckpointSave", "14"),
+    "18": node("Save a Checkpoint", "5:4"),  # packs have kinds of several words
     # Of the report and of a picture: no weights come that way.
     "16": {"class_type": "ModelNotesSave", "inputs": {"text": ["5:3", 2]}},
     "17": node("SaveImageWithLora", "8"),
@@ -120,7 +121,11 @@ PROMPT = {
 @pytest.mark.parametrize(
     ("node_id", "found"),
     [
-        ("5:3", "ModelMergeSimple (node 7), ModelSave (node 9), PipeToCheckpointSave (node 15)"),
+        (
+            "5:3",
+            "ModelMergeSimple (node 7), Save a Checkpoint (node 18), ModelSave (node 9), "
+            "PipeToCheckpointSave (node 15)",
+        ),
         ("8", ""),
         ("12.0.0.4", "LoraSave (node 13)"),  # made by node 12: the host's own name for it
         ("gone", ""),
