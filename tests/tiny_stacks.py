@@ -119,3 +119,13 @@ def effect(changed, base):
 
 def error(got, want):
     return ((got - want).norm() / want.norm()).item()
+
+
+def steady_memory(monkeypatch):
+    """No change of the free memory, at which the host's attention for CPUs compiles again."""
+    import comfy.model_management
+
+    def free(device=None, torch_free_too=False):
+        return (2**33, 2**33) if torch_free_too else 2**33
+
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", free)

@@ -6,7 +6,7 @@ place, which the host itself leaves to packs, from then on.
 
 import pytest
 import torch
-from tiny_stacks import LINEAR1, QKV, effect, error, forward, load, scaled, stack_of
+from tiny_stacks import LINEAR1, QKV, effect, error, forward, load, scaled, stack_of, steady_memory
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")
 
@@ -66,13 +66,7 @@ def test_a_model_that_was_compiled_takes_the_stack(patch, tmp_path, names, in_pl
 @pytest.mark.parametrize("mode", ["merge", "side path"])
 def test_a_block_that_runs_compiled(patch, tmp_path, mode, monkeypatch):
     """Not its names alone: traced as it is, in place."""
-    import comfy.model_management
-
-    # The host's attention for CPUs compiles again when the free memory has changed.
-    def free(device=None, torch_free_too=False):
-        return (2**33, 2**33) if torch_free_too else 2**33
-
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", free)
+    steady_memory(monkeypatch)
     plain = load()
     base = forward(plain)
     want = forward(patch.apply_stack(plain, stack_of(plain, tmp_path), "merge").model)

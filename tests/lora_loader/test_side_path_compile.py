@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from tiny_stacks import beside, direct, effect, error, forward, load, scaled, stack_of
+from tiny_stacks import (
+    beside,
+    direct,
+    effect,
+    error,
+    forward,
+    load,
+    scaled,
+    stack_of,
+    steady_memory,
+)
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")
 
@@ -28,15 +38,9 @@ LEAVES = [f"{BLOCK[0]}.linear1", "diffusion_model.double_blocks.0.img_attn.qkv"]
 def test_under_torch_compile_a_scale_is_never_stale(tmp_path, compile_first, keys, monkeypatch):
     """ComfyUI's TorchCompileModel before or after our node: no new graph for a new scale."""
     helpers = pytest.importorskip("comfy_api.torch_helpers")
-    import comfy.model_management
-
     from flux2_lora_edit.lora_loader.patch import SidePathCache
 
-    # The host's attention for CPUs compiles again when the free memory has changed.
-    def free(device=None, torch_free_too=False):
-        return (2**33, 2**33) if torch_free_too else 2**33
-
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", free)
+    steady_memory(monkeypatch)
     torch._dynamo.reset()
     graphs, model, side_paths = Graphs(), load(), SidePathCache()
     options = {"backend": graphs, "keys": keys}
@@ -61,14 +65,9 @@ def test_under_torch_compile_a_scale_is_never_stale(tmp_path, compile_first, key
 
 def test_a_compiled_block_in_a_sampler_that_runs_the_model_by_itself(tmp_path, monkeypatch):
     """Compiled in its place: there the layers look for what is loaded, outside of the graphs."""
-    import comfy.model_management
-
     from flux2_lora_edit.lora_loader.patch import SidePathCache, apply_stack
 
-    def free(device=None, torch_free_too=False):
-        return (2**33, 2**33) if torch_free_too else 2**33
-
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", free)
+    steady_memory(monkeypatch)
     torch._dynamo.reset()
     model, graphs, side_paths = load(), Graphs(), SidePathCache()
     loras, base = stack_of(model, tmp_path), direct(model)
