@@ -2,12 +2,14 @@
 what is said of settings that are another model's; and what is refused."""
 
 import math
+import re
 import shutil
 
 import pytest
 import torch
 
 from graphs import PROMPT, loaders, read_latent
+from host.client import PromptRefused
 from host.graph import Graph
 
 pytestmark = pytest.mark.host
@@ -30,24 +32,23 @@ def turbo_sigmas(width, height):
     return ", ".join(f"{sigma:.12f}" for sigma in [*sigmas.tolist(), 0])
 
 
-def both(graph, unet, text, latent, sigmas, guidance, cfg, **ours):
-    """(our sampler, the stock one) with ``sigmas``, an output; ``guidance`` is what is expected."""
+def both(graph, unet, text, latent, schedule, right, cfg, ours):
+    """Our sampler with the inputs ``ours``, and the stock one with the ``schedule``, an output, and
+    the ``right`` guidance; their latents are saved."""
     sampler = graph.add(
         "Flux2EditSampler", model=unet, positive=text, latent_image=latent, seed=7, **ours
     )
     if cfg:
-        guider = graph.add(
-            "CFGGuider", model=unet, positive=text, negative=text.out(1), cfg=guidance
-        )
+        guider = graph.add("CFGGuider", model=unet, positive=text, negative=text.out(1), cfg=right)
     else:
-        guided = graph.add("FluxGuidance", conditioning=text, guidance=guidance)
+        guided = graph.add("FluxGuidance", conditioning=text, guidance=right)
         guider = graph.add("BasicGuider", model=unet, conditioning=guided)
     stock = graph.add(
         "SamplerCustomAdvanced",
         noise=graph.add("RandomNoise", noise_seed=7),
         guider=guider,
         sampler=graph.add("KSamplerSelect", sampler_name="euler"),
-        sigmas=sigmas,
+        sigmas=schedule,
         latent_image=latent,
     )
     graph.add("SaveLatent", samples=sampler, filename_prefix="settings-ours")
@@ -122,7 +123,7 @@ def test_bit_equal_to_the_stock_graph(
         given["negative"] = text.out(1)
     if given.pop("sigmas", False):
         given["sigmas"] = sigmas
-    sampler = both(graph, unet, text, latent, sigmas, guidance, cfg, **given)
+    sampler = both(graph, unet, text, latent, sigmas, guidance, cfg, given)
     said = client.run(graph.prompt, timeout=250).check().outputs[sampler]["text"][0]
     assert said.startswith(f"96x64, {words}")
     latents = [read_latent(server.output, f"settings-{name}") for name in ("ours", "stock")]
@@ -133,7 +134,7 @@ def test_the_cards_bare_list_is_another_picture(server, client, small_vae):
     """As a check of the check: the shift by the size of the output matters."""
     graph, unet, text, latent = start("dev", small_vae)
     bare = graph.add("ManualSigmas", sigmas=", ".join(f"{one:.5f}" for one in [*CARD, 0]))
-    both(graph, unet, text, latent, bare, 2.5, False, preset=TURBO)
+    both(graph, unet, text, latent, bare, 2.5, False, {"preset": TURBO})
     client.run(graph.prompt).check()
     latents = [read_latent(server.output, f"settings-{name}") for name in ("ours", "stock")]
     assert not torch.allclose(*latents, atol=1e-2)
@@ -171,7 +172,7 @@ def turbo(base):
         (BASE, dict(steps=20, guidance=4.0, negative=True), ""),
         (FINETUNE, dict(steps=28, guidance=4.0, negative=True), ""),
         (FINETUNE, dict(steps=4), ""),
-        ("flux2-dev-tiny.safetensors", dict(steps=4), "dev takes more steps than 4: set steps to 28"),
+        ("flux2-dev-tiny.safetensors", dict(steps=4), "dev takes more steps than 4: set steps"),
         ("flux2-dev-tiny.safetensors", dict(preset=TURBO), "no LoRA is on the model: add the Turb"),
         ("flux2-dev-tiny.safetensors", dict(steps=28), ""),
     ],
@@ -199,3 +200,76 @@ def test_settings_of_another_model_are_said_in_a_line(
     assert len(lines) == (2 if line else 1), lines
     assert not line or lines[1].startswith("Settings: ") and line in lines[1]
     assert [text for node, text in result.texts if node == sampler] == ["\n".join(lines)]
+
+
+@pytest.mark.parametrize(
+    ("loras", "scale", "steps", "line"),
+    [
+        ("turbo", 1.0, 8, ""),
+        ("turbo", 1.0, 4, ""),
+        ("ai-toolkit.safetensors", 1.0, 28, ""),
+        ("ai-toolkit.safetensors", 1.0, 4, "dev takes more steps than 4"),
+        ("ai-toolkit.safetensors", 1.0, TURBO, ""),
+        ("ai-toolkit.safetensors", 0.0, TURBO, "no LoRA is on the model"),
+    ],
+)
+def test_a_lora_for_few_steps_is_known_by_its_name(
+    client, small_vae, turbo, loras, scale, steps, line
+):
+    graph, unet, text, latent = start("dev", small_vae)
+    stack = graph.add(
+        "Flux2EditLoraStack",
+        **{"lora_1": "installed", "lora_1.file": turbo if loras == "turbo" else loras,
+           "lora_1.scale": scale, "lora_1.enabled": True},
+    )  # fmt: skip
+    applied = graph.add("Flux2EditApplyLoraStack", model=unet, lora_stack=stack)
+    given = {"preset": steps} if isinstance(steps, str) else {"steps": steps}
+    sampler = graph.add(
+        "Flux2EditSampler", model=applied, positive=text, latent_image=latent, **given
+    )
+    graph.add("SaveLatent", samples=sampler, filename_prefix="few")
+    said = client.run(graph.prompt).check().outputs[sampler]["text"][0]
+    assert ("Settings:" in said) == bool(line) and line in said
+
+
+@pytest.mark.parametrize(
+    ("model", "ours", "words"),
+    [
+        ("dev", dict(preset="klein distilled"),
+         "preset is klein distilled and model is FLUX.2 dev. Set preset to dev or dev with Turbo"),
+        ("dev", dict(preset="klein base"), "preset is klein base and model is FLUX.2 dev"),
+        ("klein", dict(preset=TURBO), f"preset is {TURBO} and model is FLUX.2 klein"),
+        ("klein", dict(preset="dev"), "Set preset to klein distilled or klein base, or load"),
+        ("klein", dict(preset="klein base"), "whose CFG needs negative. Connect that of FLUX.2"),
+        ("dev", dict(sigmas="14.6, 0.5, 0"), "sigmas runs from 14.6 to 0, 3 values"),
+        ("dev", dict(sigmas="0.5, 1.0"), "sigmas runs from 0.5 to 1, 2 values"),
+        ("dev", dict(sigmas="1.0"), "sigmas has the shape 1; it takes one row of 2 values"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_refused_names_its_input(client, small_vae, model, ours, words):
+    graph, unet, text, latent = start(model, small_vae)
+    given = dict(ours)
+    if "sigmas" in given:
+        given["sigmas"] = graph.add("ManualSigmas", sigmas=given["sigmas"])
+    sampler = graph.add("Flux2EditSampler", model=unet, positive=text, latent_image=latent, **given)
+    graph.add("SaveLatent", samples=sampler, filename_prefix="refused")
+    result = client.run(graph.prompt)
+    assert result.status == "error" and result.error.node_id == sampler
+    assert words in result.error.message
+    assert re.match(r"(preset|sigmas) ", result.error.message), result.error.message
+
+
+def test_a_linked_preset_that_nobody_knows_is_refused(client, small_vae):
+    graph, unet, text, latent = start("dev", small_vae)
+    name = graph.add("PrimitiveString", value="fast")
+    sampler = graph.add(
+        "Flux2EditSampler", model=unet, positive=text, latent_image=latent, preset=name
+    )
+    graph.add("SaveLatent", samples=sampler, filename_prefix="refused")
+    try:
+        result = client.run(graph.prompt)
+    except PromptRefused as refused:  # a host that checks the types of links
+        assert sampler in refused.node_errors
+    else:
+        assert "preset is 'fast'; choose as set, dev, klein distilled" in result.error.message
