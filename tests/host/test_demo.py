@@ -21,7 +21,7 @@ def ran(comfyui, tmp_path_factory):
     output = tmp_path_factory.mktemp("demo")
 
     def lay_out(base: Path) -> Scene:
-        models.make_base(base, models.models_dir(cache_root()))
+        models.make_base(base, [models.toy_dir(cache_root())])
         return Scene(dataclasses.replace(trial.EMBEDDED, size=SMALL))
 
     with pytest.MonkeyPatch.context() as patch:
