@@ -1,4 +1,4 @@
-"""A ComfyUI base directory with small models and photographs, cached by their generators' source."""
+"""A ComfyUI base directory with small models and photographs, cached by what makes them."""
 
 import hashlib
 import os
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from PIL import Image
 from safetensors.torch import save_file
-
 from toy import files as toy_files
 
 from . import tiny, tiny_loras, tiny_vae
@@ -63,9 +62,10 @@ def _cached(cache: Path, name: str, files: Callable[[], Files]) -> Path:
 def make_base(target: Path, sources: Iterable[Path], custom_nodes: Iterable[Path] = ()) -> Path:
     """Lay out a base directory of one server's own at ``target`` and return it.
 
-    ``sources`` are of ``tiny_dir`` and ``toy_dir``; the photographs are among the inputs. LoRAs are copied, since tests write among them; the big
-    files are hard links where the file system allows. ``custom_nodes`` are folders, put in under
-    their own names; ``link_nodes`` adds one under another.
+    ``sources`` are of ``tiny_dir`` and ``toy_dir``; the photographs are among the inputs. LoRAs
+    are copied, since tests write among them; the big files are hard links where the file system
+    allows. ``custom_nodes`` are folders, put in under their own names; ``link_nodes`` adds one
+    under another.
     """
     for folder in (*(f"models/{name}" for name in FOLDERS), "custom_nodes", "output"):
         (target / folder).mkdir(parents=True, exist_ok=True)

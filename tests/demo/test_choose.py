@@ -1,4 +1,4 @@
-"""``--models DIR``: what is found in a folder by the files' headers, what is chosen, what is said."""
+"""``--models DIR``: what a folder's headers tell, what is chosen, what is said."""
 
 import json
 import os
