@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from graphs import PROMPT, loaders, read_latent
-from host.client import PromptRefused
 from host.graph import Graph
 
 pytestmark = pytest.mark.host
@@ -255,18 +254,3 @@ def test_what_is_refused_names_its_input(client, small_vae, model, ours, words):
     assert result.status == "error" and result.error.node_id == sampler
     assert words in result.error.message
     assert re.match(r"(preset|sigmas) ", result.error.message), result.error.message
-
-
-def test_a_linked_preset_that_nobody_knows_is_refused(client, small_vae):
-    graph, unet, text, latent = start("dev", small_vae)
-    name = graph.add("PrimitiveString", value="fast")
-    sampler = graph.add(
-        "Flux2EditSampler", model=unet, positive=text, latent_image=latent, preset=name
-    )
-    graph.add("SaveLatent", samples=sampler, filename_prefix="refused")
-    try:
-        result = client.run(graph.prompt)
-    except PromptRefused as refused:  # a host that checks the types of links
-        assert sampler in refused.node_errors
-    else:
-        assert "preset is 'fast'; choose as set, dev, klein distilled" in result.error.message
