@@ -1,4 +1,4 @@
-"""``--models DIR``: what is found in a folder by the files' headers, what is chosen, what is said."""
+"""``--models DIR``: what the files' headers tell, what is chosen of them, and what is said."""
 
 import json
 import os
@@ -256,6 +256,8 @@ def test_what_is_asked_for_wins(klein):
     [
         (["--models", "/nowhere"], "there is no folder /nowhere"),
         (["--lora", "a:much"], "must be a number: a:much"),
+        (["--size", "huge"], "must be one of square_hd, square,"),
+        (["--size", "32"], "or the side of a square in pixels, 64 to 2048"),
         (["--lora", "a", "--lora", "b", "--lora", "c", "--lora", "d"], "three are the most"),
     ],
 )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..demo.trial import Trial
 
 SIZES = ("square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9")
+SIDES = (64, 2048)
 OUTPUT = ROOT / "output"
 
 
@@ -41,7 +42,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="up to three; by default two that come with the tiny models, or fit the model of DIR",
     )
     parser.add_argument("--prompt")
-    parser.add_argument("--size", choices=SIZES)
+    parser.add_argument(
+        "--size",
+        type=_size,
+        help=f"{', '.join(SIZES)}, or the side of a square in pixels, {SIDES[0]} to {SIDES[1]}",
+    )
     parser.add_argument("--steps", type=int, help="default: what the model is made for")
     parser.add_argument("--guidance", type=float, help="default: what the model is made for")
     parser.add_argument("--seed", type=int)
@@ -70,6 +75,17 @@ def _lora(text: str) -> tuple[str, float]:
     except ValueError:
         message = f"the scale after the colon must be a number: {text}"
         raise argparse.ArgumentTypeError(message) from None
+
+
+def _size(text: str) -> str | int:
+    if text in SIZES:
+        return text
+    if text.isascii() and text.isdigit() and SIDES[0] <= int(text) <= SIDES[1]:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f"it must be one of {', '.join(SIZES)}, or the side of a square in pixels, "
+        f"{SIDES[0]} to {SIDES[1]}: {text}"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
