@@ -11,10 +11,10 @@ from .stage import Scene
 from .survey import Candidate, models_folder, survey
 
 
-def lay_out(folder: Path, named: Named, base: Path) -> Scene:
+def lay_out(folder: Path, named: Named, base: Path, device: machine.Device | None = None) -> Scene:
     """The base directory for the models in ``folder``. Raises LookupError with what is missing."""
     found = survey(models_folder(folder.resolve()))
-    device = machine.look()
+    device = device or machine.look()
     trial = choose(found, named, device)
     models.copy_photos(base / "input")
     for name in ("models", "custom_nodes"):
