@@ -130,6 +130,7 @@ def test_it_is_said_and_asked_before_the_first_byte(world, capsys):
     for file in offer.KLEIN_4B:
         assert file.name in said and file.repo in said
     assert said.count("Apache-2.0") == 4 and " GB   into " in said
+    assert said.count("from https://huggingface.co/") == 2
     assert "minutes for two edits" in said and "no CUDA or MPS found" in said
     trial = scene.trial
     assert (trial.steps, trial.guidance, trial.negative) == (4, 1.0, False)
@@ -195,6 +196,7 @@ def test_a_memory_that_is_too_small(world):
 )
 def test_what_the_machine_is_told_to_be(world, device, said, capsys):
     scene = world.lay_out(look=lambda: device)
+    assert ("--bf16-unet" in scene.arguments) == (device.kind == "cpu"), "memory for nothing"
     assert said in capsys.readouterr().out
     assert scene.gpu == (device.kind != "cpu")
     assert scene.trial.size == ("square_hd" if device.kind == "cuda" else "square")

@@ -87,9 +87,10 @@ def describe(missing: Sequence[HubFile], root: Path) -> None:
     print("[demo] FLUX.2 klein 4B on this machine needs these files of Hugging Face:")
     for file in missing:
         print(f"[demo]   {file.name:<30}{file.size / GB:7.2f} GB   {file.licence}   {file.what}")
-        print(f"[demo]       https://huggingface.co/{file.repo}/tree/{file.revision[:12]}")
     total = sum(file.size for file in missing)
     print(f"[demo]   {'in all':<30}{total / GB:7.2f} GB   into {root}")
+    for repo, revision in dict.fromkeys((file.repo, file.revision) for file in missing):
+        print(f"[demo]   from https://huggingface.co/{repo} at its commit {revision[:12]}")
 
 
 def minutes(device: Device) -> float:
