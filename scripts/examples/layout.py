@@ -5,27 +5,12 @@ from typing import Any
 
 from browser.comfy_page import ComfyPage, Workflow
 
+from .folding import GAP, HEIGHTS, NAMESPACE, WIDTH
 from .models import Family
 from .workflows import Example, Sheet
 
-WIDTH, GAP, MARGIN, TITLE = 340, 50, 20, 80
-NAMESPACE = uuid.UUID("5bb1a4a3-3a8f-4f0b-9d2c-6f1f4f6c5a10")
+MARGIN, TITLE = 20, 80
 COLORS = ("#3f789e", "#8a8", "#a1309b", "#b58b2a", "#3f789e", "#444", "#88a")
-# Height by type: room for the picture, or for the words that the node says after its run.
-HEIGHTS = {
-    "UNETLoader": 100,
-    "CLIPLoader": 120,
-    "VAELoader": 70,
-    "VAEDecode": 70,
-    "LoadImage": 340,
-    "SaveImage": 420,
-    "Flux2EditLoraStack": 330,
-    "Flux2EditApplyLoraStack": 280,
-    "Flux2EditConditioning": 510,
-    "Flux2EditImageSize": 280,
-    "Flux2EditSampler": 520,
-    "Flux2EditRunComfy": 780,
-}
 WIDTHS = {"Flux2EditConditioning": 420, "Flux2EditRunComfy": 420, "SaveImage": 420}
 
 

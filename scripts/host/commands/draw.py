@@ -109,10 +109,11 @@ def write_examples(page: "ComfyPage") -> None:
 
 
 def write_blueprints(page: "ComfyPage") -> None:
-    from examples.blueprints import boxes, write_blueprint
+    from examples.blueprints import blueprints, write_blueprint
 
-    for box in boxes():
-        _write(ROOT / "subgraphs" / f"{box.title}.json", write_blueprint(page, box, version()))
+    for blueprint in blueprints():
+        path = ROOT / "subgraphs" / f"{blueprint.box.title}.json"
+        _write(path, write_blueprint(page, blueprint, version()))
 
 
 def _write(path: Path, content: Any) -> None:
