@@ -21,6 +21,7 @@ HEIGHTS = {
     "VAEDecodeTiled": 170,
     "VAEEncode": 70,
     "ImageScaleBy": 110,
+    "PreviewImage": 420,
     "ImageGrid": 190,
     "FluxKVCache": 60,
     "PrimitiveFloat": 90,

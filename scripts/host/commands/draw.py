@@ -105,7 +105,7 @@ def write_examples(page: "ComfyPage") -> None:
         page.load(workflow)
         prompt = page.export_api()
         _write(folder / "api" / f"{example.name}.json", prompt)
-        draw_thumbnail(prompt, example.badge, folder / f"{example.name}.jpg")
+        draw_thumbnail(prompt, example.badge, example.sign, folder / f"{example.name}.jpg")
 
 
 def write_blueprints(page: "ComfyPage") -> None:
