@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from PIL import Image
 from safetensors.torch import save_file
 
 from . import tiny, tiny_loras, tiny_vae
 from .folders import link_or_copy
 
-# Real photographs of three sizes, from scikit-image's wheel (public domain and CC0).
+# Real photographs of three sizes (public domain and CC0: photos/SOURCES.md).
 PHOTOS = {"astronaut.png": (512, 512), "chelsea.png": (451, 300), "coffee.png": (600, 400)}
 FOLDERS = ("diffusion_models", "loras", "text_encoders", "vae", "vae_approx")
 
@@ -72,12 +73,11 @@ def link_nodes(folder: Path, base: Path, name: str = "") -> Path:
 
 
 def copy_photos(folder: Path) -> None:
-    """Copy the photographs out of scikit-image, which carries them in its wheel."""
-    from skimage import data_dir  # imported here: a test requirement, not one of the host
-
+    """Write the photographs into ``folder`` as PNG, with the pixels that they were taken from."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in PHOTOS:
-        shutil.copyfile(Path(data_dir) / name, folder / name)
+        with Image.open(Path(__file__).parent / "photos" / f"{Path(name).stem}.webp") as photo:
+            photo.save(folder / name)
 
 
 def _files() -> dict[str, tuple[tiny.Weights, dict[str, str]]]:

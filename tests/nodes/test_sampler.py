@@ -67,7 +67,7 @@ def test_the_host_alone_saves_forwards(comfy_inprocess, guidance, negative, nag,
     network.forward = count
     width = network.txt_in.in_features
     texts = [[[torch.rand(1, 8, width), {"pooled_output": torch.zeros(1, 8)}]] for _ in range(2)]
-    Flux2EditSampler.hidden = SimpleNamespace(unique_id=None)
+    Flux2EditSampler.hidden = SimpleNamespace(unique_id=None, dynprompt=None)
     Flux2EditSampler.execute(
         model, texts[0], {"samples": torch.zeros(1, 128, 4, 4)}, steps=3, guidance=guidance,
         negative=texts[1] if negative else None,
