@@ -24,6 +24,7 @@ HEIGHTS = {
     "PreviewImage": 420,
     "ImageGrid": 190,
     "FluxKVCache": 60,
+    "ManualSigmas": 90,
     "PrimitiveFloat": 90,
     "CreateList": 160,
     "LoadImage": 340,

@@ -14,6 +14,8 @@ from .sheets import Column, Example, Sheet
 MEET = "the subject of image 1 in the place of image 2, in the light of image 2"
 WINTER = "show the scene of image 1 in winter: snow on the ground, low sun, everything else kept"
 HIGHER = "<sks> front view high-angle shot medium shot"
+# Noise at each step: half of the picture is kept, its detail is drawn anew.
+SECOND_PASS = "0.5, 0.42, 0.32, 0.19, 0"
 SHEET = "2x2 sprite sheet"
 FOLDER = "flux2"
 NOTE = (440, 400)
@@ -58,7 +60,13 @@ def _turbo() -> Sheet:
     loras = stack(graph, ((TURBO_LORA, 1.0), (EDIT_LORA, 1.0)))
     family = DEV._replace(steps=8)
     at = local(graph, family, HIGHER, images=images, loras=loras, size="match image")
+    graph.set(at["sampler"], preset="dev with Turbo LoRA")
     box = _box(at, 3, EDIT)
+    # The preset stands in their place.
+    ports = [port for port in box.inputs if port.inner not in ("guidance", "steps")]
+    place = [port.name for port in ports].index("seed")
+    ports.insert(place, Port("preset", at["sampler"], "preset"))
+    box = box._replace(inputs=tuple(ports))
     return _sheet(graph, (*images.values(), loras), box, at["save"])
 
 
@@ -75,6 +83,8 @@ def _upscale() -> Sheet:
         scale_by=2.0,
     )
     encoded = graph.add("VAEEncode", "VAE Encode", pixels=larger, vae=at["vae"])
+    # By noise and not by denoise, whose share of the schedule means more the larger the picture.
+    sigmas = graph.add("ManualSigmas", "Manual Sigmas", sigmas=SECOND_PASS)
     second = graph.add(
         "Flux2EditSampler",
         "FLUX.2 Sampler (second pass)",
@@ -85,7 +95,9 @@ def _upscale() -> Sheet:
         steps=KLEIN.steps,
         guidance=KLEIN.guidance,
         sampler_name="euler",
-        denoise=0.05,
+        denoise=1.0,
+        preset="as set",
+        sigmas=sigmas,
     )
     tiled = graph.add(
         "VAEDecodeTiled",
@@ -104,10 +116,10 @@ def _upscale() -> Sheet:
     place = [port.name for port in ports].index("guidance_scale")
     ports[place:place] = [
         Port("enlarge_by", larger, "scale_by"),
-        Port("redraw", second, "denoise"),
+        Port("second_pass", sigmas, "sigmas"),
     ]
     box = box._replace(
-        columns=(*box.columns, (larger, encoded, second, tiled)),
+        columns=(*box.columns, (larger, encoded, sigmas, second, tiled)),
         inputs=tuple(ports),
         outputs=(Outlet("image", tiled), Outlet("before", at["decode"]), box.outputs[1]),
     )
@@ -195,7 +207,7 @@ EXAMPLES = (
         _turbo,
         DEV,
         "put your own LoRA in the second slot and its trigger words into the prompt. Keep Turbo "
-        f"at scale 1, 8 steps, guidance 2.5. {OPEN}",
+        f"at scale 1: **preset** brings its 8 steps, their own sigmas and guidance 2.5. {OPEN}",
         "8 steps",
     ),
     Example(
@@ -205,9 +217,9 @@ EXAMPLES = (
         "megapixels the picture is decoded **in tiles**, in a fraction of the memory.",
         _upscale,
         KLEIN,
-        "**redraw** is the second pass's denoise: 0.05 keeps what is there, 0.1 invents detail, "
-        "above 0.2 it is another picture. Where the GPU's memory ends, take tiles of 256 in the "
-        f"box. {OPEN}",
+        "**second_pass** is the noise of its four steps: from 0.3 it keeps what is there, from 0.5 "
+        "it draws detail anew, from 0.8 it is another picture. Where the GPU's memory ends, take "
+        f"tiles of 256 in the box. {OPEN}",
         "4 megapixels",
     ),
     Example(
