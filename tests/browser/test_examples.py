@@ -100,6 +100,46 @@ def test_an_example_with_a_box_can_be_read(path):
         assert all({k["origin_id"], k["target_id"]} <= inside for k in box["links"])
 
 
+def offer_missing_models(page, offer):
+    page.js(
+        """async (offer) => await app.extensionManager.setting.set(
+            'Comfy.Workflow.ShowMissingModelsWarning', offer)""",
+        offer,
+    )
+
+
+@named([path for path in EXAMPLES if "klein" in path.stem or "dev" in path.stem])
+def test_missing_models_are_offered_with_their_links(path, classic):
+    """ComfyUI's own dialog, which fetches what ``properties.models`` names, in a box or not."""
+    fetched = set()
+
+    def answer(route):
+        if route.request.method == "GET":
+            fetched.add(route.request.url)
+        route.fulfill(headers={"access-control-allow-origin": "*", "content-length": "1"})
+
+    classic.context.route("https://huggingface.co/**", answer)
+    offer_missing_models(classic, True)
+    try:
+        classic.load(read(path))
+        details = classic.page.get_by_role("button", name="View details")
+        every = classic.page.get_by_role("button", name="Download all")
+        details.or_(every).first.wait_for()
+        if not every.is_visible():  # a dialog on old frontends, a panel behind a button on new ones
+            details.click()
+        every.click()
+        nodes = every_node(read(path))
+        links = {m["url"] for n in nodes for m in n["properties"].get("models", ())}
+        for _ in range(300):
+            if fetched == links:
+                break
+            classic.page.wait_for_timeout(100)
+        assert fetched == links and len(links) == 3
+    finally:
+        offer_missing_models(classic, False)
+        classic.context.unroute("https://huggingface.co/**")
+
+
 def saved_by(client, stem):
     """The pictures that an example saves with the tiny models, as whole numbers."""
     prompt = with_tiny_models(read(ROOT / "example_workflows" / "api" / f"{stem}.json"))
