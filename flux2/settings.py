@@ -45,7 +45,10 @@ card calls a good trade-off), and those of the card of fal/FLUX.2-dev-Turbo."""
 _FEW, _MANY = 10, 8
 """Fewer steps are few for a model that is not distilled; more are many for one that is."""
 _MODEL_FILE = re.compile(r"[^\\/]+\.(safetensors|gguf|sft|ckpt|pth?|bin)$", re.IGNORECASE)
-_IN_FEW_STEPS = re.compile(r"turbo|lightning|hyper|schnell|distil|lcm|dmd|\d[-_ ]?steps?\b")
+_IN_FEW_STEPS = re.compile(
+    r"turbo|lightning|schnell|distil|hyper(?:sd|flux|(?![a-z]))|(?<![a-z])(?:lcm|dmd)(?![a-z])"
+    r"|\d[-_ ]?steps?(?![a-z])"
+)
 """In the names of LoRAs and merges that are made for few steps, whatever model they are for."""
 _WORD = r"(?<![a-z]){}(?![a-z])"
 _BASE, _DISTILLED = (re.compile(_WORD.format(word)) for word in ("base", "(?:step)?distill?ed"))

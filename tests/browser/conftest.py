@@ -58,7 +58,7 @@ def site(standin: Standin, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     if not (comfyui / "main.py").is_file():
         pytest.skip("COMFYUI_PATH names no ComfyUI; run ./scripts/test, which sets one up")
     base = tmp_path_factory.mktemp("browser") / "base"
-    models.make_base(base, models.models_dir(cache_root()))
+    models.make_base(base, models.every_dir(cache_root()))
     models.link_nodes(ROOT, base, "flux2-lora-edit")
     photos = sorted((base / "input").glob("*.png"))
     for (name, size), photo in zip(PICTURES.items(), photos, strict=True):

@@ -1,13 +1,11 @@
-"""``--models DIR``: what is found in a folder by the files' headers, what is chosen, what is said."""
+"""``--models DIR``: what the files' headers tell, what is chosen of them, and what is said."""
 
-import json
 import os
-import struct
 from pathlib import Path
 
 import pytest
+from paper_models import MISTRAL, QWEN_4B, QWEN_8B, encoder, lora, transformer, vae, write
 
-from host import tiny, tiny_loras
 from host.commands import demo
 from host.demo import choose
 from host.demo.choose import Named
@@ -15,56 +13,6 @@ from host.demo.machine import Device
 from host.demo.survey import models_folder, survey
 
 CPU, CUDA = Device("cpu", "the CPU", 32 << 30), Device("cuda", "a GPU", 64 << 30, 24 << 30)
-QWEN_4B, QWEN_8B, MISTRAL = (151936, 2560), (151936, 4096), (131072, 5120)
-SIZES = {
-    "dev": (6144, 15360, 8, 48),
-    "klein-9b": (4096, 12288, 8, 24),
-    "klein-4b": (3072, 7680, 5, 20),
-}
-
-
-def write(path: Path, shapes: dict, dtype: str = "BF16", metadata: dict | None = None) -> Path:
-    """A safetensors file with these shapes and no bytes on the disk: the tensors are a hole."""
-    header, end, width = {}, 0, {"BF16": 2, "F8_E4M3": 1}[dtype]
-    for name, shape in shapes.items():
-        size = width
-        for side in shape:
-            size *= side
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size]}
-        end += size
-    if metadata:
-        header["__metadata__"] = metadata
-    text = json.dumps(header).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + end)
-    return path
-
-
-def transformer(path: Path, variant: str = "klein-4b", dtype: str = "BF16", prefix="") -> Path:
-    hidden, context, double, single = SIZES[variant]
-    shapes = tiny.transformer_shapes(variant, hidden, context, double, single)
-    return write(path, {prefix + name: shape for name, shape in shapes.items()}, dtype)
-
-
-def encoder(path: Path, table: tuple[int, int] = QWEN_4B) -> Path:
-    return write(path, {"model.embed_tokens.weight": table, "model.norm.weight": (table[1],)})
-
-
-def vae(path: Path) -> Path:
-    return write(path, {"bn.running_mean": (128,), "decoder.conv_in.weight": (512, 32, 3, 3)})
-
-
-def lora(path: Path, variant: str = "klein-4b", age: int = 0, **metadata: str) -> Path:
-    hidden = SIZES[variant][0]
-    shapes = {}
-    for name, (out, into) in tiny_loras.block_modules(hidden, 1, 1).items():
-        shapes[f"diffusion_model.{name}.lora_A.weight"] = (4, into)
-        shapes[f"diffusion_model.{name}.lora_B.weight"] = (out, 4)
-    write(path, shapes, metadata=metadata)
-    os.utime(path, (2e9 - age, 2e9 - age))
-    return path
 
 
 @pytest.fixture
@@ -256,6 +204,8 @@ def test_what_is_asked_for_wins(klein):
     [
         (["--models", "/nowhere"], "there is no folder /nowhere"),
         (["--lora", "a:much"], "must be a number: a:much"),
+        (["--size", "huge"], "must be one of square_hd, square,"),
+        (["--size", "32"], "or the side of a square in pixels, 64 to 2048"),
         (["--lora", "a", "--lora", "b", "--lora", "c", "--lora", "d"], "three are the most"),
     ],
 )

@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +17,18 @@ from host.cache import cache_root
 from host.demo import stage, trial
 from host.demo.stage import Scene
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = 64
+# Put before a demo's own start: the packages that the tests need and ComfyUI does not.
+ABSENT = """
+import os, sys
+os.environ.pop("PYTHONPATH")  # for the demo alone: ComfyUI looks for some of them, and may
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError(f"no module named {{name!r}}: ComfyUI does not bring it")
+sys.meta_path.insert(0, Absent())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +37,7 @@ def ran(comfyui, tmp_path_factory):
     output = tmp_path_factory.mktemp("demo")
 
     def lay_out(base: Path) -> Scene:
-        models.make_base(base, models.models_dir(cache_root()))
+        models.make_base(base, [models.toy_dir(cache_root())])
         return Scene(dataclasses.replace(trial.EMBEDDED, size=SMALL))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -87,3 +103,63 @@ def test_what_it_says_is_for_a_stranger(ran):
     assert "queued again, it ran" in said
     assert "nothing is sent, nothing is paid" in said
     assert all(lora.label in said for lora in trial.EMBEDDED.loras)
+
+
+def demo(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """``./scripts/demo`` as a user starts it on his own ComfyUI, with ComfyUI's packages alone."""
+    spelled = {"scikit-image": "skimage", "lycoris-lora": "lycoris"}
+    lines = (ROOT / "tests/requirements.txt").read_text("utf-8").splitlines()
+    names = {spelled.get(line, line.replace("-", "_")) for line in lines if line[0] != "#"}
+    assert {"skimage", "peft", "trustme"} <= names
+    (folder / "sitecustomize.py").write_text(ABSENT.format(names=names), "utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(folder), "FLUX2_LORA_EDIT_READY": "1"}
+    command = [sys.executable, str(ROOT / "scripts/demo"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def folder(comfyui, tmp_path_factory):
+    """Somebody's models folder: older names, sub-folders, and LoRAs for other models."""
+    made = models.models_dir(cache_root()) / "models"
+    folder = tmp_path_factory.mktemp("somebody") / "models"
+    for source, place in {
+        "diffusion_models/flux2-klein-tiny.safetensors": "unet/flux/klein.safetensors",
+        "text_encoders/clip-l-random.safetensors": "clip/words/random.safetensors",
+        "vae_approx/taef2_encoder.safetensors": "vae_approx/taef2_encoder.safetensors",
+        "vae_approx/taef2_decoder.safetensors": "vae_approx/taef2_decoder.safetensors",
+        "loras/diffusers.safetensors": "loras/mine/ink.safetensors",
+        "loras/flux1.safetensors": "loras/flux1.safetensors",
+        "loras/klein-9b-width.safetensors": "loras/klein-9b.safetensors",
+    }.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(made / source, folder / place)
+    return folder
+
+
+def test_somebodys_models_with_comfyuis_packages_alone(folder, tmp_path):
+    before = sorted(folder.rglob("*"))
+    ran = demo(tmp_path, "--models", str(folder), "--output", str(tmp_path / "out"), "--size", "64")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    said = ran.stdout
+    assert re.search(r"model +flux/klein\.safetensors: a FLUX\.2 of klein's kind, distilled", said)
+    assert "so 4 steps, guidance 1, no negative" in said
+    assert re.search(r"text encoder +words/random\.safetensors", said)
+    assert re.search(r"LoRA +mine/ink\.safetensors: trained for this model", said)
+    assert "flux1.safetensors" not in said
+    last = said.splitlines()[-1]
+    assert last == f"[demo] all of it on one sheet: {tmp_path / 'out' / 'demo.jpg'}"
+    assert (tmp_path / "out" / "demo.jpg").is_file()
+    graph = prompt_of(tmp_path / "out" / "edit_00001_.png")
+    (sampler,) = [n for n in graph.values() if n["class_type"] == "Flux2EditSampler"]
+    assert sampler["inputs"]["steps"] == 4 and sampler["inputs"]["guidance"] == 1.0
+    assert "negative" not in sampler["inputs"]
+    assert sorted(folder.rglob("*")) == before, "something was written into the models folder"
+
+
+def test_a_folder_without_a_model_ends_in_words(comfyui, tmp_path):
+    (tmp_path / "models" / "vae").mkdir(parents=True)
+    ran = demo(tmp_path, "--models", str(tmp_path / "models"), "--output", str(tmp_path / "out"))
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    assert "there is no FLUX.2 model in that folder" in ran.stderr
+    assert "https://huggingface.co/Comfy-Org/" in ran.stderr

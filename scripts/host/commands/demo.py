@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..demo.trial import Trial
 
 SIZES = ("square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9")
+SIDES = (64, 2048)
 OUTPUT = ROOT / "output"
 
 
@@ -29,7 +30,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     own = parser.add_argument_group("real weights")
-    own.add_argument("--models", type=Path, metavar="DIR", help="a ComfyUI models folder")
+    own.add_argument(
+        "--real",
+        action="store_true",
+        help="FLUX.2 klein 4B and a LoRA from Hugging Face (16.5 GB; you are asked first)",
+    )
+    own.add_argument("--yes", action="store_true", help="with --real: fetch without asking")
+    own.add_argument("--models", type=Path, metavar="DIR", help="a ComfyUI models folder of yours")
     own.add_argument("--unet", default="", help="the diffusion model; found otherwise")
     own.add_argument("--clip", default="", help="the text encoder; found otherwise")
     own.add_argument("--vae", default="", help="the VAE; found otherwise")
@@ -41,7 +48,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="up to three; by default two that come with the tiny models, or fit the model of DIR",
     )
     parser.add_argument("--prompt")
-    parser.add_argument("--size", choices=SIZES)
+    parser.add_argument(
+        "--size",
+        type=_size,
+        help=f"{', '.join(SIZES)}, or the side of a square in pixels, {SIDES[0]} to {SIDES[1]}",
+    )
     parser.add_argument("--steps", type=int, help="default: what the model is made for")
     parser.add_argument("--guidance", type=float, help="default: what the model is made for")
     parser.add_argument("--seed", type=int)
@@ -52,10 +63,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="DIR",
         help="where the pictures go; default: output/ of the checkout, which git ignores",
     )
-    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for one run")
+    parser.add_argument("--timeout", type=float, help="seconds for one run; default: 1800 or more")
     options = parser.parse_args(arguments)
     if options.models and not options.models.is_dir():
         parser.error(f"--models: there is no folder {options.models}")
+    if options.real and (options.models or options.unet or options.clip or options.vae):
+        parser.error("--real fetches its own models; --models DIR uses yours")
+    if options.real and options.lora:
+        parser.error("--real brings a LoRA of its own; --lora goes with --models DIR")
     if len(options.lora or ()) > 3:
         parser.error("--lora: three are the most")
     return options
@@ -72,9 +87,21 @@ def _lora(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(message) from None
 
 
+def _size(text: str) -> str | int:
+    if text in SIZES:
+        return text
+    if text.isascii() and text.isdigit() and SIDES[0] <= int(text) <= SIDES[1]:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f"it must be one of {', '.join(SIZES)}, or the side of a square in pixels, "
+        f"{SIDES[0]} to {SIDES[1]}: {text}"
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     from ..client import PromptRefused
     from ..demo import stage
+    from ..demo.offer import Declined
     from ..server import ServerError
 
     try:
@@ -83,6 +110,12 @@ def run(options: argparse.Namespace) -> int:
     except (ServerError, PromptRefused, LookupError, RuntimeError, TimeoutError) as error:
         print(f"[demo] failed: {error}", file=sys.stderr)
         return 1
+    except Declined as error:
+        print(f"[demo] {error}")
+        return 0
+    except KeyboardInterrupt:
+        print("\n[demo] stopped; what was fetched is kept for the next run", file=sys.stderr)
+        return 130
     print(f"[demo] all of it on one sheet: {sheet}")
     return 0
 
@@ -106,15 +139,18 @@ def _lay_out(options: argparse.Namespace, base: Path) -> "Scene":
     """The base directory with the models that ``options`` ask for, and what to edit with them."""
     from .. import models
     from ..cache import cache_root
-    from ..demo import folder, trial
+    from ..demo import folder, real, trial
     from ..demo.choose import Named
     from ..demo.stage import Scene
 
+    if options.real:
+        scene = real.lay_out(base, cache_root() / "real", options.yes)
+        return scene._replace(trial=settled(scene.trial, options))
     if options.models:
         named = Named(options.unet, options.clip, options.vae, tuple(options.lora or ()))
         scene = folder.lay_out(options.models, named, base)
         return scene._replace(trial=settled(scene.trial, options))
-    models.make_base(base, models.models_dir(cache_root()))
+    models.make_base(base, [models.toy_dir(cache_root())])
     embedded = trial.EMBEDDED
     if options.lora:
         loras = tuple(trial.Lora(name, scale) for name, scale in options.lora)

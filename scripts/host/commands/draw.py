@@ -75,7 +75,7 @@ def _server() -> Iterator["Server"]:
 
     with tempfile.TemporaryDirectory() as place, Standin() as standin:
         base = Path(place) / "base"
-        models.make_base(base, models.models_dir(cache_root()))
+        models.make_base(base, models.every_dir(cache_root()))
         models.link_nodes(ROOT, base, "flux2-lora-edit")
         environment = {
             "RUNCOMFY_API_BASE": standin.origin,

@@ -11,15 +11,19 @@ from .stage import Scene
 from .survey import Candidate, models_folder, survey
 
 
-def lay_out(folder: Path, named: Named, base: Path) -> Scene:
+def lay_out(folder: Path, named: Named, base: Path, device: machine.Device | None = None) -> Scene:
     """The base directory for the models in ``folder``. Raises LookupError with what is missing."""
     found = survey(models_folder(folder.resolve()))
-    device = machine.look()
+    device = device or machine.look()
     trial = choose(found, named, device)
     models.copy_photos(base / "input")
     for name in ("models", "custom_nodes"):
         (base / name).mkdir(exist_ok=True)
     arguments = ["--extra-model-paths-config", str(_paths(found, base))]
+    (model,) = [one for one in found if one.name == trial.models.unet and one.flux2][:1]
+    if not device.gpu and model.bfloat16:
+        # As it lies on the disk: ComfyUI would make float32 of it, twice the memory, no faster.
+        arguments.append("--bf16-unet")
     return Scene(trial, arguments, device.gpu, device.title)
 
 

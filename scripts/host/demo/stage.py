@@ -21,16 +21,22 @@ SHEET = "demo.jpg"
 
 
 class Scene(NamedTuple):
-    """A trial in its base directory; ``arguments`` are the server's; ``device`` is for people."""
+    """A trial in its base directory; ``arguments`` are the server's; ``device`` is for people.
+
+    ``patience``: seconds that one run may take.
+    """
 
     trial: Trial
     arguments: Sequence[str] = ()
     gpu: bool = False
     device: str = "the CPU"
+    patience: float = 1800.0
 
 
-def perform(lay_out: Callable[[Path], Scene], output: Path, timeout: float) -> Path:
+def perform(lay_out: Callable[[Path], Scene], output: Path, timeout: float | None = None) -> Path:
     """Everything from an empty base directory, which ``lay_out`` fills, to the sheet's path.
+
+    timeout: seconds for one run, by default the scene's own.
 
     Raises what ``lay_out``, the server and the client raise.
     """
@@ -42,7 +48,7 @@ def perform(lay_out: Callable[[Path], Scene], output: Path, timeout: float) -> P
         for note in scene.trial.notes:
             print(f"[demo] {note}")
         print(f"[demo] starting ComfyUI on {scene.device} ...", flush=True)
-        shots = _on_a_server(scene, base, output, timeout)
+        shots = _on_a_server(scene, base, output, timeout or scene.patience)
         # Named as the run is over: the base directory and the photographs in it go with it.
         return _draw(scene.trial, base / "input", shots, output / SHEET)
 

@@ -92,6 +92,11 @@ class Candidate:
         tensors = self.header.tensors.values() if self.header else ()
         return any(info.dtype.startswith(("F8", "F4", "U8", "I8")) for info in tensors)
 
+    @property
+    def bfloat16(self) -> bool:
+        """Whether all of its tensors are bfloat16."""
+        return {info.dtype for info in self.header.tensors.values()} == {"BF16"}
+
 
 def models_folder(folder: Path) -> Path:
     """``folder``, or its ``models`` where a whole ComfyUI was named."""
