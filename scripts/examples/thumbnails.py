@@ -50,8 +50,8 @@ def contents(prompt: Prompt) -> Contents:
     )
 
 
-def draw_thumbnail(prompt: Prompt, label: str, path: Path) -> None:
-    """Write a JPEG; ``label`` names the model or the service."""
+def draw_thumbnail(prompt: Prompt, label: str, sign: str, path: Path) -> None:
+    """Write a JPEG; ``label`` names the model or the service, ``sign`` what is special, if any."""
     about = contents(prompt)
     picture = Image.new("RGB", (SIZE[0] * SCALE, SIZE[1] * SCALE), GROUND)
     pen = ImageDraw.Draw(picture)
@@ -64,7 +64,9 @@ def draw_thumbnail(prompt: Prompt, label: str, path: Path) -> None:
         box = _box(380, top, 600, top + height)
         pen.rounded_rectangle(_grown(box, 7), 12 * SCALE, fill=color)
         draw_scene(pen, box, RESULT)
-    _badges(pen, [(label, places[0] if len(places) == 1 else QUIET)], about.loras)
+    badges = [(label, places[0] if len(places) == 1 else QUIET)]
+    badges += [(sign, QUIET)] if sign else []
+    _badges(pen, badges, about.loras)
     picture.resize(SIZE, Image.Resampling.LANCZOS).save(path, quality=90, optimize=True)
 
 

@@ -7,7 +7,9 @@ Prompt = dict[str, dict[str, Any]]
 
 TINY_STEPS = 1
 PICTURE = "picture"
+FOLDER = "flux2"  # of the input folder, as the example of a folder names it
 FETCHED_LORA = "ai-toolkit.safetensors"
+TILED_VAE = "flux2-vae-tiny.safetensors"  # the host decodes no tiles with taef2
 ITS_REPO = "owner/tiny-lora"
 
 
@@ -23,6 +25,7 @@ def with_tiny_models(prompt: Prompt) -> Prompt:
         for entry in prompt.values()
         if entry["class_type"] == "Flux2EditApplyLoraStack"
     }
+    tiled = any(entry["class_type"] == "VAEDecodeTiled" for entry in prompt.values())
     for node, entry in prompt.items():
         inputs = entry["inputs"]
         kind = entry["class_type"]
@@ -32,7 +35,7 @@ def with_tiny_models(prompt: Prompt) -> Prompt:
         elif kind == "CLIPLoader":
             inputs["clip_name"] = "clip-l-random.safetensors"
         elif kind == "VAELoader":
-            inputs["vae_name"] = "taef2"
+            inputs["vae_name"] = TILED_VAE if tiled else "taef2"
         elif kind == "Flux2EditSampler":
             inputs["steps"] = TINY_STEPS
         elif kind == "Flux2EditImageSize" and inputs["image_size"] != "match image":

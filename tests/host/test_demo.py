@@ -113,7 +113,6 @@ def test_what_it_says_is_for_a_stranger(ran):
 @pytest.fixture(scope="module")
 def folder(comfyui, tmp_path_factory):
     """Somebody's models folder: older names, sub-folders, and LoRAs for other models."""
-    made = models.models_dir(cache_root()) / "models"
     folder = tmp_path_factory.mktemp("somebody") / "models"
     for source, place in {
         "diffusion_models/flux2-klein-tiny.safetensors": "unet/flux/klein.safetensors",
@@ -125,7 +124,8 @@ def folder(comfyui, tmp_path_factory):
         "loras/klein-9b-width.safetensors": "loras/klein-9b.safetensors",
     }.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made / source, folder / place)
+        made = [one / "models" / source for one in models.every_dir(cache_root())]
+        shutil.copyfile(next(path for path in made if path.is_file()), folder / place)
     return folder
 
 

@@ -60,6 +60,7 @@ def test_from_the_question_to_the_sheet(comfyui, tmp_path, contents, capsys):
         assert said.index("in all") < said.index("sha256 as announced")
 
         world.hub.forget()
+        world.base = tmp_path / "again"
         again = world.lay_out(yes=False)
         assert world.hub.asked() == [], "the second run fetched something"
         assert "here already" in capsys.readouterr().out

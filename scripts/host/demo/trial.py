@@ -44,16 +44,6 @@ class Trial:
     notes: tuple[str, ...] = field(default=())
 
 
-RANDOM = Trial(
-    model="a tiny FLUX.2 with random weights",
-    models=Models(),
-    loras=(
-        Lora("ai-toolkit.safetensors", 1.0, "LoRA 1 (ai-toolkit)"),
-        Lora("diffusers.safetensors", 0.8, "LoRA 2 (diffusers)"),
-    ),
-    guidance=2.5,
-    notes=("tiny random models: every step is real, and the pictures are noise",),
-)
 TOY = Trial(
     model="a toy FLUX.2 klein, made for this demo",
     models=Models("flux2-toy-klein.safetensors", "toy-words.safetensors", "taef2"),
@@ -61,6 +51,8 @@ TOY = Trial(
         Lora("toy-mosaic.safetensors", 1.0, "LoRA 1: mosaic"),
         Lora("toy-duotone.safetensors", 1.0, "LoRA 2: duotone"),
     ),
+    prompt="image 1 in the colours of image 2",
+    images=("astronaut.png", "cat.png"),
 )
-EMBEDDED = RANDOM
+EMBEDDED = TOY
 """What runs without --models and --real."""
