@@ -15,11 +15,7 @@ MEET = "the subject of image 1 in the place of image 2, in the light of image 2"
 WINTER = "show the scene of image 1 in winter: snow on the ground, low sun, everything else kept"
 HIGHER = "<sks> front view high-angle shot medium shot"
 # Noise at each step: half of the picture is kept, its detail is drawn anew.
-<<<<<<< HEAD
-SECOND_ROUND = "0.5, 0.42, 0.32, 0.19, 0"
-=======
 FINER = "0.5, 0.42, 0.32, 0.19, 0"
->>>>>>> twelve-templates
 SHEET = "2x2 sprite sheet"
 FOLDER = "flux2"
 NOTE = (440, 400)
@@ -88,11 +84,7 @@ def _upscale() -> Sheet:
     )
     encoded = graph.add("VAEEncode", "VAE Encode", pixels=larger, vae=at["vae"])
     # By noise and not by denoise, whose share of the schedule means more the larger the picture.
-<<<<<<< HEAD
-    sigmas = graph.add("ManualSigmas", "Manual Sigmas", sigmas=SECOND_ROUND)
-=======
     sigmas = graph.add("ManualSigmas", "Manual Sigmas", sigmas=FINER)
->>>>>>> twelve-templates
     second = graph.add(
         "Flux2EditSampler",
         "FLUX.2 Sampler (second pass)",
