@@ -83,7 +83,7 @@ def test_an_empty_comfyui_loads_it(tmp_path):
             assert help_page.ok and "## Inputs" in help_page.text
         words = client.get("/i18n")
         assert {"en", "zh", "ja"} <= set(words) and set(words["ja"]["nodeDefs"]) == set(ours)
-        assert len(client.get("/workflow_templates")["flux2-lora-edit"]) == 8
+        assert len(client.get("/workflow_templates")["flux2-lora-edit"]) == 13
         mine = [e for e in client.get("/global_subgraphs").values() if "LoRAs" in e["name"]]
         assert len(mine) == 2
     # Nothing is written into the pack's own folder, which a snapshot would share.
