@@ -1,76 +1,29 @@
 """``--real`` against a loopback hub with tiny files under the real names: asked, fetched, kept."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback import Authority, Exchange, Server, ranged, serving, until
-from loopback_hub import Hub
+from klein_hub import CPU, Disk, World, klein_hub
+from loopback import Authority, Exchange, ranged, until
 from paper_models import encoder, lora, transformer, vae
 
-from flux2_lora_edit.lora_loader.sources import Access
-from flux2_lora_edit.network.address import PUBLIC_ONLY
-from flux2_lora_edit.network.client import HttpClient, Limits
-from flux2_lora_edit.network.connection import Transport
 from host.commands import demo
 from host.demo import fetching, offer, real
 from host.demo.machine import Device
-from host.demo.offer import Declined, HubFile
+from host.demo.offer import Declined
 
 HERE = Path(__file__).resolve().parent
-CPU = Device("cpu", "the CPU (2 threads; no CUDA or MPS found)", 32 * 10**9)
-Disk = namedtuple("Disk", "free")
-
-
-def never(question: str) -> str:
-    raise AssertionError("asked")
-
-
-class World:
-    """A hub with ``files`` on it, and ``lay_out`` with everything else in place of the world."""
-
-    def __init__(self, place: Path, authority: Authority, hub: Hub, files: list[HubFile]) -> None:
-        self.root, self.base = place / "real", place / "base"
-        self.authority, self.hub, self.files = authority, hub, files
-        limits = Limits(backoff_s=0.01, attempts=2)
-        self.access = Access(
-            env={"HF_ENDPOINT": hub.endpoint},
-            policy=PUBLIC_ONLY.allowing(hub.server.origin, hub.cdn.origin),
-            client=HttpClient(transport=Transport(tls=authority.tls), limits=limits),
-            login=lambda: None,
-        )
-
-    def lay_out(self, yes: bool = True, **changes):
-        given = {
-            "files": self.files,
-            "access": self.access,
-            "disk_usage": lambda folder: Disk(10**12),
-            "look": lambda: CPU,
-            "ask_person": never,
-        }
-        self.base.mkdir(exist_ok=True)
-        return real.lay_out(self.base, self.root, yes, **{**given, **changes})
-
-    def bytes_sent(self) -> list[str]:
-        return [seen.path for seen in self.hub.cdn.requests]
 
 
 @pytest.fixture(scope="module")
 def authority() -> Authority:
     return Authority()
-
-
-@pytest.fixture
-def servers(authority: Authority) -> Iterator[tuple[Server, Server]]:
-    with serving(authority) as server, serving(authority) as cdn:
-        yield server, cdn
 
 
 @pytest.fixture(scope="module")
@@ -89,22 +42,9 @@ def contents(tmp_path_factory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def world(tmp_path, authority, servers, contents) -> World:
-    hub = Hub(*servers)
-    repos: dict[str, dict[str, bytes]] = {}
-    for file in offer.KLEIN_4B:
-        repos.setdefault(file.repo, {})[file.path] = contents[file.name]
-    commits = {name: hub.add(name, files).branches["main"] for name, files in repos.items()}
-    files = [
-        dataclasses.replace(
-            file,
-            revision=commits[file.repo],
-            size=len(contents[file.name]),
-            sha256=hashlib.sha256(contents[file.name]).hexdigest(),
-        )
-        for file in offer.KLEIN_4B
-    ]
-    return World(tmp_path, authority, hub, files)
+def world(tmp_path, authority, contents) -> Iterator[World]:
+    with klein_hub(tmp_path, authority, contents) as made:
+        yield made
 
 
 def test_the_real_table():

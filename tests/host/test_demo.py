@@ -1,6 +1,5 @@
 """The whole demo on a real ComfyUI: the pictures, their workflows, and what it says."""
 
-import dataclasses
 import json
 import os
 import re
@@ -15,7 +14,6 @@ from PIL import Image, ImageChops
 from host import models
 from host.cache import cache_root
 from host.demo import stage, trial
-from host.demo.stage import Scene
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = 64
@@ -31,20 +29,26 @@ sys.meta_path.insert(0, Absent())
 """
 
 
+def demo(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """``./scripts/demo`` as a user starts it on his own ComfyUI, with ComfyUI's packages alone."""
+    spelled = {"scikit-image": "skimage", "lycoris-lora": "lycoris"}
+    lines = (ROOT / "tests/requirements.txt").read_text("utf-8").splitlines()
+    names = {spelled.get(line, line.replace("-", "_")) for line in lines if line[0] != "#"}
+    assert {"skimage", "peft", "trustme"} <= names
+    (folder / "sitecustomize.py").write_text(ABSENT.format(names=names), "utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(folder), "FLUX2_LORA_EDIT_READY": "1"}
+    command = [sys.executable, str(ROOT / "scripts/demo"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+
+
 @pytest.fixture(scope="module")
 def ran(comfyui, tmp_path_factory):
-    """(output folder, the sheet, what was printed) of a run with the embedded models, small."""
-    output = tmp_path_factory.mktemp("demo")
-
-    def lay_out(base: Path) -> Scene:
-        models.make_base(base, [models.toy_dir(cache_root())])
-        return Scene(dataclasses.replace(trial.EMBEDDED, size=SMALL))
-
-    with pytest.MonkeyPatch.context() as patch:
-        said = []
-        patch.setattr("builtins.print", lambda *parts, **_: said.append(" ".join(map(str, parts))))
-        sheet = stage.perform(lay_out, output, 300)
-    return output, sheet, "\n".join(said)
+    """(output folder, the sheet, what was printed) of a run as a newcomer's, but small."""
+    place = tmp_path_factory.mktemp("newcomer")
+    output = place / "pictures"
+    process = demo(place, "--output", str(output), "--size", str(SMALL))
+    assert process.returncode == 0, process.stdout + process.stderr
+    return output, output / stage.SHEET, process.stdout
 
 
 def prompt_of(path: Path) -> dict:
@@ -54,7 +58,8 @@ def prompt_of(path: Path) -> dict:
 
 def test_it_ends_with_one_sheet_of_all_pictures(ran):
     output, sheet, said = ran
-    assert sheet == output / "demo.jpg" and sheet.stat().st_size < 400_000
+    assert said.splitlines()[-1] == f"[demo] all of it on one sheet: {sheet}"
+    assert sheet.stat().st_size < 400_000
     names = sorted(path.name for path in output.glob("edit*.png"))
     assert [name.partition("_")[0] for name in names] == [
         "edit-all-loras",
@@ -105,22 +110,9 @@ def test_what_it_says_is_for_a_stranger(ran):
     assert all(lora.label in said for lora in trial.EMBEDDED.loras)
 
 
-def demo(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """``./scripts/demo`` as a user starts it on his own ComfyUI, with ComfyUI's packages alone."""
-    spelled = {"scikit-image": "skimage", "lycoris-lora": "lycoris"}
-    lines = (ROOT / "tests/requirements.txt").read_text("utf-8").splitlines()
-    names = {spelled.get(line, line.replace("-", "_")) for line in lines if line[0] != "#"}
-    assert {"skimage", "peft", "trustme"} <= names
-    (folder / "sitecustomize.py").write_text(ABSENT.format(names=names), "utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(folder), "FLUX2_LORA_EDIT_READY": "1"}
-    command = [sys.executable, str(ROOT / "scripts/demo"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-
-
 @pytest.fixture(scope="module")
 def folder(comfyui, tmp_path_factory):
     """Somebody's models folder: older names, sub-folders, and LoRAs for other models."""
-    made = models.models_dir(cache_root()) / "models"
     folder = tmp_path_factory.mktemp("somebody") / "models"
     for source, place in {
         "diffusion_models/flux2-klein-tiny.safetensors": "unet/flux/klein.safetensors",
@@ -132,7 +124,8 @@ def folder(comfyui, tmp_path_factory):
         "loras/klein-9b-width.safetensors": "loras/klein-9b.safetensors",
     }.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made / source, folder / place)
+        made = [one / "models" / source for one in models.every_dir(cache_root())]
+        shutil.copyfile(next(path for path in made if path.is_file()), folder / place)
     return folder
 
 
