@@ -1,4 +1,4 @@
-"""The local examples on any host: every node is there, and the graph runs with tiny models."""
+"""The local examples on any host: every node is there, and with the toy models each does its edit."""
 
 import json
 import sys
@@ -55,6 +55,21 @@ def saved(client, small_pictures, host_version, full_vae):
 @pytest.mark.parametrize("stem", LOCAL)
 def test_an_example_runs(stem, saved):
     assert all(np.ptp(picture) for picture in saved(stem))
+
+
+def likeness(picture, base):
+    """Correlation with the reference's luma."""
+    photo = Image.open(base / "input" / "example.png").convert("L")
+    size = picture.shape[1::-1]
+    pair = picture.mean(2).ravel(), np.asarray(photo.resize(size), dtype=float).ravel()
+    return float(np.corrcoef(*pair)[0, 1])
+
+
+@pytest.mark.parametrize("stem", [stem for stem in LOCAL if "Edit" in stem and "tiles" not in stem])
+def test_an_example_of_an_edit_shows_its_picture(stem, saved, host_version, base):
+    if host_version < (0, 24):
+        pytest.skip("this ComfyUI has no taef2")
+    assert all(likeness(picture, base) > 0.6 for picture in saved(stem))
 
 
 def test_each_picture_of_a_folder_is_edited_at_its_own_size(saved):
