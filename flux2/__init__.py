@@ -1,1 +1,1 @@
-"""The rules of the FLUX.2 models: variants, sizes, references, sampling. Python and torch only."""
+"""The rules of the FLUX.2 models: variants, sizes, references, sampling, regions of a picture."""

@@ -61,9 +61,7 @@ _PLAIN = re.compile(
 )
 
 
-def settle(
-    preset: str, embeds: bool, has_negative: bool, steps: int, guidance: float
-) -> Preset:  # fmt: skip
+def settle(preset: str, embeds: bool, has_negative: bool, steps: int, guidance: float) -> Preset:
     """What to sample with: the numbers of ``preset``, or ``steps`` and ``guidance`` as set.
 
     ``embeds``: the model is dev. Raises InputError for a preset of the other model, and for one
@@ -129,7 +127,7 @@ def distillation(file: str) -> str:
     base, distilled = "klein" in name and _BASE.search(name), _DISTILLED.search(name)
     if _PLAIN.fullmatch(name) or ("klein" in name and distilled and not base):
         return "" if re.search(r"(un|non|de)[._ -]?distil", name) else "distilled"
-    return "base" if base and not distilled else ""
+    return "base" if base and not _IN_FEW_STEPS.search(name) else ""
 
 
 def model_file(texts: Iterable[tuple[str, str]]) -> str:

@@ -7,6 +7,8 @@ from .host import ComfyExtension, io
 from .image_size import Flux2EditImageSize
 from .lora import Flux2EditApplyLoraStack, Flux2EditLoraInfo
 from .lora_stack import Flux2EditLoraStack
+from .region.crop import Flux2EditRegionCrop
+from .region.paste import Flux2EditRegionPaste
 from .runcomfy import Flux2EditRunComfy
 from .runcomfy_routes import register_routes
 from .sampler import Flux2EditSampler
@@ -30,6 +32,8 @@ class Flux2LoraEdit(ComfyExtension):
             Flux2EditImageSize,
             Flux2EditConditioning,
             Flux2EditSampler,
+            Flux2EditRegionCrop,
+            Flux2EditRegionPaste,
             *([] if host.args.disable_api_nodes else [Flux2EditRunComfy]),
         ]
 

@@ -30,6 +30,10 @@ TYPED = (
     "ksampler",
     "trigger words",
     "download lora",
+    "inpaint",
+    "outpaint",
+    "mask",
+    "remove object",
 )
 
 

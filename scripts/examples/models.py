@@ -37,7 +37,7 @@ def _file(folder: str, repo: str, name: str, gigabytes: float) -> File:
 
 
 NON_COMMERCIAL = "FLUX non-commercial licence"
-SMALL = "13 GB of GPU memory, or less with offloading, which ComfyUI does by itself"
+SMALL = "13 GB of GPU memory by its makers' word, or less with ComfyUI's offloading"
 
 VAE = _file("vae", "flux2-dev", "flux2-vae.safetensors", 0.3)
 QWEN_4B = _file("text_encoders", "flux2-klein", "qwen_3_4b.safetensors", 8.0)
@@ -50,7 +50,7 @@ DEV = Family(
     28,
     2.5,
     NON_COMMERCIAL,
-    "24 GB of GPU memory and 64 GB beside it, since it is offloaded; less is klein's",
+    "24 GB of GPU memory and 64 GB beside it, into which it is offloaded; with less take klein",
 )
 KLEIN = Family(
     "FLUX.2 klein 4B",
@@ -86,7 +86,8 @@ KLEIN_KV = Family(
     4,
     1.0,
     f"{NON_COMMERCIAL}, agreed to with a Hugging Face account before the download",
-    "16 GB of GPU memory, or less with offloading",
+    "29 GB of GPU memory by its makers' word for bf16, about half for this fp8, or less with "
+    "ComfyUI's offloading",
 )
 
 # The samples of the hosted API's own pages; both are for dev and lie on Hugging Face.

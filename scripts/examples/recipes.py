@@ -18,7 +18,7 @@ HIGHER = "<sks> front view high-angle shot medium shot"
 FINER = "0.5, 0.42, 0.32, 0.19, 0"
 SHEET = "2x2 sprite sheet"
 FOLDER = "flux2"
-NOTE = (440, 400)
+NOTE = (440, 460)
 
 
 def _box(at: dict[str, Ref], images: int, title: str, height: int = 520) -> Box:
@@ -182,7 +182,7 @@ def _scales() -> Sheet:
         outputs=(Outlet("grid", grid), *box.outputs),
     )
     sheet = _sheet(graph, (*images.values(), loras), box, at["save"])
-    return sheet._replace(boxes=(numbers, box), below=(numbers.title,))
+    return sheet._replace(boxes=(numbers, box), note=(440, 500), below=(numbers.title,))
 
 
 OPEN = "The icon at the box's corner opens it."

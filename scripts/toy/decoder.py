@@ -1,10 +1,10 @@
 """The weights of a stock ``taef2`` decoder that undoes ``latent.encode``, by construction.
 
 Nearest upsampling gives the four children of a place one value each, and no convolution knows
-which child it is at. So the first thing on a level is to find out: a child whose left neighbour
-differs is a left one, one whose upper neighbour differs an upper one. With these two bits a gate
-splits a cell's cosines in two: what holds for the right half stands, and the difference to the left
-half is added where the bit is 1. From 8x8 over 4x4 and 2x2 to pixels that is the whole inverse.
+which child it is at. So the first thing on a level is to find out: a child whose right neighbour
+differs is a right one, one whose lower neighbour differs a lower one. With these two bits a gate
+splits a cell's cosines in two: what holds for the second half stands, and the difference to the
+first is added where the bit is 0. From 8x8 over 4x4 and 2x2 to pixels that is the whole inverse.
 Where neighbours do not differ at all the bits are 0, and there is nothing to split.
 
 Every stock block is relu(conv(x) + x): values are kept positive by an offset, and a channel that is
@@ -26,8 +26,11 @@ Signals = dict[tuple[int, int, int], Form]
 WIDTH = 64
 BLOCKS = (3, 4, 5, 8, 9, 10, 13, 14, 15, 18)
 OFFSET = 8.0
-"""Added to every value, which is below it in size."""
-SHUT = 64.0
+"""Added to every channel of the latent, which is below it in size once unclamped."""
+# Added to every cosine of a cell: the root of its pixels holds whatever lies within -0.5..1.5.
+# No more than that: where the host decodes in bfloat16, the sum has 8 bits.
+OFFSET_8X4, OFFSET_4X4, OFFSET_4X2, OFFSET_2X2, OFFSET_PIXEL = 6.0, 4.0, 3.0, 2.0, 1.0
+SHUT = 32.0
 """What closes a gate, or a channel: larger than any difference of two values."""
 SHARP = 200.0
 """Neighbours that differ by 2 / SHARP are different, those by 1 / SHARP (rounding) are not."""
@@ -43,7 +46,7 @@ QUARTERS += [(plane, v, u) for plane in (1, 2) for v in range(2) for u in range(
 QUARTERS_ACROSS = [(0, v, u) for v in range(4) for u in range(2)]
 QUARTERS_ACROSS += [(plane, v, u) for plane in (1, 2) for v in range(2) for u in range(2)]
 PAIRS = [(plane, v, u) for plane in range(3) for v in range(2) for u in range(2)]
-LEFT, UPPER = 62, 63
+RIGHT, LOWER = 62, 63
 """Channels of the two bits."""
 
 
@@ -57,7 +60,7 @@ def decoder() -> Weights:
     return weights
 
 
-def _channel(index: int, offset: float = OFFSET) -> Form:
+def _channel(index: int, offset: float) -> Form:
     form = torch.zeros(WIDTH + 1)
     form[index], form[-1] = 1, -offset
     return form
@@ -155,7 +158,7 @@ def _unclamp(weights: Weights) -> Signals:
         weights["1.bias"][channel] = 3
         weights["1.weight"][straight, channel, 1, 1] = slopes[0]
         weights["1.bias"][straight] = OFFSET
-        signals[(plane, *cosine)] = _channel(straight) / latent.GAINS[channel]
+        signals[(plane, *cosine)] = _channel(straight, OFFSET) / latent.GAINS[channel]
     for index, knee, slope in zip((3, 4, 5), KNEES, slopes[1:], strict=True):
         block = _Block(weights, index)
         for channel in range(latent.CHANNELS):
@@ -183,8 +186,8 @@ def _eighths(weights: Weights, signals: Signals) -> Signals:
     random = torch.Generator().manual_seed(0)
     mixed = torch.randn(probes, count, generator=random) / 4
     differences = {}
-    for bit, (y, x) in ((LEFT, (1, 0)), (UPPER, (0, 1))):
-        differences[bit] = range(count + probes * (bit - LEFT), count + probes * (bit - LEFT + 1))
+    for bit, (y, x) in ((RIGHT, (1, 2)), (LOWER, (2, 1))):
+        differences[bit] = range(count + probes * (bit - RIGHT), count + probes * (bit - RIGHT + 1))
         for channel, mix in zip(differences[bit], mixed, strict=True):
             conv[channel, count : 2 * count, 1, 1] = mix
             conv[channel, count : 2 * count, y, x] = -mix
@@ -207,41 +210,41 @@ def _eighths(weights: Weights, signals: Signals) -> Signals:
     split = _halves(signals, ACROSS, 8, axis=2)
     across = {key: count + index for index, key in enumerate(ACROSS)}
     for key, (value, _) in split.items():
-        block.add(across[key], block.through(value + _constant(OFFSET)))
+        block.add(across[key], block.through(value + _constant(OFFSET_8X4)))
 
     block = _Block(weights, 9)
     for key, (_, more) in split.items():
-        _gate(block, across[key], more, SHUT * (_constant(1) - _channel(LEFT, 0)))
+        _gate(block, across[key], more, SHUT * _channel(RIGHT, 0))
     block.clear(range(count))
-    signals = {key: _channel(channel) for key, channel in across.items()}
-    return _down(_Block(weights, 10), signals, QUARTERS, 8, range(count, LEFT))
+    signals = {key: _channel(channel, OFFSET_8X4) for key, channel in across.items()}
+    return _down(_Block(weights, 10), signals, QUARTERS, 8, OFFSET_4X4)
 
 
-def _down(block: _Block, signals: Signals, keep: list, size: int, clear: range) -> Signals:
-    """Cells split down, into channels from 0; the upper bit is known."""
+def _down(block: _Block, signals: Signals, keep: list, size: int, offset: float) -> Signals:
+    """Cells split down, from the second half of the channels to those from 0; the bit is known."""
     split = _halves(signals, keep, size, axis=1)
     for channel, (value, more) in enumerate(split.values()):
-        block.add(channel, block.through(value + _constant(OFFSET)))
-        _gate(block, channel, more, SHUT * (_constant(1) - _channel(UPPER, 0)))
-    block.clear(clear)
-    return {key: _channel(channel) for channel, key in enumerate(split)}
+        block.add(channel, block.through(value + _constant(offset)))
+        _gate(block, channel, more, SHUT * _channel(LOWER, 0))
+    block.clear(range(WIDTH // 2, WIDTH // 2 + len(signals)))
+    return {key: _channel(channel, offset) for channel, key in enumerate(split)}
 
 
 def _bits(weights: Weights, conv: str, block: _Block, count: int) -> dict[int, Form]:
-    """``count`` channels pass an upsampling; the bits of the level before say where it is 1.
+    """``count`` channels pass an upsampling; so do the bits of the level before.
 
-    They change from each place to the next, so that a child differs from its left or upper
-    neighbour where it is the first. Forms of the block's first units, 1 or 0.
+    They change from each place to the next, so that a child differs from its right or lower
+    neighbour where it is the second. Forms of the block's first units, 1 or 0.
     """
     for channel in range(count):
         weights[f"{conv}.weight"][channel, channel, 1, 1] = 1
     bits = {}
-    for bit, (y, x) in ((LEFT, (1, 0)), (UPPER, (0, 1))):
+    for bit, (y, x) in ((RIGHT, (1, 2)), (LOWER, (2, 1))):
         weights[f"{conv}.weight"][bit - 2, bit, 1, 1] = 1
         weights[f"{conv}.weight"][bit - 2, bit, y, x] = -1
         change = _channel(bit - 2, 0)
         bits[bit] = _channel(block.first(change), 0) + _channel(block.first(-change), 0)
-    block.clear(range(LEFT - 2, LEFT))
+    block.clear(range(RIGHT - 2, RIGHT))
     return bits
 
 
@@ -249,32 +252,33 @@ def _quarters(weights: Weights, signals: Signals) -> Signals:
     """Level 1/2: cells of 4x4 to 2x2."""
     block = _Block(weights, 13)
     bits = _bits(weights, "12", block, len(signals))
-    signals = _passed(block, signals)
+    signals = _passed(block, signals, OFFSET_4X4)
     new = range(WIDTH // 2, WIDTH // 2 + len(QUARTERS_ACROSS))
     split = _halves(signals, QUARTERS_ACROSS, 4, axis=2)
     for channel, (value, more) in zip(new, split.values(), strict=True):
-        block.add(channel, block.second(value + _constant(OFFSET)))
-        _gate(block, channel, more, SHUT * (_constant(1) - bits[LEFT]), second=True)
+        block.add(channel, block.second(value + _constant(OFFSET_4X2)))
+        _gate(block, channel, more, SHUT * bits[RIGHT], second=True)
     for bit, form in bits.items():
         block.add(bit, block.second(form))
     block.clear(range(len(signals)))
-    signals = {key: _channel(channel) for channel, key in zip(new, split, strict=True)}
-    return _down(_Block(weights, 14), signals, PAIRS, 4, range(new.start, new.stop))
+    signals = {key: _channel(channel, OFFSET_4X2) for channel, key in zip(new, split, strict=True)}
+    return _down(_Block(weights, 14), signals, PAIRS, 4, OFFSET_2X2)
 
 
-def _passed(block: _Block, signals: Signals) -> Signals:
+def _passed(block: _Block, signals: Signals, offset: float) -> Signals:
     """The channels from 0 as forms of the block's first units."""
-    return {key: _channel(block.first(_channel(index, 0))) for index, key in enumerate(signals)}
+    units = [block.first(_channel(index, 0)) for index in range(len(signals))]
+    return {key: _channel(unit, offset) for unit, key in zip(units, signals, strict=True)}
 
 
 def _pixels(weights: Weights, signals: Signals) -> None:
     """Level 1: cells of 2x2 to pixels, and luma and chroma to RGB."""
     block = _Block(weights, 18)
     bits = _bits(weights, "17", block, len(signals))
-    signals = _passed(block, signals)
+    signals = _passed(block, signals, OFFSET_2X2)
     place = _waves(2)
     rgb = torch.linalg.inv(latent.YCC)
-    shut = {bit: SHUT * (_constant(1) - form) for bit, form in bits.items()}
+    shut = {bit: SHUT * form for bit, form in bits.items()}
     for colour in range(3):
         # [y, x] of the cell's four pixels.
         values = [[_constant(0), _constant(0)], [_constant(0), _constant(0)]]
@@ -284,15 +288,15 @@ def _pixels(weights: Weights, signals: Signals) -> None:
                     factor = rgb[colour, plane] * place[v, y] * place[u, x]
                     values[y][x] = values[y][x] + factor * form
                 values[y][x][-1] += latent.LUMA_CENTRE
-        (both, upper), (left, neither) = values
+        (first, upper), (left, neither) = values
         channel = WIDTH // 2 + colour
-        block.add(channel, block.second(neither + _constant(OFFSET)))
-        _gate(block, channel, left - neither, shut[LEFT], second=True)
-        _gate(block, channel, upper - neither, shut[UPPER], second=True)
-        last = both - upper - left + neither
-        _gate(block, channel, last, shut[LEFT] + shut[UPPER], second=True)
+        block.add(channel, block.second(neither + _constant(OFFSET_PIXEL)))
+        _gate(block, channel, left - neither, shut[RIGHT], second=True)
+        _gate(block, channel, upper - neither, shut[LOWER], second=True)
+        last = first - upper - left + neither
+        _gate(block, channel, last, shut[RIGHT] + shut[LOWER], second=True)
         weights["19.weight"][colour, channel, 1, 1] = 1
-        weights["19.bias"][colour] = -OFFSET
+        weights["19.bias"][colour] = -OFFSET_PIXEL
 
 
 def _silent() -> Weights:

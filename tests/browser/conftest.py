@@ -60,7 +60,7 @@ def site(standin: Standin, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     base = tmp_path_factory.mktemp("browser") / "base"
     models.make_base(base, models.every_dir(cache_root()))
     models.link_nodes(ROOT, base, "flux2-lora-edit")
-    photos = sorted((base / "input").glob("*.png"))
+    photos = [base / "input" / name for name in models.PHOTOS]
     for (name, size), photo in zip(PICTURES.items(), photos, strict=True):
         Image.open(photo).convert("RGB").resize(size).save(base / "input" / name)
     (base / "input" / FOLDER).mkdir()

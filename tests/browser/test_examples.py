@@ -1,11 +1,9 @@
 """Every example and blueprint: opened in the real page, exported, compared, run."""
 
 import json
-from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
 import pytest
 from PIL import Image
 from tiny_names import with_tiny_models
@@ -138,28 +136,6 @@ def test_missing_models_are_offered_with_their_links(path, classic):
     finally:
         offer_missing_models(classic, False)
         classic.context.unroute("https://huggingface.co/**")
-
-
-def saved_by(client, stem):
-    """The pictures that an example saves with the tiny models, as whole numbers."""
-    prompt = with_tiny_models(read(ROOT / "example_workflows" / "api" / f"{stem}.json"))
-    (save,) = [node for node, entry in prompt.items() if entry["class_type"] == "SaveImage"]
-    views = [client.view(image) for image in client.run(prompt).check().images(save)]
-    return [np.asarray(Image.open(BytesIO(view)).convert("RGB"), dtype=int) for view in views]
-
-
-def test_each_picture_of_a_folder_is_edited_at_its_own_size(client):
-    pictures = saved_by(client, "Edit a folder of pictures (klein)")
-    assert sorted(picture.shape for picture in pictures) == [(96, 96, 3), (96, 144, 3)]
-
-
-def test_a_list_of_scales_gives_a_grid_in_reading_order(client):
-    (grid,) = saved_by(client, "Compare LoRA scales (klein)")
-    # Two by two cells of the picture's own size, 8 pixels apart; the first is without the LoRA.
-    assert grid.shape == (96 + 8 + 96, 96 + 8 + 96, 3)
-    cells = [grid[y : y + 96, x : x + 96] for y in (0, 104) for x in (0, 104)]
-    apart = [np.abs(cell - cells[0]).mean() for cell in cells]
-    assert 0 < apart[1] < apart[2] < apart[3]
 
 
 @named(EXAMPLES)

@@ -13,11 +13,11 @@ TILED_VAE = "flux2-vae-tiny.safetensors"  # the host decodes no tiles with taef2
 ITS_REPO = "owner/tiny-lora"
 
 
-def with_tiny_models(prompt: Prompt) -> Prompt:
+def with_tiny_models(prompt: Prompt, vae: str = "") -> Prompt:
     """The same graph with tiny models, small sizes, few steps, and installed LoRAs.
 
-    A picture to match is all that is added: no preset is small. The RunComfy node keeps all its
-    inputs.
+    ``vae`` is taken in place of the cheapest one, which only newer hosts know. A picture to match
+    is all that is added: no preset is small. The RunComfy node keeps all its inputs.
     """
     prompt, added = copy.deepcopy(prompt), {}
     local = {
@@ -35,7 +35,7 @@ def with_tiny_models(prompt: Prompt) -> Prompt:
         elif kind == "CLIPLoader":
             inputs["clip_name"] = "clip-l-random.safetensors"
         elif kind == "VAELoader":
-            inputs["vae_name"] = TILED_VAE if tiled else "taef2"
+            inputs["vae_name"] = vae or (TILED_VAE if tiled else "taef2")
         elif kind == "Flux2EditSampler":
             inputs["steps"] = TINY_STEPS
         elif kind == "Flux2EditImageSize" and inputs["image_size"] != "match image":

@@ -109,6 +109,25 @@ def whole_graph() -> Prompt:
         max_cost=0.0,
     )
     graph.add("SaveImage", images=hosted, filename_prefix="whole-hosted")
+    region = graph.add(
+        "Flux2EditRegionCrop",
+        image=two,
+        mask=graph.add("ImageToMask", image=two, channel="red"),
+        context=1.5,
+        megapixels=0.75,
+        max_upscale=1.25,
+        grow=3,
+        feather=5,
+    )
+    pasted = graph.add(
+        "Flux2EditRegionPaste",
+        region=region,
+        image=region.out(1),
+        align="off",
+        colour="off",
+        keep_detail=False,
+    )
+    graph.add("PreviewAny", source=pasted.out(2))
     graph.add("PreviewAny", source=applied.out(2))
     graph.add("PreviewAny", source=told)
     graph.add("PreviewAny", source=hosted.out(3))

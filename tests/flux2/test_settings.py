@@ -128,6 +128,7 @@ def test_the_words_say_whose_steps_they_are():
         ("flux-2-klein-9b-undistilled.safetensors", ""),
         ("flux-2-klein-9b-de-distilled.safetensors", ""),
         ("flux-2-klein-base-4b-distilled.safetensors", ""),
+        ("flux-2-klein-base-4b-turbo.safetensors", ""),
         ("klein-basement.safetensors", ""),
         (OTHER, ""),
         ("flux2-klein-tiny.safetensors", ""),

@@ -102,6 +102,25 @@ def test_the_size(client, server):
     ))  # fmt: skip
 
 
+@pytest.mark.parametrize("node", ["Flux2EditRegionCrop", "Flux2EditRegionPaste"])
+def test_a_region(client, node):
+    graph = Graph()
+    image = graph.add("LoadImage", image="astronaut.png")
+    red = graph.add("ImageToMask", image=image, channel="red")
+    mask = graph.add("ThresholdMask", mask=red, value=0.98)
+    region = graph.add("Flux2EditRegionCrop", image=image, mask=mask)
+    edit = graph.add("ImageInvert", image=region.out(1))
+    pasted = graph.add("Flux2EditRegionPaste", region=region, image=edit)
+    picture = graph.add("SaveImage", images=pasted, filename_prefix="left-out-region")
+
+    def outcome(result):
+        (saved,) = result.images(picture)
+        return np.asarray(Image.open(io.BytesIO(client.view(saved)))).tobytes()
+
+    tried = region if node == "Flux2EditRegionCrop" else pasted
+    all_same(outcomes(client, graph, tried, defaults(client, node), outcome))
+
+
 def test_a_slot_and_what_is_in_it(client):
     graph = Graph()
     stack = graph.add("Flux2EditLoraStack")

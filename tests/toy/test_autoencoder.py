@@ -51,6 +51,26 @@ def swapped(pixels: torch.Tensor) -> torch.Tensor:
     return pixels @ latent.YCC.T[:, [0, 2, 1]] @ torch.linalg.inv(latent.YCC).T
 
 
+EDITS = {
+    "grey": lambda planes: planes * planes.new_tensor([1, 0, 0]),
+    "negative": lambda planes: -planes,
+    "warm night": lambda planes: planes * 0.5 + planes.new_tensor([-0.1, -0.05, 0.1]),
+}
+"""Of luma (centred) and chroma, [..., 3]."""
+
+
+def edited(pixels: torch.Tensor, name: str) -> torch.Tensor:
+    centre = pixels.new_tensor([latent.LUMA_CENTRE, 0, 0])
+    return (EDITS[name](pixels @ latent.YCC.T - centre) + centre) @ torch.linalg.inv(latent.YCC).T
+
+
+def tokens(cells: torch.Tensor) -> torch.Tensor:
+    """[B, 32, 2h, 2w] as FLUX.2's latent: the other way of ``cells``."""
+    batch, _, height, width = cells.shape
+    parts = cells.reshape(batch, latent.CHANNELS, height // 2, 2, width // 2, 2)
+    return parts.permute(0, 1, 3, 5, 2, 4).reshape(batch, 128, height // 2, width // 2)
+
+
 def round_trip(vae, pixels: torch.Tensor) -> torch.Tensor:
     """The stock VAE Encode and VAE Decode."""
     import nodes
@@ -94,3 +114,33 @@ def test_a_photograph_stays_itself(vae, name):
     assert psnr(back, pixels) >= DEMO[name]
     # The gate can fail: colours in the wrong channel are far outside of it.
     assert psnr(round_trip(vae, swapped(pixels).clamp(0, 1)), pixels) < 24
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_in_the_latent_is_one_of_the_picture(vae, name):
+    """What the toy relies on: a matrix on the channels, no encoder behind it."""
+    pixels = photo("chelsea.png")[:, :128, :128]
+    wanted = edited(pixels, name)
+    assert psnr(vae.decode(tokens(latent.encode(wanted))), wanted) >= 32
+    assert psnr(pixels, wanted) < 25
+
+
+def test_flat_cells_stay_flat(vae):
+    """Neighbours that are the same tell no child which one it is: there is nothing to split."""
+    pixels = photo("chelsea.png")[:, :128, :128]
+    mosaic = pixels[:, 8::16, 8::16].repeat_interleave(16, 1).repeat_interleave(16, 2)
+    assert psnr(round_trip(vae, mosaic), mosaic) > 50
+    white = torch.ones(1, 64, 64, 3)
+    assert (round_trip(vae, white) - white).abs().max() < 0.01
+
+
+def test_where_the_host_decodes_in_bfloat16(vae):
+    """As it does on a GPU: 8 bits for a value and its offset."""
+    import comfy.sd
+
+    halves = {"encoder": autoencoder.encoder(), "decoder": autoencoder.decoder()}
+    weights = {f"taesd_{part}.{key}": w for part, half in halves.items() for key, w in half.items()}
+    coarse = comfy.sd.VAE(weights, metadata={"tae_latent_channels": 128}, dtype=torch.bfloat16)
+    pixels = photo("chelsea.png")[:, :128, :128]
+    assert coarse.vae_dtype == torch.bfloat16
+    assert psnr(round_trip(coarse, pixels), pixels) >= 26
