@@ -1,4 +1,4 @@
-"""The local examples on any host: every node is there, and with the toy models each does its edit."""
+"""The local examples on any host: every node is there, and each does its edit with the toy."""
 
 import json
 import sys
