@@ -75,6 +75,22 @@ def test_outside_of_the_mask_every_bit_stays(q, channels, dtype):
     assert noise_mask(region).any()
 
 
+@pytest.mark.parametrize("q", [8, 16])
+def test_between_two_painted_places_nothing_of_the_edit_is_looked_at(q):
+    """Not even a number that no arithmetic survives: 0 of it is still 0 of it."""
+    pixels = photo("coffee")
+    both = painted(pixels, 100, 100, 130, 130) + painted(pixels, 260, 260, 290, 290)
+    region = region_of(pixels, q, feather=0, mask=both)
+    edit = torch.rand(region.crop.shape, generator=torch.manual_seed(9))
+    left, top, *_ = region.lattice.box
+    x, y = ((side * 16) // q for side in (275 - left, 115 - top))
+    edit[:, y : y + 9, x : x + 9] = 3.4e38
+    edit[:, y, x] = -3.4e38
+    result = paste(region, edit, PLAIN)
+    assert torch.equal(result.image[both == 0], region.picture[both == 0])
+    assert torch.isfinite(result.image).all()
+
+
 @pytest.mark.parametrize("box", [(100, 90, 300, 222), (0, 0, 7, 5), (580, 380, 600, 400)])
 def test_a_hard_mask_on_a_copy_is_the_hosts_own_composite(comfy_inprocess, box):
     """With the whole edit laid over: ImageCompositeMasked, bit for bit."""
@@ -318,6 +334,16 @@ def test_a_whole_picture_that_is_only_redrawn_stays():
     assert torch.equal(result.image, region.picture)
     assert "Changed: 0.0% of the picture" in result.report
     assert not result.mask.any()
+
+
+@pytest.mark.parametrize(("side", "taken"), [(2, False), (8, True)])
+def test_a_speck_is_no_change(side, taken):
+    region = make_region(image(photo("camera")), None, Settings(max_upscale=1))
+    edit, spot = region.crop.clone(), np.s_[:, 300 : 300 + side, 300 : 300 + side]
+    edit[spot] = (region.crop[spot] < 0.5).float()
+    result = paste(region, edit)
+    assert (result.mask[spot] > 0.99).all() == taken
+    assert torch.equal(result.image, region.picture) != taken
 
 
 def test_a_whole_picture_that_is_all_another_is_taken():
