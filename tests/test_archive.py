@@ -25,7 +25,7 @@ FILES = {
     "pyproject.toml",
     "requirements.txt",
 }
-NODES = 8
+NODES = 10
 
 
 def published() -> list[str]:
