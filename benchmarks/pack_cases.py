@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pack_host import Build, Host, Run
 
-from host.demo_graph import installed
+from host.demo.graph import installed
 from host.graph import Graph, Output, Ref
 from host.stock import sampled
 

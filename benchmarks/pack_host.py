@@ -141,7 +141,7 @@ class Host:
 
 
 def started(
-    comfyui: Path, base: Path, packs: Iterable[Pack], packages: Path | None, tiny: Path
+    comfyui: Path, base: Path, packs: Iterable[Pack], packages: Path | None, tiny: Iterable[Path]
 ) -> Host:
     """A server on a new base directory: this pack, copies of ``packs``, tiny models.
 

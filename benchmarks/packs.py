@@ -162,7 +162,7 @@ def measure(
     packs: Sequence[Pack], wanted: dict[str, list[Case]], comfyui: Path, packages: Path | None
 ) -> tuple[list[Row], dict[str, str]]:
     """The rows, and of each pack that was installed whether it could be imported."""
-    tiny_models = models.models_dir(cache_root())
+    tiny_models = models.every_dir(cache_root())
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="packs-")))
         bare = stack.enter_context(started(comfyui, scratch / "bare", [], None, tiny_models))

@@ -25,6 +25,7 @@ class Flux2EditDownloadLoras(io.ComfyNode):
                 "download lora", "hugging face", "civitai", "lora from url", "fetch lora",
                 "lora downloader", "lora stack",
             ],
+            is_output_node=True,
             inputs=[
                 LoraStackType.Input(
                     "lora_stack",

@@ -4,6 +4,7 @@ What the host renames or moves is one edit: its own types, nodes and modules pas
 are, and what takes more than a name is a function.
 """
 
+import json
 import logging
 import re
 import sys
@@ -35,7 +36,12 @@ from comfy_extras.nodes_custom_sampler import (
     RandomNoise,
     SamplerCustomAdvanced,
 )
-from comfy_extras.nodes_flux import EmptyFlux2LatentImage, Flux2Scheduler
+from comfy_extras.nodes_flux import (
+    EmptyFlux2LatentImage,
+    Flux2Scheduler,
+    compute_empirical_mu,
+    generalized_time_snr_shift,
+)
 from node_helpers import conditioning_set_values
 from nodes import NODE_CLASS_MAPPINGS, CLIPTextEncode, VAEEncode
 from server import PromptServer
@@ -94,7 +100,8 @@ def schema(**declared: Any) -> io.Schema:
         # A page that was reloaded has lost a node's words, and when the node is cached the host
         # sends them again only to those who ask for it (from 0.20 on).
         declared["has_intermediate_output"] = True
-    return io.Schema(category=CATEGORY, hidden=[io.Hidden.unique_id], **declared)
+    declared.setdefault("hidden", [io.Hidden.unique_id])
+    return io.Schema(category=CATEGORY, **declared)
 
 
 def show_text(text: str, node_id: str | None) -> dict[str, tuple[str]]:
@@ -167,6 +174,27 @@ def takers(kind: str, ends: Collection[str] = ()) -> list[Taker] | None:
                 found[other] = _taker(other, prompt)
                 givers += [] if found[other].class_type in ends else [other]
     return list(found.values())[1:]
+
+
+def texts_behind(hidden: Any, name: str) -> list[tuple[str, str]]:
+    """(input, text) of every text in the nodes that the input ``name`` of the running node comes
+    from, the nearest first; nested ones too. None where its graph is not known.
+
+    ``hidden`` has the node's id and its ``dynprompt``, which knows the nodes that others made.
+    """
+    graph, givers, found = hidden.dynprompt, [hidden.unique_id], []
+    for node_id in givers:  # which grows meanwhile
+        inputs = graph.get_node(node_id)["inputs"] if graph and graph.has_node(node_id) else {}
+        for key, value in inputs.items():
+            if node_id == hidden.unique_id and key != name:
+                continue
+            if is_link(value):
+                givers += [] if value[0] in givers else [value[0]]
+            else:
+                found += [
+                    (key, text) for text in _QUOTED.findall(json.dumps(value, ensure_ascii=False))
+                ]
+    return found
 
 
 def weights_taken_by() -> str:

@@ -190,6 +190,7 @@ class Flux2EditLoraInfo(io.ComfyNode):
                 "licence and trigger words. No network."
             ),
             search_aliases=["lora", "lora metadata", "trigger words", "lora info", "lora stack"],
+            is_output_node=True,
             inputs=[
                 LoraStackType.Input(
                     "lora_stack", tooltip="From FLUX.2 LoRA Stack or another pack's stacker."

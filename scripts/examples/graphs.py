@@ -108,6 +108,7 @@ def local(
         guidance=family.guidance,
         sampler_name="euler",
         denoise=1.0,
+        preset="as set",
         **half,
     )
     decoded = graph.add("VAEDecode", "VAE Decode", samples=sampler, vae=vae)

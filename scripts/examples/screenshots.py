@@ -17,7 +17,7 @@ from host.graph import Graph
 from .graphs import hosted, local, pictures, stack
 from .layout import arrange
 from .models import DEV, EDIT_LORA, STYLE_LORA, Family, File
-from .workflows import Column, Sheet
+from .sheets import Column, Sheet
 
 MAX_BYTES = 200_000
 COLORS = 256

@@ -13,7 +13,7 @@ from host.client import Prompt
 SIZE = (640, 480)
 SCALE = 2  # drawn larger and shrunk, so that edges are smooth
 GROUND, INK, QUIET = "#171b21", "#eceae4", "#8d97a5"
-HERE, PAID, LORA = "#2a8f85", "#b8652f", "#7a5cc0"
+HERE, PAID, LORA, SIGN = "#2a8f85", "#b8652f", "#7a5cc0", "#56606e"
 # Sky, far hill, near hill, sun: pictures that differ at a glance.
 SCENES = (
     ("#3d6386", "#86b8a6", "#4d8574", "#f4c95d"),
@@ -31,6 +31,7 @@ class Contents(NamedTuple):
     loras: int
     local: bool
     hosted: bool
+    grid: bool
 
 
 def contents(prompt: Prompt) -> Contents:
@@ -43,15 +44,17 @@ def contents(prompt: Prompt) -> Contents:
         if name in ("lora_1", "lora_2", "lora_3")
     ]
     return Contents(
-        kinds.count("LoadImage"),
+        # A folder is drawn as three pictures.
+        kinds.count("LoadImage") + 3 * kinds.count("LoadImageDataSetFromFolder"),
         sum(slot != "none" for slot in slots),
         "Flux2EditSampler" in kinds,
         "Flux2EditRunComfy" in kinds,
+        "ImageGrid" in kinds,
     )
 
 
-def draw_thumbnail(prompt: Prompt, label: str, path: Path) -> None:
-    """Write a JPEG; ``label`` names the model or the service."""
+def draw_thumbnail(prompt: Prompt, label: str, sign: str, path: Path) -> None:
+    """Write a JPEG; ``label`` names the model or the service, ``sign`` what is special, if any."""
     about = contents(prompt)
     picture = Image.new("RGB", (SIZE[0] * SCALE, SIZE[1] * SCALE), GROUND)
     pen = ImageDraw.Draw(picture)
@@ -63,9 +66,24 @@ def draw_thumbnail(prompt: Prompt, label: str, path: Path) -> None:
         top = 110 if len(places) == 1 else 62 + 170 * number
         box = _box(380, top, 600, top + height)
         pen.rounded_rectangle(_grown(box, 7), 12 * SCALE, fill=color)
-        draw_scene(pen, box, RESULT)
-    _badges(pen, [(label, places[0] if len(places) == 1 else QUIET)], about.loras)
+        if about.grid:
+            _grid(pen, box, color)
+        else:
+            draw_scene(pen, box, RESULT)
+    badges = [(label, places[0] if len(places) == 1 else QUIET)]
+    badges += [(sign, SIGN)] if sign else []
+    _badges(pen, badges, about.loras)
     picture.resize(SIZE, Image.Resampling.LANCZOS).save(path, quality=90, optimize=True)
+
+
+def _grid(pen: ImageDraw.ImageDraw, box: Box, ground: str) -> None:
+    """Two by two results, each further from the first."""
+    left, top, right, bottom = box
+    pen.rectangle(box, fill=ground)
+    for number, colors in enumerate((SCENES[0], SCENES[2], SCENES[1], RESULT)):
+        wide, high = (right - left) / 2, (bottom - top) / 2
+        x, y = left + number % 2 * wide, top + number // 2 * high
+        draw_scene(pen, (x + 3, y + 3, x + wide - 3, y + high - 3), colors)
 
 
 def _inputs(pen: ImageDraw.ImageDraw, about: Contents) -> None:

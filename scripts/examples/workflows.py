@@ -1,12 +1,11 @@
 """The example workflows: a graph, its columns from left to right, and a note."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from host.graph import Graph
 
-from host.graph import Graph, Ref
-
+from . import recipes
 from .graphs import PICTURE, hosted, local, pictures, stack
-from .models import DEV, EDIT_LORA, KLEIN, KLEIN_BASE, STYLE_LORA, Family, File
+from .models import DEV, EDIT_LORA, KLEIN, KLEIN_BASE, STYLE_LORA, Family
+from .sheets import Column, Example, Sheet
 
 TEXT = "a small lighthouse on a rock at dawn, soft watercolour, gulls over calm water"
 CHANGE = "show the scene of image 1 in winter: snow on the ground, low sun, everything else kept"
@@ -14,49 +13,6 @@ COMBINE = (
     "put the subject of image 1 into the place of image 2, in the light and colours of image 3"
 )
 TURN = "show the scene of image 1 from a higher angle, everything else kept"
-
-
-class Column(NamedTuple):
-    """Nodes below one another, in a frame with a title."""
-
-    title: str
-    nodes: tuple[Ref, ...]
-
-
-class Sheet(NamedTuple):
-    """A graph and where its nodes stand."""
-
-    graph: Graph
-    columns: tuple[Column, ...]
-
-
-class Example(NamedTuple):
-    """One template: its file name, what it shows, and the files it needs (none for RunComfy)."""
-
-    name: str
-    summary: str
-    draw: Callable[[], Sheet]
-    family: Family | None = None
-
-    @property
-    def badge(self) -> str:
-        """Where or on what it runs, in a word for the thumbnail."""
-        if "RunComfy" not in self.name:
-            return self.family.title if self.family else ""
-        return "here and RunComfy" if self.family else "RunComfy"
-
-    @property
-    def note(self) -> str:
-        """The text of its note, in Markdown."""
-        parts = [f"## {self.name}\n\n{self.summary}"]
-        if self.family:
-            rows = "\n".join(_row(file) for file in self.family.files)
-            parts.append(f"**{self.family.title}** needs these files:\n\n{rows}")
-        return "\n\n".join(parts)
-
-
-def _row(file: File) -> str:
-    return f"- `models/{file.folder}/` [{file.name}]({file.url})"
 
 
 def _on_this_machine(
@@ -80,7 +36,7 @@ def _on_this_machine(
         Column("Sample", (at["sampler"], at["decode"])),
         Column("Result", (at["save"],)),
     ]
-    return Sheet(graph, tuple(columns))
+    return Sheet(graph, tuple(columns), note=(340, 640))
 
 
 def _on_runcomfy(prompt: str, size: str, count: int, loras: tuple[tuple[str, float], ...]) -> Sheet:
@@ -124,6 +80,7 @@ def _side_by_side() -> Sheet:
             Column("RunComfy (paid)", (there["hosted"],)),
             Column("Result there", (there["save"],)),
         ),
+        note=(340, 760),
     )
 
 
@@ -184,4 +141,5 @@ EXAMPLES = (
         _side_by_side,
         DEV,
     ),
+    *recipes.EXAMPLES,
 )

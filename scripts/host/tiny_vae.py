@@ -1,4 +1,4 @@
-"""Tiny random VAEs that the stock ComfyUI loaders accept: AutoencoderKL, taef2 and taef1.
+"""Tiny random VAEs that the stock ComfyUI loaders accept: AutoencoderKL and taef1.
 
 Shapes: ComfyUI ``comfy/ldm/modules/diffusionmodules/model.py`` and ``comfy/taesd/taesd.py``.
 """
@@ -44,13 +44,9 @@ class Layers:
             self.conv(f"{name}.attn_1.{part}", channels, channels, size=1)
         self.resnet(f"{name}.block_2", channels, channels)
 
-    def tiny_block(self, name: str, pooled: bool) -> None:
+    def tiny_block(self, name: str) -> None:
         for index in (0, 2, 4):
             self.conv(f"{name}.conv.{index}", 64, 64)
-        if pooled:
-            self.conv(f"{name}.pool.0", 64, 256, size=1, bias=False)
-            self.norm(f"{name}.pool.1", 256)
-            self.conv(f"{name}.pool.3", 256, 64, size=1, bias=False)
 
 
 def autoencoder_kl(decoder_width: int = 32, seed: int = 0) -> Weights:
@@ -92,29 +88,25 @@ def autoencoder_kl(decoder_width: int = 32, seed: int = 0) -> Weights:
     return layers.weights
 
 
-def tae(part: str, latent_channels: int = LATENT_CHANNELS, seed: int = 0) -> Weights:
-    """Half of a tiny autoencoder: ``part`` is "encoder" or "decoder".
-
-    32 latent channels make taef2 (FLUX.2), 16 make taef1 (FLUX.1), whose middle has no pooling.
-    """
-    pooled = latent_channels == LATENT_CHANNELS
+def taef1(part: str, seed: int = 0) -> Weights:
+    """Half of FLUX.1's tiny autoencoder, 16 channels: ``part`` is "encoder" or "decoder"."""
     layers = Layers(seed, torch.float32)
     if part == "encoder":
         layers.conv("0", 3, 64)
         for index in (2, 6, 10):
             layers.conv(str(index), 64, 64, bias=False)
-        blocks, deep = (1, 3, 4, 5, 7, 8, 9, 11, 12, 13), (11, 12, 13)
-        layers.conv("14", 64, latent_channels)
+        blocks = (1, 3, 4, 5, 7, 8, 9, 11, 12, 13)
+        layers.conv("14", 64, 16)
     elif part == "decoder":
-        layers.conv("1", latent_channels, 64)
+        layers.conv("1", 16, 64)
         for index in (7, 12, 17):
             layers.conv(str(index), 64, 64, bias=False)
-        blocks, deep = (3, 4, 5, 8, 9, 10, 13, 14, 15, 18), (3, 4, 5)
+        blocks = (3, 4, 5, 8, 9, 10, 13, 14, 15, 18)
         layers.conv("19", 64, 3)
         # It puts out 0..1: centre the noise there, or half of the picture is black.
         layers.weights["19.bias"].fill_(0.5)
     else:
         raise ValueError(f"part must be encoder or decoder, not {part!r}")
     for index in blocks:
-        layers.tiny_block(str(index), pooled and index in deep)
+        layers.tiny_block(str(index))
     return layers.weights

@@ -5,6 +5,7 @@ One server and few pages serve the whole suite; a test gets an empty graph. Scre
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -28,7 +29,7 @@ sys.path.insert(0, str(HERE))
 
 from frontends import NEWEST, frontend_of  # noqa: E402
 from shots import ARTIFACTS  # noqa: E402  (found through the path set above)
-from tiny_names import FETCHED_LORA, ITS_REPO  # noqa: E402
+from tiny_names import FETCHED_LORA, FOLDER, ITS_REPO  # noqa: E402
 
 ROOT = HERE.parents[1]
 TOKEN = "browser-token-0000"
@@ -57,11 +58,14 @@ def site(standin: Standin, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     if not (comfyui / "main.py").is_file():
         pytest.skip("COMFYUI_PATH names no ComfyUI; run ./scripts/test, which sets one up")
     base = tmp_path_factory.mktemp("browser") / "base"
-    models.make_base(base, models.models_dir(cache_root()))
+    models.make_base(base, models.every_dir(cache_root()))
     models.link_nodes(ROOT, base, "flux2-lora-edit")
-    photos = sorted((base / "input").glob("*.png"))
+    photos = [base / "input" / name for name in models.PHOTOS]
     for (name, size), photo in zip(PICTURES.items(), photos, strict=True):
         Image.open(photo).convert("RGB").resize(size).save(base / "input" / name)
+    (base / "input" / FOLDER).mkdir()
+    for name in ("small-1.png", "small-2.png"):
+        shutil.copyfile(base / "input" / name, base / "input" / FOLDER / name)
     # As if it had been fetched: RunComfy's machines can have it from there.
     lora = base / "models" / "loras" / FETCHED_LORA
     record = {"repo": ITS_REPO, "file": FETCHED_LORA, "commit": "0" * 40}

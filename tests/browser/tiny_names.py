@@ -1,21 +1,22 @@
-"""A graph that names real model files, made to run on the tiny ones."""
+"""A graph that names real model files, made to run on the toy that really edits."""
 
 import copy
 from typing import Any
 
 Prompt = dict[str, dict[str, Any]]
 
-TINY_STEPS = 1
 PICTURE = "picture"
-FETCHED_LORA = "ai-toolkit.safetensors"
+FOLDER = "flux2"  # of the input folder, as the example of a folder names it
+FETCHED_LORA = "toy-duotone.safetensors"
+TILED_VAE = "flux2-vae-tiny.safetensors"  # the host decodes no tiles with taef2
 ITS_REPO = "owner/tiny-lora"
 
 
-def with_tiny_models(prompt: Prompt) -> Prompt:
-    """The same graph with tiny models, small sizes, few steps, and installed LoRAs.
+def with_tiny_models(prompt: Prompt, vae: str = "") -> Prompt:
+    """The same graph with the toy models, small sizes, and installed LoRAs; its settings are kept.
 
-    A picture to match is all that is added: no preset is small. The RunComfy node keeps all its
-    inputs.
+    ``vae`` is taken in place of the cheapest one, which only newer hosts know. A picture to match
+    is all that is added: no preset is small. The RunComfy node keeps all its inputs.
     """
     prompt, added = copy.deepcopy(prompt), {}
     local = {
@@ -23,18 +24,17 @@ def with_tiny_models(prompt: Prompt) -> Prompt:
         for entry in prompt.values()
         if entry["class_type"] == "Flux2EditApplyLoraStack"
     }
+    tiled = any(entry["class_type"] == "VAEDecodeTiled" for entry in prompt.values())
     for node, entry in prompt.items():
         inputs = entry["inputs"]
         kind = entry["class_type"]
         if kind == "UNETLoader":
             small = "klein" if "klein" in inputs["unet_name"] else "dev"
-            inputs["unet_name"] = f"flux2-{small}-tiny.safetensors"
+            inputs["unet_name"] = f"flux2-toy-{small}.safetensors"
         elif kind == "CLIPLoader":
-            inputs["clip_name"] = "clip-l-random.safetensors"
+            inputs["clip_name"] = "toy-words.safetensors"
         elif kind == "VAELoader":
-            inputs["vae_name"] = "taef2"
-        elif kind == "Flux2EditSampler":
-            inputs["steps"] = TINY_STEPS
+            inputs["vae_name"] = vae or (TILED_VAE if tiled else "taef2")
         elif kind == "Flux2EditImageSize" and inputs["image_size"] != "match image":
             inputs |= {"image_size": "match image", "image": [PICTURE, 0]}
             added[PICTURE] = {"class_type": "LoadImage", "inputs": {"image": "small-1.png"}}

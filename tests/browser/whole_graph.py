@@ -87,6 +87,7 @@ def whole_graph() -> Prompt:
         guidance=4.5,
         sampler_name="heun",
         denoise=0.9,
+        preset="klein distilled",
     )
     decoded = graph.add("VAEDecode", samples=sampler, vae=vae)
     graph.add("SaveImage", images=decoded, filename_prefix="whole")

@@ -38,7 +38,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base directory with tiny models, photographs, the pack and the test-only nodes."""
     target = tmp_path_factory.mktemp("host") / "base"
     probes = sorted(path for path in (HERE / "custom_nodes").iterdir() if path.is_dir())
-    models.make_base(target, models.models_dir(cache_root()), probes)
+    models.make_base(target, models.every_dir(cache_root()), probes)
     models.link_nodes(ROOT, target, PACK)
     return target
 

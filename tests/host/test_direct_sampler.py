@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from graphs import loaders, read_latent
-from host.demo_graph import installed
+from host.demo.graph import installed
 from host.graph import Graph
 
 pytestmark = pytest.mark.host

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from graphs import loaders, noise_picture, read_latent, upload
 from host import tiny, tiny_quantised
-from host.demo_graph import installed
+from host.demo.graph import installed
 from host.graph import Graph
 
 pytestmark = pytest.mark.host

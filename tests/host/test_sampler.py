@@ -168,7 +168,8 @@ def test_an_empty_latent_of_any_model_is_taken_as_the_host_takes_it(
     stock = stock_sampler(graph, guider, latent, pixels, 1, seed=7)
     graph.add("SaveLatent", samples=sampler, filename_prefix="empty-ours")
     graph.add("SaveLatent", samples=stock, filename_prefix="empty-stock")
-    said = client.run(graph.prompt).check().outputs[sampler]["text"][0]
+    said, advice = client.run(graph.prompt).check().outputs[sampler]["text"][0].split("\n")
+    assert advice.startswith("Settings: dev takes more steps than 1")
     assert said.startswith(f"{size}, 1 step") and said.endswith(words)
     assert words or "empty" not in said
     ours, host = (read_latent(server.output, f"empty-{name}") for name in ("ours", "stock"))

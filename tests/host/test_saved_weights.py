@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from graphs import loaders
-from host.demo_graph import installed
+from host.demo.graph import installed
 from host.graph import Graph
 
 pytestmark = pytest.mark.host

@@ -227,10 +227,12 @@ def test_the_models_are_made_once(monkeypatch, tmp_path):
         return {"vae/small.safetensors": ({"a": tiny.Random(0, tiny.torch.float32).ones(2)}, {})}
 
     monkeypatch.setattr(models, "_files", files)
-    first = models.models_dir(tmp_path)
-    assert models.models_dir(tmp_path) == first
+    first = models.tiny_dir(tmp_path)
+    assert models.tiny_dir(tmp_path) == first
     assert len(made) == 1
     assert [path.name for path in tmp_path.iterdir()] == [first.name], "something was left over"
-    base = models.make_base(tmp_path / "base", first)
+    base = models.make_base(tmp_path / "base", [first])
     assert (base / "models" / "vae" / "small.safetensors").is_file()
-    assert sorted(path.name for path in (base / "input").iterdir()) == sorted(models.PHOTOS)
+    assert sorted(path.name for path in (base / "input").iterdir()) == sorted(
+        [*models.PHOTOS, "cat.png"]
+    )

@@ -163,3 +163,34 @@ def test_the_kinds_that_take_weights(kind, takes):
     from flux2_lora_edit.nodes import host
 
     assert bool(host.TAKES_WEIGHTS.match(kind)) is takes
+
+
+def test_the_texts_behind_an_input():
+    """Through links, nested values, and nodes that others made while the prompt ran; not those of
+    the node itself, nor of its other inputs."""
+    from comfy_execution.graph import DynamicPrompt
+
+    from flux2_lora_edit.nodes import host
+
+    prompt = {
+        "1": {"inputs": {"unet_name": "a\\ü.gguf", "weight_dtype": "default"}},
+        "2": {"inputs": {"model": ["1", 0], "lora_1": {"on": True, "lora": "ink.safetensors"}}},
+        "3": {"inputs": {"model": ["2", 0], "clip": ["4", 0], "strength": 1.0, "on": None}},
+        "4": {"inputs": {"clip_name": "t.safetensors", "again": ["1", 0]}},
+        "5": {"inputs": {"text": "a prompt"}},
+        "9": {"inputs": {"model": ["3", 0], "positive": ["5", 0], "preset": "dev"}},
+    }
+    hidden = Mock(unique_id="9", dynprompt=DynamicPrompt(prompt))
+    texts = host.texts_behind(hidden, "model")
+    assert texts == [
+        ("lora_1", "on"), ("lora_1", "lora"), ("lora_1", "ink.safetensors"),
+        ("clip_name", "t.safetensors"), ("unet_name", "a\\\\ü.gguf"), ("weight_dtype", "default"),
+    ]  # fmt: skip
+
+    made = {"inputs": {"model": ["1", 0], "latent_image": ["5", 0]}}
+    hidden.dynprompt.add_ephemeral_node("7.0.1", made, "7", "7")
+    hidden.unique_id = "7.0.1"
+    assert [name for name, _ in host.texts_behind(hidden, "model")] == ["unet_name", "weight_dtype"]
+    for unknown in (Mock(unique_id="8", dynprompt=hidden.dynprompt),
+                    Mock(unique_id=None, dynprompt=None)):  # fmt: skip
+        assert host.texts_behind(unknown, "model") == []

@@ -1,17 +1,13 @@
-"""The main job from end to end, on this machine: edit two photographs with two LoRAs.
+"""The main job from end to end, on this machine: edit two photographs, with and without LoRAs.
 
-Starts a real ComfyUI with this pack in it, queues the graph, saves the picture, and queues the
-graph again from the saved file; then makes the same edit through RunComfy's API, played by the
-bundled stand-in. Without --models it uses tiny random models: every step is real and the picture
-is noise.
+Starts a real ComfyUI with this pack in it, queues the graph with each LoRA and with both, queues
+it again from a saved picture, makes the same edit through RunComfy's API, played by the bundled
+stand-in, and puts all pictures on one sheet. Without --models it uses tiny models of its own.
 """
 
 import argparse
-import contextlib
-import json
-import os
+import dataclasses
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,16 +15,12 @@ from typing import TYPE_CHECKING
 from ..environment import ROOT
 
 if TYPE_CHECKING:
-    from ..client import Client
-    from ..demo_graph import Edit
-    from ..events import Result
-    from ..graph import Graph
-    from ..server import Server
+    from ..demo.stage import Scene
+    from ..demo.trial import Trial
 
-PACK = "flux2-lora-edit"
 SIZES = ("square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9")
-PHOTOS = ("astronaut.png", "chelsea.png")
-TINY_LORAS = ("ai-toolkit.safetensors:1.0", "diffusers.safetensors:0.8")
+SIDES = (64, 2048)
+OUTPUT = ROOT / "output"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -38,174 +30,140 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     own = parser.add_argument_group("real weights")
-    own.add_argument("--models", type=Path, metavar="DIR", help="a ComfyUI models folder")
-    own.add_argument("--unet", default="", help="the diffusion model; found by name otherwise")
-    own.add_argument("--clip", default="", help="the text encoder; found by name otherwise")
-    own.add_argument("--vae", default="", help="the VAE; found by name otherwise")
+    own.add_argument(
+        "--real",
+        action="store_true",
+        help="FLUX.2 klein 4B and a LoRA from Hugging Face (16.5 GB; you are asked first)",
+    )
+    own.add_argument("--yes", action="store_true", help="with --real: fetch without asking")
+    own.add_argument("--models", type=Path, metavar="DIR", help="a ComfyUI models folder of yours")
+    own.add_argument("--unet", default="", help="the diffusion model; found otherwise")
+    own.add_argument("--clip", default="", help="the text encoder; found otherwise")
+    own.add_argument("--vae", default="", help="the VAE; found otherwise")
     parser.add_argument(
         "--lora",
         action="append",
+        type=_lora,
         metavar="NAME[:SCALE]",
-        help="up to three; the default is two tiny ones, or none with --models",
+        help="up to three; by default two that come with the tiny models, or fit the model of DIR",
     )
-    parser.add_argument("--prompt", default="")
-    parser.add_argument("--size", choices=SIZES, default="square")
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--prompt")
     parser.add_argument(
-        "--output", type=Path, default=ROOT / "output", help="default: output/ of the checkout"
+        "--size",
+        type=_size,
+        help=f"{', '.join(SIZES)}, or the side of a square in pixels, {SIDES[0]} to {SIDES[1]}",
     )
-    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for one run")
+    parser.add_argument("--steps", type=int, help="default: what the model is made for")
+    parser.add_argument("--guidance", type=float, help="default: what the model is made for")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=OUTPUT,
+        metavar="DIR",
+        help="where the pictures go; default: output/ of the checkout, which git ignores",
+    )
+    parser.add_argument("--timeout", type=float, help="seconds for one run; default: 1800 or more")
     options = parser.parse_args(arguments)
     if options.models and not options.models.is_dir():
         parser.error(f"--models: there is no folder {options.models}")
-    options.loras = [
-        _lora(parser, text) for text in options.lora or (() if options.models else TINY_LORAS)
-    ]
+    if options.real and (options.models or options.unet or options.clip or options.vae):
+        parser.error("--real fetches its own models; --models DIR uses yours")
+    if options.real and options.lora:
+        parser.error("--real brings a LoRA of its own; --lora goes with --models DIR")
+    if len(options.lora or ()) > 3:
+        parser.error("--lora: three are the most")
     return options
 
 
-def _lora(parser: argparse.ArgumentParser, text: str) -> tuple[str, float]:
+def _lora(text: str) -> tuple[str, float]:
     name, mark, scale = text.rpartition(":")
     if not mark or not name:
         return text, 1.0
     try:
         return name, float(scale)
     except ValueError:
-        parser.error(f"--lora: the scale after the colon must be a number: {text}")
+        message = f"the scale after the colon must be a number: {text}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _size(text: str) -> str | int:
+    if text in SIZES:
+        return text
+    if text.isascii() and text.isdigit() and SIDES[0] <= int(text) <= SIDES[1]:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f"it must be one of {', '.join(SIZES)}, or the side of a square in pixels, "
+        f"{SIDES[0]} to {SIDES[1]}: {text}"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    from .. import demo_remote, server
-    from ..client import Client, PromptRefused
+    from ..client import PromptRefused
+    from ..demo import stage
+    from ..demo.offer import Declined
+    from ..server import ServerError
 
-    options.output = options.output.resolve()
-    options.output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{PACK}-demo-") as scratch:
-        try:
-            base, arguments, defaults = _lay_out(options, Path(scratch) / "base")
-            print("[demo] starting ComfyUI ...", flush=True)
-            comfyui = Path(os.environ["COMFYUI_PATH"])
-            with contextlib.ExitStack() as stack:
-                variables = stack.enter_context(demo_remote.environment())
-                running = stack.enter_context(
-                    server.start(
-                        comfyui,
-                        base,
-                        arguments=arguments,
-                        defaults=defaults,
-                        environment=variables,
-                    )
-                )
-                stack.callback(_keep_log, running, options.output)
-                client = stack.enter_context(Client(running.url))
-                _local_edit(client, options)
-                print("[demo] the same through RunComfy's API, played by the stand-in", flush=True)
-                demo_remote.edit(client, PHOTOS, options.output, options.timeout)
-        except (server.ServerError, PromptRefused, LookupError, RuntimeError) as error:
-            print(f"[demo] failed: {error}", file=sys.stderr)
-            return 1
+    try:
+        output = _output(options.output)
+        sheet = stage.perform(lambda base: _lay_out(options, base), output, options.timeout)
+    except (ServerError, PromptRefused, LookupError, RuntimeError, TimeoutError) as error:
+        print(f"[demo] failed: {error}", file=sys.stderr)
+        return 1
+    except Declined as error:
+        print(f"[demo] {error}")
+        return 0
+    except KeyboardInterrupt:
+        print("\n[demo] stopped; what was fetched is kept for the next run", file=sys.stderr)
+        return 130
+    print(f"[demo] all of it on one sheet: {sheet}")
     return 0
 
 
-def _keep_log(running: "Server", output: Path) -> None:
-    """Beside the pictures: the base directory goes with the run."""
-    (output / "server.log").write_text(running.log(), "utf-8")
-    print(f"[demo] ComfyUI's log: {output / 'server.log'}")
+def _output(folder: Path) -> Path:
+    """``folder``, made and told. Raises RuntimeError where it cannot be."""
+    folder = folder.resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RuntimeError(
+            f"the folder for the pictures cannot be made ({error.strerror}). Name another with "
+            f"--output DIR.\n{folder}"
+        ) from error
+    ignored = ", a folder that git ignores" if folder == OUTPUT.resolve() else ""
+    print(f"[demo] pictures go to {folder}{ignored}", flush=True)
+    return folder
 
 
-def _lay_out(options: argparse.Namespace, base: Path) -> tuple[Path, list[str], tuple[str, ...]]:
-    """(base directory, the server's extra arguments, its default arguments)."""
-    import torch
-
-    from .. import models, server
+def _lay_out(options: argparse.Namespace, base: Path) -> "Scene":
+    """The base directory with the models that ``options`` ask for, and what to edit with them."""
+    from .. import models
     from ..cache import cache_root
+    from ..demo import folder, real, trial
+    from ..demo.choose import Named
+    from ..demo.stage import Scene
 
-    arguments = ["--output-directory", str(options.output)]
-    defaults = server.ARGUMENTS
+    if options.real:
+        scene = real.lay_out(base, cache_root() / "real", options.yes)
+        return scene._replace(trial=settled(scene.trial, options))
     if options.models:
-        for folder in ("models", "custom_nodes"):
-            (base / folder).mkdir(parents=True)
-        models.copy_photos(base / "input")
-        arguments += ["--extra-model-paths-config", str(_model_paths(options.models, base))]
-        if torch.cuda.is_available() or torch.backends.mps.is_available():
-            slow = ("--cpu", "--use-pytorch-cross-attention")
-            defaults = tuple(name for name in defaults if name not in slow)
-    else:
-        print("[demo] tiny random models: every step is real, the picture is noise", flush=True)
-        models.make_base(base, models.models_dir(cache_root()))
-    models.link_nodes(ROOT, base, PACK)
-    return base, arguments, defaults
+        named = Named(options.unet, options.clip, options.vae, tuple(options.lora or ()))
+        scene = folder.lay_out(options.models, named, base)
+        return scene._replace(trial=settled(scene.trial, options))
+    print("[demo] making the small models, unless an earlier run has ...", flush=True)
+    models.make_base(base, [models.toy_dir(cache_root())])
+    embedded = trial.EMBEDDED
+    if options.lora:
+        loras = tuple(trial.Lora(name, scale) for name, scale in options.lora)
+        embedded = dataclasses.replace(embedded, loras=loras)
+    return Scene(settled(embedded, options))
 
 
-def _model_paths(folder: Path, base: Path) -> Path:
-    """A configuration that adds every folder of ``folder`` to ComfyUI's own."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    # JSON is YAML, and quotes any name.
-    paths = {"base_path": str(folder.resolve()), **{name: name for name in names}}
-    file = base / "model_paths.yaml"
-    file.write_text(json.dumps({"demo": paths}), "utf-8")
-    return file
-
-
-def _local_edit(client: "Client", options: argparse.Namespace) -> None:
-    from .. import demo_graph
-    from ..stock import Models
-
-    models = Models()
-    if options.models:
-        models = demo_graph.choose(client, options.unet, options.clip, options.vae)
-    edit = demo_graph.Edit(
-        models=models,
-        images=PHOTOS,
-        loras=options.loras,
-        prompt=options.prompt or demo_graph.PROMPT,
-        size=options.size,
-        steps=options.steps,
-        seed=options.seed,
-        guidance=options.guidance,
-    )
-    _describe(edit)
-    graph = demo_graph.build(edit)
-    result = client.run(graph.prompt, options.timeout).check()
-    _tell(graph, result)
-    for image in result.images():
-        path = options.output / image["subfolder"] / image["filename"]
-        print(f"[demo] picture: {path}")
-        _queue_again(client, path, options.timeout)
-
-
-def _describe(edit: "Edit") -> None:
-    loras = ", ".join(f"{name} x {scale:g}" for name, scale in edit.loras) or "none"
-    print(f"[demo] model    {edit.models.unet}, {edit.models.clip}, {edit.models.vae}")
-    print(f"[demo] images   {', '.join(edit.images)}")
-    print(f"[demo] LoRAs    {loras}")
-    print(f"[demo] size     {edit.size}, {edit.steps} steps, seed {edit.seed}", flush=True)
-
-
-def _tell(graph: "Graph", result: "Result") -> None:
-    """How long each node took, and what the LoRAs report."""
-    for node, seconds in result.node_seconds.items():
-        print(f"[demo]   {graph.prompt[node]['class_type']:<26}{seconds:8.2f} s")
-    print(f"[demo]   {'in all':<26}{result.wall:8.2f} s")
-    for node, output in result.outputs.items():
-        if graph.prompt[node]["class_type"] == "PreviewAny":
-            for lora in json.loads(output["text"][0])["loras"]:
-                modules = f"{lora['matched']} of {lora['total']} modules"
-                print(
-                    f"[demo] LoRA     {lora['name']}: {modules}, scale {lora['scale']:g}, "
-                    f"trained for {lora['trained_for']}"
-                )
-
-
-def _queue_again(client: "Client", path: Path, timeout: float) -> None:
-    """Queue the graph that a saved picture carries. Raises RuntimeError if it does not run."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        size, text = picture.size, getattr(picture, "text", {})
-    if "prompt" not in text:
-        raise RuntimeError(f"the saved picture carries no graph: {path}")
-    client.run(json.loads(text["prompt"]), timeout).check()
-    print(f"[demo]   {size[0]} x {size[1]}; the graph inside it was loaded and queued again")
+def settled(trial: "Trial", options: argparse.Namespace) -> "Trial":
+    """``trial`` with the settings of the command line."""
+    asked = {
+        name: getattr(options, name)
+        for name in ("prompt", "size", "steps", "guidance", "seed")
+        if getattr(options, name) is not None
+    }
+    return dataclasses.replace(trial, **asked)

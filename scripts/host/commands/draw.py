@@ -75,7 +75,7 @@ def _server() -> Iterator["Server"]:
 
     with tempfile.TemporaryDirectory() as place, Standin() as standin:
         base = Path(place) / "base"
-        models.make_base(base, models.models_dir(cache_root()))
+        models.make_base(base, models.every_dir(cache_root()))
         models.link_nodes(ROOT, base, "flux2-lora-edit")
         environment = {
             "RUNCOMFY_API_BASE": standin.origin,
@@ -105,14 +105,15 @@ def write_examples(page: "ComfyPage") -> None:
         page.load(workflow)
         prompt = page.export_api()
         _write(folder / "api" / f"{example.name}.json", prompt)
-        draw_thumbnail(prompt, example.badge, folder / f"{example.name}.jpg")
+        draw_thumbnail(prompt, example.badge, example.sign, folder / f"{example.name}.jpg")
 
 
 def write_blueprints(page: "ComfyPage") -> None:
-    from examples.blueprints import boxes, write_blueprint
+    from examples.blueprints import blueprints, write_blueprint
 
-    for box in boxes():
-        _write(ROOT / "subgraphs" / f"{box.title}.json", write_blueprint(page, box, version()))
+    for blueprint in blueprints():
+        path = ROOT / "subgraphs" / f"{blueprint.box.title}.json"
+        _write(path, write_blueprint(page, blueprint, version()))
 
 
 def _write(path: Path, content: Any) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from standin_server import Standin, Timing
 
-from .client import Client
-from .demo_graph import PROMPT
-from .graph import Graph
+from ..client import Client
+from ..graph import Graph
+from .trial import PROMPT
 
 NODE = "Flux2EditRunComfy"
 # Only handed on to the stand-in, which fetches nothing; and nobody is asked for it (see below).
@@ -55,10 +55,10 @@ def edit(client: Client, images: tuple[str, ...], output: Path, timeout: float) 
         timeout_minutes=5,
         **photos,
     )
-    graph.add("SaveImage", images=remote, filename_prefix="flux2-runcomfy")
+    graph.add("SaveImage", images=remote, filename_prefix="standin")
     graph.add("PreviewAny", source=remote.out(3))
     result = client.run(graph.prompt, timeout).check()
-    print(f"[demo]   {NODE:<26}{result.node_seconds[remote]:8.2f} s")
     for image in result.images():
         path = output / image["subfolder"] / image["filename"]
-        print(f"[demo] picture: {path} (drawn by the stand-in)")
+        said = "a picture that the stand-in drew"
+        print(f"[demo]   {said:<44}{result.wall:8.2f} s   {path.name}")

@@ -1,0 +1,91 @@
+"""The local examples on any host: every node is there, and each does its edit with the toy."""
+
+import json
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "browser"))
+
+from tiny_names import FOLDER, with_tiny_models  # noqa: E402  (found through the path set above)
+
+pytestmark = pytest.mark.host
+LOCAL = {
+    path.stem: prompt
+    for path in sorted((ROOT / "example_workflows" / "api").glob("*.json"))
+    if "Flux2EditRunComfy" not in str(prompt := json.loads(path.read_text("utf-8")))
+}
+
+
+@pytest.fixture(scope="module")
+def small_pictures(base):
+    """The names that the examples load, small: every token costs time on a CPU."""
+    photo = Image.open(base / "input" / "astronaut.png").convert("RGB")
+    sizes = {"example.png": (96, 96), "small-1.png": (96, 96)}
+    sizes |= {f"{FOLDER}/one.png": (96, 96), f"{FOLDER}/two.png": (144, 96)}
+    for name, size in sizes.items():
+        path = base / "input" / name
+        path.parent.mkdir(exist_ok=True)
+        photo.resize(size).save(path)
+
+
+@pytest.fixture
+def saved(client, small_pictures, host_version, full_vae):
+    """The pictures that an example saves, as whole numbers."""
+    known = set(client.get("/object_info"))
+
+    def run(stem):
+        kinds = {entry["class_type"] for entry in LOCAL[stem].values()}
+        if missing := kinds - known:
+            pytest.skip(f"this ComfyUI has no {', '.join(sorted(missing))}")
+        old = host_version < (0, 24)
+        prompt = with_tiny_models(LOCAL[stem], full_vae if old else "")
+        (save,) = [node for node, entry in prompt.items() if entry["class_type"] == "SaveImage"]
+        views = [client.view(image) for image in client.run(prompt).check().images(save)]
+        return [np.asarray(Image.open(BytesIO(view)).convert("RGB"), dtype=int) for view in views]
+
+    return run
+
+
+@pytest.mark.parametrize("stem", LOCAL)
+def test_an_example_runs(stem, saved):
+    assert all(np.ptp(picture) for picture in saved(stem))
+
+
+def likeness(picture, base):
+    """Correlation with the reference's luma."""
+    photo = Image.open(base / "input" / "example.png").convert("L")
+    size = picture.shape[1::-1]
+    pair = picture.mean(2).ravel(), np.asarray(photo.resize(size), dtype=float).ravel()
+    return float(np.corrcoef(*pair)[0, 1])
+
+
+@pytest.mark.parametrize("stem", [stem for stem in LOCAL if "Edit" in stem and "tiles" not in stem])
+def test_an_example_of_an_edit_shows_its_picture(stem, saved, host_version, base):
+    if host_version < (0, 24):
+        pytest.skip("this ComfyUI has no taef2")
+    assert all(likeness(picture, base) > 0.6 for picture in saved(stem))
+
+
+def test_each_picture_of_a_folder_is_edited_at_its_own_size(saved):
+    pictures = saved("Edit a folder of pictures (klein)")
+    assert sorted(picture.shape for picture in pictures) == [(96, 96, 3), (96, 144, 3)]
+
+
+def test_the_second_pass_doubles_the_picture(saved):
+    (picture,) = saved("Edit and enlarge, decoded in tiles (klein)")
+    assert picture.shape == (192, 192, 3)
+
+
+def test_a_list_of_scales_gives_a_grid_in_reading_order(saved):
+    (grid,) = saved("Compare LoRA scales (klein)")
+    # Two by two cells of the picture's own size, 8 pixels apart; the first is without the LoRA.
+    assert grid.shape == (96 + 8 + 96, 96 + 8 + 96, 3)
+    cells = [grid[y : y + 96, x : x + 96] for y in (0, 104) for x in (0, 104)]
+    apart = [np.abs(cell - cells[0]).mean() for cell in cells]
+    assert 0 < apart[1] < apart[2] < apart[3]
