@@ -336,6 +336,16 @@ def test_a_whole_picture_that_is_only_redrawn_stays():
     assert not result.mask.any()
 
 
+@pytest.mark.parametrize(("side", "taken"), [(2, False), (8, True)])
+def test_a_speck_is_no_change(side, taken):
+    region = make_region(image(photo("camera")), None, Settings(max_upscale=1))
+    edit, spot = region.crop.clone(), np.s_[:, 300 : 300 + side, 300 : 300 + side]
+    edit[spot] = (region.crop[spot] < 0.5).float()
+    result = paste(region, edit)
+    assert (result.mask[spot] > 0.99).all() == taken
+    assert torch.equal(result.image, region.picture) != taken
+
+
 def test_a_whole_picture_that_is_all_another_is_taken():
     region = make_region(image(photo("astronaut")), None, Settings(max_upscale=1))
     result = paste(region, image(photo("camera")))
