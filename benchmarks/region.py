@@ -136,8 +136,8 @@ def changed(pixels: Array, mask: Array) -> Array:
 
 
 def ours(original: Array, truth: Array, mask: Array, edit: Edit) -> Array:
-    from flux2_lora_edit.flux2.region import Settings, make_region
-    from flux2_lora_edit.flux2.region_paste import paste
+    from flux2_lora_edit.flux2.region.crop import Settings, make_region
+    from flux2_lora_edit.flux2.region.paste import paste
 
     painted, settings = torch.from_numpy(mask)[None], Settings(megapixels=MEGAPIXELS)
     asked = make_region(image(truth), painted, settings).crop[0].numpy()

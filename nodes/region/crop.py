@@ -1,6 +1,6 @@
 """FLUX.2 Region Crop: what is painted over and its surroundings, as a picture for FLUX.2."""
 
-from ...flux2.region import DEFAULTS, RANGES, Settings, make_region, noise_mask
+from ...flux2.region.crop import DEFAULTS, RANGES, Settings, make_region, noise_mask
 from .. import host
 from ..host import io
 from . import RegionType

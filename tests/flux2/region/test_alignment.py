@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from photos import drifted, jpeg, photo
 
-from flux2_lora_edit.flux2.alignment import Alignment, align
+from flux2_lora_edit.flux2.region.alignment import Alignment, align
 
 SIZE = (416, 416)
 

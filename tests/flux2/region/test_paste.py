@@ -6,8 +6,8 @@ import torch
 from photos import drifted, image, jpeg, photo
 
 from flux2_lora_edit.flux2.references import InputError
-from flux2_lora_edit.flux2.region import Settings, make_region, noise_mask, plan_lattice
-from flux2_lora_edit.flux2.region_paste import Choices, paste
+from flux2_lora_edit.flux2.region.crop import Settings, make_region, noise_mask, plan_lattice
+from flux2_lora_edit.flux2.region.paste import Choices, paste
 
 PLAIN = Choices(align=False, colour=False)
 
@@ -27,7 +27,7 @@ def region_of(pixels, q, feather=16, dtype=torch.float32, mask=None):
     settings = Settings(feather=feather, megapixels=4, max_upscale=min(4, max(1, 16 / q)))
     region = make_region(image(pixels).to(dtype), mask, settings)
     if region.lattice.q != q:  # by its megapixels, which have no such steps
-        from flux2_lora_edit.flux2 import region as module
+        from flux2_lora_edit.flux2.region import crop as module
 
         cells = (-(-width // q), -(-height // q))
         lattice = plan_lattice((0, 0, width, height), (width, height))
@@ -197,7 +197,7 @@ def test_any_size_of_the_same_shape():
     region = region_of(pixels, 16)
     soft = drifted(region.crop[0].numpy(), 0, 0)
     for width, height in ((2, 2), (1, 2), (3, 4)):
-        from flux2_lora_edit.flux2.region import resample
+        from flux2_lora_edit.flux2.region.crop import resample
 
         size = [side * width // height for side in region.lattice.canvas]
         full = (0, 0, *region.lattice.canvas)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flux2_lora_edit.flux2.references import InputError, ReferenceSize, plan_reference
-from flux2_lora_edit.flux2.region import (
+from flux2_lora_edit.flux2.region.crop import (
     MAX_TOKENS,
     Settings,
     make_region,

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from .references import MAX_ASPECT, MIN_SIDE, MULTIPLE, ONE_REFERENCE_AREA, InputError
+from ..references import MAX_ASPECT, MIN_SIDE, MULTIPLE, ONE_REFERENCE_AREA, InputError
 
 RANGES: dict[str, tuple[float, float]] = {
     "context": (1.0, 8.0),
