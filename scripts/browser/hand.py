@@ -1,5 +1,7 @@
 """What a hand does on ComfyUI's page, at the place where the page draws the thing."""
 
+import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +10,9 @@ from playwright.sync_api import Locator
 from playwright.sync_api import TimeoutError as PageTimeout
 
 from .comfy_page import ComfyPage
+
+# The button over a picture in Nodes 2.0.
+MASK = re.compile("mask", re.IGNORECASE)
 
 
 class Point(NamedTuple):
@@ -94,6 +99,56 @@ def spread(page: ComfyPage) -> None:
     )
     page.settle()
     page.fit()
+
+
+def open_mask_editor(page: ComfyPage, node: int) -> Locator:
+    """The mask editor of a Load Image: from its menu, or by the button over its picture."""
+    dom = page.page.locator(f'[data-node-id="{node}"]')
+    if page.js("() => LiteGraph.vueNodesMode"):
+        picture = dom.locator("img").first.bounding_box() or {}
+        page.page.mouse.move(picture["x"] + picture["width"] / 2, picture["y"] + 40)
+        dom.get_by_label(MASK).first.click()
+    else:
+        left, top = page.js(
+            """(id) => {
+                const node = app.graph.getNodeById(id), view = app.canvas.ds
+                const canvas = app.canvas.canvas.getBoundingClientRect()
+                return [
+                    canvas.x + (node.pos[0] + node.size[0] / 2 + view.offset[0]) * view.scale,
+                    canvas.y + (node.pos[1] - 12 + view.offset[1]) * view.scale,
+                ]
+            }""",
+            node,
+        )
+        page.page.mouse.click(left, top, button="right")
+        page.page.locator(".litemenu-entry:visible", has_text="MaskEditor").first.click()
+    return page.page.get_by_role("dialog").filter(has=page.page.locator("canvas"))
+
+
+def paint(page: ComfyPage, editor: Locator, strokes: Iterable[tuple[Point, Point]]) -> None:
+    """Draw lines with the editor's brush, from and to pixels of the picture."""
+    # Before its pictures have come the canvases have the browser's own size, and no brush.
+    page.page.wait_for_function(
+        """(canvas) => canvas.width !== 300
+            && canvas.getContext('2d').getImageData(9, 9, 1, 1).data[3]""",
+        arg=editor.locator("canvas").first.element_handle(),
+    )
+    canvas = editor.locator("canvas").first
+    place = canvas.bounding_box() or {}
+    scale = place["width"] / canvas.evaluate("canvas => canvas.width")
+    for stroke in strokes:
+        start, end = (Point(place["x"] + x * scale, place["y"] + y * scale) for x, y in stroke)
+        drag(page, start, end)
+
+
+def save_mask(page: ComfyPage, editor: Locator, node: int) -> str:
+    """Save and close the editor; gives what the node's ``image`` then says."""
+    value = "(id) => app.graph.getNodeById(id).widgets.find(w => w.name === 'image').value"
+    before = page.js(value, node)
+    editor.locator("button", has_text="Save").first.click()
+    page.page.wait_for_function(f"([id, before]) => ({value})(id) !== before", arg=[node, before])
+    editor.wait_for(state="hidden")
+    return str(page.js(value, node))
 
 
 def drag(page: ComfyPage, start: Point, end: Point) -> None:
