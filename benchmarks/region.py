@@ -293,8 +293,8 @@ def page(rows: list[Row], commits: str) -> str:
         "# A region edited and put back", "",
         f"`{COMMAND}`, on {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}. "
         f"Crops of up to {MEGAPIXELS:g} megapixels, for both tools that crop: the two that take "
-        "the whole picture have as much, and at 1 megapixel all three had more pixels of the largest "
-        "regions than ours. The rest as it comes. Levels are of 8 bit. "
+        "the whole picture have as much, and at 1 megapixel all three had more pixels of the "
+        "largest regions than ours. The rest as it comes. Levels are of 8 bit. "
         f"Outside: over {FAR} px from what is painted, against the original. "
         f"Seam: gradients within {SEAM} px of its edge against the truth's, root mean square. "
         "Inside: against the known change. Drift: what is left of it, in pixels of the picture. "
