@@ -14,6 +14,7 @@ from .folding import NAMESPACE, Box, Outlet, Port, fold
 from .graphs import PICTURE, local, pictures, stack
 from .layout import mark
 from .models import DEV, KLEIN
+from .regions import region_box, region_nodes
 
 EDIT, MAKE = "Image Edit with LoRAs (FLUX.2)", "Text to Image with LoRAs (FLUX.2)"
 
@@ -25,8 +26,8 @@ class Blueprint(NamedTuple):
     box: Box
 
 
-def blueprints() -> tuple[Blueprint, Blueprint]:
-    return _blueprint(3), _blueprint(0)
+def blueprints() -> tuple[Blueprint, ...]:
+    return _blueprint(3), _blueprint(0), _region()
 
 
 def _blueprint(count: int) -> Blueprint:
@@ -35,19 +36,33 @@ def _blueprint(count: int) -> Blueprint:
     loras = stack(graph)
     size = "match image" if images else "landscape_4_3"
     at = local(graph, DEV, "", images=images, loras=loras, size=size, seed=0)
-    # The box takes pictures and gives one: the nodes that load and save stay outside.
-    for outside in (*images.values(), at["save"]):
-        del graph.prompt[outside]
-    for node in graph.prompt.values():
-        node["inputs"] = {
-            name: value
-            for name, value in node["inputs"].items()
-            if not (isinstance(value, list) and value[0] not in graph.prompt)
-        }
+    _leave_out(graph, *images.values(), at["save"])
     ports = ports_of(at, tuple(images))
     place = [port.name for port in ports].index("lora_stack")
     ports[place] = Port("lora_stack", loras, "lora_stack")
     return Blueprint(graph, edit_box(at, tuple(ports), bool(images), loras))
+
+
+def _region() -> Blueprint:
+    graph = Graph()
+    images = pictures(graph, *[PICTURE] * 3)
+    painted = images.pop("image_1")
+    loras = stack(graph)
+    made = region_nodes(graph, DEV, "", (painted, painted.out(1)), loras, images, seed=0)
+    _leave_out(graph, painted, *images.values(), made.at["save"])
+    return Blueprint(graph, region_box(made, tuple(images), loras))
+
+
+def _leave_out(graph: Graph, *outside: Ref) -> None:
+    """The box takes pictures and gives one: the nodes that load and save stay outside."""
+    for node in outside:
+        del graph.prompt[node]
+    for entry in graph.prompt.values():
+        entry["inputs"] = {
+            name: value
+            for name, value in entry["inputs"].items()
+            if not (isinstance(value, list) and value[0] not in graph.prompt)
+        }
 
 
 def ports_of(at: dict[str, Ref], images: tuple[str, ...]) -> list[Port]:

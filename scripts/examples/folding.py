@@ -23,6 +23,8 @@ HEIGHTS = {
     "ImageScaleBy": 110,
     "PreviewImage": 420,
     "ImageGrid": 190,
+    "ImagePadForOutpaint": 180,
+    "SetLatentNoiseMask": 70,
     "FluxKVCache": 60,
     "ManualSigmas": 90,
     "PrimitiveFloat": 90,
@@ -35,6 +37,8 @@ HEIGHTS = {
     "Flux2EditConditioning": 510,
     "Flux2EditImageSize": 280,
     "Flux2EditSampler": 520,
+    "Flux2EditRegionCrop": 330,
+    "Flux2EditRegionPaste": 300,
     "Flux2EditRunComfy": 780,
 }
 Node = dict[str, Any]

@@ -32,6 +32,8 @@ class Contents(NamedTuple):
     local: bool
     hosted: bool
     grid: bool
+    region: bool
+    padded: bool
 
 
 def contents(prompt: Prompt) -> Contents:
@@ -50,6 +52,8 @@ def contents(prompt: Prompt) -> Contents:
         "Flux2EditSampler" in kinds,
         "Flux2EditRunComfy" in kinds,
         "ImageGrid" in kinds,
+        "Flux2EditRegionCrop" in kinds,
+        "ImagePadForOutpaint" in kinds,
     )
 
 
@@ -68,6 +72,8 @@ def draw_thumbnail(prompt: Prompt, label: str, sign: str, path: Path) -> None:
         pen.rounded_rectangle(_grown(box, 7), 12 * SCALE, fill=color)
         if about.grid:
             _grid(pen, box, color)
+        elif about.region:
+            _patched(picture, box, about.padded)
         else:
             draw_scene(pen, box, RESULT)
     badges = [(label, places[0] if len(places) == 1 else QUIET)]
@@ -86,6 +92,31 @@ def _grid(pen: ImageDraw.ImageDraw, box: Box, ground: str) -> None:
         draw_scene(pen, (x + 3, y + 3, x + wide - 3, y + high - 3), colors)
 
 
+def _patched(picture: Image.Image, box: Box, padded: bool) -> None:
+    """The first picture with a part of the result in it; padded, with more on both sides of it."""
+    left, top, right, bottom = box
+    whole = (0, 0, right - left, bottom - top)
+    size = round(whole[2]), round(whole[3])
+    first, second = Image.new("RGB", size), Image.new("RGB", size)
+    draw_scene(ImageDraw.Draw(first), whole, SCENES[0])
+    if padded:
+        pen = ImageDraw.Draw(first)
+        pen.rectangle((whole[2] * 0.22, 0, whole[2] * 0.78, whole[3]), outline=INK, width=2 * SCALE)
+    else:
+        draw_scene(ImageDraw.Draw(second), whole, RESULT)
+        spot = Image.new("L", size)
+        ImageDraw.Draw(spot).ellipse(_spot(whole), fill=255)
+        first.paste(second, mask=spot)
+    picture.paste(first, (round(left), round(top)))
+
+
+def _spot(box: Box) -> Box:
+    """Where a picture is painted over, in the thumbnail."""
+    left, top, right, bottom = box
+    wide, high = right - left, bottom - top
+    return left + 0.1 * wide, top + 0.34 * high, left + 0.62 * wide, top + 0.86 * high
+
+
 def _inputs(pen: ImageDraw.ImageDraw, about: Contents) -> None:
     if about.pictures == 0:
         for number, width in enumerate((200, 220, 170, 120)):
@@ -101,6 +132,8 @@ def _inputs(pen: ImageDraw.ImageDraw, about: Contents) -> None:
         box = _box(left, top, left + side, top + side * 0.95)
         pen.rounded_rectangle(_grown(box, 5), 10 * SCALE, fill=GROUND)
         draw_scene(pen, box, SCENES[number])
+        if about.region and not about.padded and number == 0:
+            pen.ellipse(_spot(box), fill=GROUND, outline=INK, width=2 * SCALE)
 
 
 def draw_scene(pen: ImageDraw.ImageDraw, box: Box, colors: tuple[str, str, str, str]) -> None:

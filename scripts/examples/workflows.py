@@ -2,7 +2,7 @@
 
 from host.graph import Graph
 
-from . import recipes
+from . import recipes, regions
 from .graphs import PICTURE, hosted, local, pictures, stack
 from .models import DEV, EDIT_LORA, KLEIN, KLEIN_BASE, STYLE_LORA, Family
 from .sheets import Column, Example, Sheet
@@ -142,4 +142,5 @@ EXAMPLES = (
         DEV,
     ),
     *recipes.EXAMPLES,
+    *regions.EXAMPLES,
 )

@@ -29,7 +29,7 @@ sys.path.insert(0, str(HERE))
 
 from frontends import NEWEST, frontend_of  # noqa: E402
 from shots import ARTIFACTS  # noqa: E402  (found through the path set above)
-from tiny_names import FETCHED_LORA, FOLDER, ITS_REPO  # noqa: E402
+from tiny_names import FETCHED_LORA, FOLDER, ITS_REPO, write_painted  # noqa: E402
 
 ROOT = HERE.parents[1]
 TOKEN = "browser-token-0000"
@@ -63,6 +63,7 @@ def site(standin: Standin, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     photos = [base / "input" / name for name in models.PHOTOS]
     for (name, size), photo in zip(PICTURES.items(), photos, strict=True):
         Image.open(photo).convert("RGB").resize(size).save(base / "input" / name)
+    write_painted(base / "input")
     (base / "input" / FOLDER).mkdir()
     for name in ("small-1.png", "small-2.png"):
         shutil.copyfile(base / "input" / name, base / "input" / FOLDER / name)

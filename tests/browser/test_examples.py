@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 from PIL import Image
-from tiny_names import with_tiny_models
+from tiny_names import PAINTED, with_tiny_models
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
@@ -31,11 +31,13 @@ def every_node(workflow):
 
 
 def test_there_are_examples_for_every_way_to_run():
-    assert len(EXAMPLES) == 13 and len(BLUEPRINTS) == 2
+    assert len(EXAMPLES) == 18 and len(BLUEPRINTS) == 3
     titles = " ".join(path.stem for path in EXAMPLES)
     for word in ("Text to image", "one picture", "three", "dev", "klein", "klein base", "RunComfy"):
         assert word in titles
     for word in ("KV cache", "8 steps", "in tiles", "folder", "LoRA scales"):
+        assert word in titles
+    for word in ("a region (klein)", "dev, reference", "Remove", "Outpaint", "a region (RunComfy)"):
         assert word in titles
 
 
@@ -195,7 +197,13 @@ def test_a_blueprint_is_listed_opens_and_runs(path, page, client):
         "class_type": "SaveImage",
         "inputs": {"images": [decode, 0], "filename_prefix": "box"},
     }
-    if "Edit" in path.stem:
+    if "Region" in path.stem:
+        prompt["picture"] = {"class_type": "LoadImage", "inputs": {"image": PAINTED}}
+        (crop,) = [e for e in prompt.values() if e["class_type"] == "Flux2EditRegionCrop"]
+        crop["inputs"] |= {"image": ["picture", 0], "mask": ["picture", 1]}
+        (decode,) = [n for n, e in prompt.items() if e["class_type"] == "Flux2EditRegionPaste"]
+        prompt["save"]["inputs"]["images"] = [decode, 0]
+    elif "Edit" in path.stem:
         prompt["picture"] = {"class_type": "LoadImage", "inputs": {"image": "small-1.png"}}
         for entry in prompt.values():
             if entry["class_type"] in ("Flux2EditConditioning", "Flux2EditImageSize"):
@@ -210,5 +218,8 @@ def test_a_box_takes_what_the_hosted_node_takes(client):
     for path in BLUEPRINTS:
         (box,) = read(path)["nodes"]
         own = {entry["name"] for entry in box["inputs"]}
-        assert own - names == {"unet_name", "clip_name", "vae_name"}
+        region = {"mask", "context", "grow", "feather"} if "Region" in path.stem else set()
+        # A region has the size of its crop.
+        assert "image_size" in own or region
+        assert own - names == {"unet_name", "clip_name", "vae_name"} | region
         assert [out["name"] for out in box["outputs"]][0] == "image"

@@ -1,11 +1,16 @@
 """A graph that names real model files, made to run on the toy that really edits."""
 
 import copy
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 Prompt = dict[str, dict[str, Any]]
 
 PICTURE = "picture"
+PAINTED = "painted.png"  # with a hole, which is the mask
+HOLE = (36, 36, 60, 60)
 FOLDER = "flux2"  # of the input folder, as the example of a folder names it
 FETCHED_LORA = "toy-duotone.safetensors"
 TILED_VAE = "flux2-vae-tiny.safetensors"  # the host decodes no tiles with taef2
@@ -24,6 +29,11 @@ def with_tiny_models(prompt: Prompt, vae: str = "") -> Prompt:
         for entry in prompt.values()
         if entry["class_type"] == "Flux2EditApplyLoraStack"
     }
+    painted = {
+        entry["inputs"]["mask"][0]
+        for entry in prompt.values()
+        if entry["class_type"] == "Flux2EditRegionCrop" and "mask" in entry["inputs"]
+    }
     tiled = any(entry["class_type"] == "VAEDecodeTiled" for entry in prompt.values())
     for node, entry in prompt.items():
         inputs = entry["inputs"]
@@ -35,12 +45,26 @@ def with_tiny_models(prompt: Prompt, vae: str = "") -> Prompt:
             inputs["clip_name"] = "toy-words.safetensors"
         elif kind == "VAELoader":
             inputs["vae_name"] = vae or (TILED_VAE if tiled else "taef2")
+        elif kind == "LoadImage" and node in painted:
+            inputs["image"] = PAINTED
+        # Where a region gives the size, it is small.
+        elif kind == "Flux2EditImageSize" and isinstance(inputs["width"], list):
+            continue
         elif kind == "Flux2EditImageSize" and inputs["image_size"] != "match image":
             inputs |= {"image_size": "match image", "image": [PICTURE, 0]}
             added[PICTURE] = {"class_type": "LoadImage", "inputs": {"image": "small-1.png"}}
         elif kind == "Flux2EditLoraStack" and node in local:
             _install(inputs)
     return prompt | added
+
+
+def write_painted(folder: Path) -> None:
+    """Beside ``small-1.png`` in the input folder: the same with a hole, as the mask editor does."""
+    with Image.open(folder / "small-1.png") as picture:
+        hole = Image.new("L", picture.size, 255)
+        hole.paste(0, HOLE)
+        picture.putalpha(hole)
+        picture.save(folder / PAINTED)
 
 
 def _install(inputs: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "browser"))
 
-from tiny_names import FOLDER, with_tiny_models  # noqa: E402  (found through the path set above)
+from tiny_names import FOLDER, HOLE, with_tiny_models, write_painted  # noqa: E402  (as above)
 
 pytestmark = pytest.mark.host
 LOCAL = {
@@ -32,6 +32,7 @@ def small_pictures(base):
         path = base / "input" / name
         path.parent.mkdir(exist_ok=True)
         photo.resize(size).save(path)
+    write_painted(base / "input")
 
 
 @pytest.fixture
@@ -65,11 +66,37 @@ def likeness(picture, base):
     return float(np.corrcoef(*pair)[0, 1])
 
 
-@pytest.mark.parametrize("stem", [stem for stem in LOCAL if "Edit" in stem and "tiles" not in stem])
+OF_A_PICTURE = [
+    stem for stem in LOCAL if "Edit" in stem and "tiles" not in stem and "region" not in stem
+]
+
+
+@pytest.mark.parametrize("stem", OF_A_PICTURE)
 def test_an_example_of_an_edit_shows_its_picture(stem, saved, host_version, base):
     if host_version < (0, 24):
         pytest.skip("this ComfyUI has no taef2")
     assert all(likeness(picture, base) > 0.6 for picture in saved(stem))
+
+
+@pytest.mark.parametrize("stem", [stem for stem in LOCAL if "region" in stem or "Remove" in stem])
+def test_a_region_changes_and_the_rest_does_not(stem, saved, base):
+    """The edit fades out over 16 pixels; further away nothing may be another."""
+    (after,) = saved(stem)
+    before = np.asarray(Image.open(base / "input" / "small-1.png").convert("RGB"), dtype=int)
+    changed = (after != before).any(axis=2)
+    left, top, right, bottom = HOLE
+    assert changed[top:bottom, left:right].mean() > 0.9
+    changed[top - 16 : bottom + 16, left - 16 : right + 16] = False
+    assert not changed.any()
+
+
+def test_outpainting_adds_on_both_sides(saved, base):
+    (after,) = saved("Outpaint (klein)")
+    before = np.asarray(Image.open(base / "input" / "small-1.png").convert("RGB"), dtype=int)
+    assert after.shape == (96, 256 + 96 + 256, 3)
+    inner = np.s_[:, 16:-16]
+    assert np.array_equal(after[:, 256:-256][inner], before[inner])
+    assert after[:, :256].std() > 1 and after[:, -256:].std() > 1
 
 
 def test_each_picture_of_a_folder_is_edited_at_its_own_size(saved):

@@ -1,4 +1,4 @@
-"""Write what a program writes in this repository: examples, blueprints, icon, banner, screenshots.
+"""Write what a program writes in this repository: examples, blueprints, icon, banner, pictures.
 
 Starts a real ComfyUI and a real Chromium, since the page's own format is what must come out.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..server import Server
 
-PARTS = ("examples", "blueprints", "screenshots", "assets")
+PARTS = ("examples", "blueprints", "screenshots", "region", "assets")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -59,6 +59,11 @@ def _on_the_page(parts: Sequence[str]) -> int:
 
                 take_screenshots(browser, server.url, ROOT / "docs" / "images")
                 print("docs/images")
+            if "region" in parts:
+                from examples.region_picture import draw_region
+
+                draw_region(server.url, ROOT / "docs" / "images" / "region.jpg")
+                print("docs/images/region.jpg")
     except NoChromium as error:
         print(error)
         return 2

@@ -23,9 +23,12 @@ class Cell(NamedTuple):
     subtitle: str = ""
 
 
-def draw(cells: Sequence[Cell], heading: str = "", footing: str = "") -> Image.Image:
+def draw(
+    cells: Sequence[Cell], heading: str = "", footing: str = "", columns: int = 0
+) -> Image.Image:
     """The sheet: all cells of one size, that of the last picture's shape, in even rows."""
-    columns = len(cells) if len(cells) < 4 else {4: 2, 5: 3, 6: 3}.get(len(cells), 4)
+    even = len(cells) if len(cells) < 4 else {4: 2, 5: 3, 6: 3}.get(len(cells), 4)
+    columns = columns or even
     rows = -(-len(cells) // columns)
     width = (WIDTH - 2 * MARGIN - (columns - 1) * GUTTER) // columns
     shape = cells[-1].picture.size
