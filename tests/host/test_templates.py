@@ -85,7 +85,7 @@ def test_a_region_changes_and_the_rest_does_not(stem, saved, base):
     before = np.asarray(Image.open(base / "input" / "small-1.png").convert("RGB"), dtype=int)
     changed = (after != before).any(axis=2)
     left, top, right, bottom = HOLE
-    assert changed[top:bottom, left:right].mean() > 0.9
+    assert changed[top:bottom, left:right].mean() > 0.5
     changed[top - 16 : bottom + 16, left - 16 : right + 16] = False
     assert not changed.any()
 
