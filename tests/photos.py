@@ -8,8 +8,8 @@ import skimage.data
 import torch
 from PIL import Image
 
-from flux2_lora_edit.flux2.alignment import Alignment
-from flux2_lora_edit.flux2.region import resample
+from flux2_lora_edit.flux2.region.alignment import Alignment
+from flux2_lora_edit.flux2.region.crop import resample
 
 
 @cache

@@ -3,4 +3,4 @@
 from ..host import io
 
 RegionType = io.Custom("FLUX2_REGION")
-"""A ``flux2.region.Region``."""
+"""A ``flux2.region.crop.Region``."""

@@ -1,6 +1,7 @@
 """FLUX.2 Region Crop: what is painted over and its surroundings, as a picture for FLUX.2."""
 
-from ...flux2.region import DEFAULTS, RANGES, Settings, make_region, noise_mask
+from ...flux2.region.crop import make_region, noise_mask
+from ...flux2.region.lattice import DEFAULTS, RANGES, Settings
 from .. import host
 from ..host import io
 from . import RegionType
@@ -83,8 +84,7 @@ class Flux2EditRegionCrop(io.ComfyNode):
         settings = Settings(context, megapixels, max_upscale, grow, feather)
         region = make_region(image, mask, settings)
         shown = host.show_text(region.describe(), cls.hidden.unique_id)
-        crops = region.crop
-        if len(crops) < region.count:
-            crops = crops.repeat(region.count, 1, 1, 1)
+        # A copy: what follows may write into it, and the region must stay.
+        crops = region.crop.repeat(region.count // len(region.crop), 1, 1, 1)
         width, height = region.lattice.canvas
         return io.NodeOutput(region, crops, noise_mask(region), width, height, ui=shown)

@@ -1,7 +1,7 @@
 """FLUX.2 Region Paste: the edit of a region, back in its picture."""
 
 from ...flux2.references import InputError
-from ...flux2.region_paste import Choices, paste
+from ...flux2.region.paste import Choices, paste
 from .. import host
 from ..host import io
 from . import RegionType

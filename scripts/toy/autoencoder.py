@@ -11,13 +11,12 @@ Keys and shapes: ComfyUI ``comfy/taesd/taesd.py``.
 import torch
 
 from . import latent
-from .decoder import decoder
+from .decoder import WIDTH, decoder, silent
 
 __all__ = ["decoder", "encoder"]
 
 Weights = dict[str, torch.Tensor]
 
-WIDTH = 64
 BLOCKS = (1, 3, 4, 5, 7, 8, 9, 11, 12, 13)
 # Blocks at an eighth of the size have a pooling branch too.
 POOLED = (11, 12, 13)
@@ -25,7 +24,7 @@ POOLED = (11, 12, 13)
 
 def encoder() -> Weights:
     """``taef2_encoder``: exactly ``latent.encode``, for pixels in 0..1. float32."""
-    weights = _silent()
+    weights = silent((2, 6, 10), BLOCKS, POOLED)
     weights["0.weight"] = torch.zeros(WIDTH, 3, 3, 3)
     weights["0.bias"] = torch.zeros(WIDTH)
     for colour in range(3):
@@ -44,23 +43,6 @@ def encoder() -> Weights:
     weights["14.bias"] = torch.zeros(latent.CHANNELS)
     # Luma is centred: every pixel of the cell gives its part to the mean alone.
     weights["14.bias"][0] = -latent.LUMA_CENTRE * latent.CELL * latent.GAINS[0]
-    return weights
-
-
-def _silent() -> Weights:
-    """The layers from ``WIDTH`` to ``WIDTH`` channels, all 0: blocks that are the identity."""
-    weights: Weights = {}
-    for index in (2, 6, 10):
-        weights[f"{index}.weight"] = torch.zeros(WIDTH, WIDTH, 3, 3)
-    for index in BLOCKS:
-        for layer in (0, 2, 4):
-            weights[f"{index}.conv.{layer}.weight"] = torch.zeros(WIDTH, WIDTH, 3, 3)
-            weights[f"{index}.conv.{layer}.bias"] = torch.zeros(WIDTH)
-        if index in POOLED:
-            weights[f"{index}.pool.0.weight"] = torch.zeros(4 * WIDTH, WIDTH, 1, 1)
-            weights[f"{index}.pool.1.weight"] = torch.ones(4 * WIDTH)
-            weights[f"{index}.pool.1.bias"] = torch.zeros(4 * WIDTH)
-            weights[f"{index}.pool.3.weight"] = torch.zeros(WIDTH, 4 * WIDTH, 1, 1)
     return weights
 
 

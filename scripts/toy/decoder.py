@@ -52,7 +52,11 @@ RIGHT, LOWER = 62, 63
 
 def decoder() -> Weights:
     """``taef2_decoder``: [B, 32, h, w] to [B, 3, 8h, 8w] in 0..1, float32."""
-    weights = _silent()
+    weights = silent((7, 12, 17), BLOCKS, BLOCKS[:3])
+    weights["1.weight"] = torch.zeros(WIDTH, latent.CHANNELS, 3, 3)
+    weights["1.bias"] = torch.zeros(WIDTH)
+    weights["19.weight"] = torch.zeros(3, WIDTH, 3, 3)
+    weights["19.bias"] = torch.zeros(3)
     signals = _unclamp(weights)
     signals = _eighths(weights, signals)
     signals = _quarters(weights, signals)
@@ -299,21 +303,16 @@ def _pixels(weights: Weights, signals: Signals) -> None:
         weights["19.bias"][colour] = -OFFSET_PIXEL
 
 
-def _silent() -> Weights:
-    """All layers at 0, blocks that are the identity."""
-    weights: Weights = {
-        "1.weight": torch.zeros(WIDTH, latent.CHANNELS, 3, 3),
-        "1.bias": torch.zeros(WIDTH),
-        "19.weight": torch.zeros(3, WIDTH, 3, 3),
-        "19.bias": torch.zeros(3),
-    }
-    for index in (7, 12, 17):
+def silent(strides: tuple[int, ...], blocks: tuple[int, ...], pooled: tuple[int, ...]) -> Weights:
+    """The layers from ``WIDTH`` to ``WIDTH`` channels, all 0: blocks that are the identity."""
+    weights: Weights = {}
+    for index in strides:
         weights[f"{index}.weight"] = torch.zeros(WIDTH, WIDTH, 3, 3)
-    for index in BLOCKS:
+    for index in blocks:
         for layer in (0, 2, 4):
             weights[f"{index}.conv.{layer}.weight"] = torch.zeros(WIDTH, WIDTH, 3, 3)
             weights[f"{index}.conv.{layer}.bias"] = torch.zeros(WIDTH)
-        if index in BLOCKS[:3]:
+        if index in pooled:
             weights[f"{index}.pool.0.weight"] = torch.zeros(4 * WIDTH, WIDTH, 1, 1)
             weights[f"{index}.pool.1.weight"] = torch.ones(4 * WIDTH)
             weights[f"{index}.pool.1.bias"] = torch.zeros(4 * WIDTH)

@@ -51,9 +51,11 @@ def test_an_example_opens_exports_its_twin_and_runs(path, classic, client, token
     assert classic.export_api() == twin
     opened = classic.serialize()
     assert [n["pos"] for n in opened["nodes"]] == [n["pos"] for n in workflow["nodes"]]
-    result = client.run(with_tiny_models(twin)).check()
     saves = [node for node, entry in twin.items() if entry["class_type"] == "SaveImage"]
-    assert saves and all(result.images(node) for node in saves)
+    assert saves
+    if "RunComfy" in path.stem:  # the others run in tests/host/test_templates.py
+        result = client.run(with_tiny_models(twin)).check()
+        assert all(result.images(node) for node in saves)
 
 
 @named(EXAMPLES)

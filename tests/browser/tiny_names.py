@@ -1,4 +1,4 @@
-"""A graph that names real model files, made to run on the tiny ones."""
+"""A graph that names real model files, made to run on the toy that really edits."""
 
 import copy
 from pathlib import Path
@@ -8,18 +8,17 @@ from PIL import Image
 
 Prompt = dict[str, dict[str, Any]]
 
-TINY_STEPS = 1
 PICTURE = "picture"
 PAINTED = "painted.png"  # with a hole, which is the mask
 HOLE = (36, 36, 60, 60)
 FOLDER = "flux2"  # of the input folder, as the example of a folder names it
-FETCHED_LORA = "ai-toolkit.safetensors"
+FETCHED_LORA = "toy-duotone.safetensors"
 TILED_VAE = "flux2-vae-tiny.safetensors"  # the host decodes no tiles with taef2
 ITS_REPO = "owner/tiny-lora"
 
 
 def with_tiny_models(prompt: Prompt, vae: str = "") -> Prompt:
-    """The same graph with tiny models, small sizes, few steps, and installed LoRAs.
+    """The same graph with the toy models, small sizes, and installed LoRAs; its settings are kept.
 
     ``vae`` is taken in place of the cheapest one, which only newer hosts know. A picture to match
     is all that is added: no preset is small. The RunComfy node keeps all its inputs.
@@ -41,13 +40,11 @@ def with_tiny_models(prompt: Prompt, vae: str = "") -> Prompt:
         kind = entry["class_type"]
         if kind == "UNETLoader":
             small = "klein" if "klein" in inputs["unet_name"] else "dev"
-            inputs["unet_name"] = f"flux2-{small}-tiny.safetensors"
+            inputs["unet_name"] = f"flux2-toy-{small}.safetensors"
         elif kind == "CLIPLoader":
-            inputs["clip_name"] = "clip-l-random.safetensors"
+            inputs["clip_name"] = "toy-words.safetensors"
         elif kind == "VAELoader":
             inputs["vae_name"] = vae or (TILED_VAE if tiled else "taef2")
-        elif kind == "Flux2EditSampler":
-            inputs["steps"] = TINY_STEPS
         elif kind == "LoadImage" and node in painted:
             inputs["image"] = PAINTED
         # Where a region gives the size, it is small.

@@ -1,4 +1,4 @@
-"""The local examples on any host: every node is there, and the graph runs with tiny models."""
+"""The local examples on any host: every node is there, and each does its edit with the toy."""
 
 import json
 import sys
@@ -77,6 +77,21 @@ def test_outpainting_adds_on_both_sides(saved, base):
     inner = np.s_[:, 16:-16]
     assert np.array_equal(after[:, 256:-256][inner], before[inner])
     assert after[:, :256].std() > 1 and after[:, -256:].std() > 1
+
+
+def likeness(picture, base):
+    """Correlation with the reference's luma."""
+    photo = Image.open(base / "input" / "example.png").convert("L")
+    size = picture.shape[1::-1]
+    pair = picture.mean(2).ravel(), np.asarray(photo.resize(size), dtype=float).ravel()
+    return float(np.corrcoef(*pair)[0, 1])
+
+
+@pytest.mark.parametrize("stem", [stem for stem in LOCAL if "Edit" in stem and "tiles" not in stem])
+def test_an_example_of_an_edit_shows_its_picture(stem, saved, host_version, base):
+    if host_version < (0, 24):
+        pytest.skip("this ComfyUI has no taef2")
+    assert all(likeness(picture, base) > 0.6 for picture in saved(stem))
 
 
 def test_each_picture_of_a_folder_is_edited_at_its_own_size(saved):

@@ -150,6 +150,7 @@ def _lay_out(options: argparse.Namespace, base: Path) -> "Scene":
         named = Named(options.unet, options.clip, options.vae, tuple(options.lora or ()))
         scene = folder.lay_out(options.models, named, base)
         return scene._replace(trial=settled(scene.trial, options))
+    print("[demo] making the small models, unless an earlier run has ...", flush=True)
     models.make_base(base, [models.toy_dir(cache_root())])
     embedded = trial.EMBEDDED
     if options.lora:

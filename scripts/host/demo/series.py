@@ -13,6 +13,10 @@ from ..graph import Graph
 from .graph import Built, build
 from .trial import Lora, Trial
 
+TINY_VAE = "taef2"
+UNTOLD = "an unknown model"
+"""What the pack reports of a LoRA whose file does not tell."""
+
 
 class Shot(NamedTuple):
     """One picture of the series: its file, and two lines to stand below it."""
@@ -27,6 +31,7 @@ def run(client: Client, trial: Trial, output: Path, timeout: float) -> list[Shot
 
     Raises PromptRefused, RuntimeError and TimeoutError.
     """
+    _require_vae(client, trial)
     built, shots = build(trial), []
     for number, (on, name, title, subtitle) in enumerate(_variants(trial.loras), 1):
         built.switch(on, name)
@@ -40,6 +45,18 @@ def run(client: Client, trial: Trial, output: Path, timeout: float) -> list[Shot
     _tell_loras(built, result)
     _queue_again(client, shots[-1].path, timeout)
     return shots
+
+
+def _require_vae(client: Client, trial: Trial) -> None:
+    """Raise RuntimeError where the host is older than the tiny VAE that the trial is for."""
+    spec = client.object_info("VAELoader")["input"]["required"]["vae_name"]
+    listed = spec[0] if isinstance(spec[0], list) else spec[1]["options"]
+    if trial.models.vae == TINY_VAE and TINY_VAE not in listed:
+        raise RuntimeError(
+            f"this ComfyUI does not know {TINY_VAE}, FLUX.2's tiny VAE, which the demo's own model "
+            "is for: it came with ComfyUI 0.24. Update ComfyUI, or leave COMFYUI_PATH unset and "
+            "the demo brings one of its own."
+        )
 
 
 def _variants(loras: Sequence[Lora]) -> list[tuple[tuple[int, ...], str, str, str]]:
@@ -66,9 +83,12 @@ def _tell_loras(built: Built, result: Result) -> None:
     for node, output in result.outputs.items():
         if built.graph.prompt[node]["class_type"] == "PreviewAny":
             for lora in json.loads(output["text"][0])["loras"]:
+                told = f"trained for {lora['trained_for']}"
+                if lora["trained_for"] == UNTOLD:
+                    told = "its file does not tell which model it is for"
                 print(
                     f"[demo]   {lora['name']}: {lora['matched']} of {lora['total']} modules found "
-                    f"in the model, trained for {lora['trained_for']}"
+                    f"in the model; {told}"
                 )
 
 

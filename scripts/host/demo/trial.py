@@ -53,6 +53,10 @@ TOY = Trial(
     ),
     prompt="image 1 in the colours of image 2",
     images=("astronaut.png", "cat.png"),
+    notes=(
+        "the model is a toy of FLUX.2's own architecture: it really edits, and knows few words;",
+        "./scripts/demo --real fetches FLUX.2 klein 4B, and --models DIR takes the models you have",
+    ),
 )
 EMBEDDED = TOY
 """What runs without --models and --real."""

@@ -7,14 +7,8 @@ import pytest
 import torch
 
 from flux2_lora_edit.flux2.references import InputError, ReferenceSize, plan_reference
-from flux2_lora_edit.flux2.region import (
-    MAX_TOKENS,
-    Settings,
-    make_region,
-    noise_mask,
-    plan_lattice,
-    resample,
-)
+from flux2_lora_edit.flux2.region.crop import make_region, noise_mask, resample
+from flux2_lora_edit.flux2.region.lattice import MAX_TOKENS, Settings, plan_lattice
 
 
 def picture(width, height, channels=3, count=1, seed=0):

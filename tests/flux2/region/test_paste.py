@@ -6,8 +6,9 @@ import torch
 from photos import drifted, image, jpeg, photo
 
 from flux2_lora_edit.flux2.references import InputError
-from flux2_lora_edit.flux2.region import Settings, make_region, noise_mask, plan_lattice
-from flux2_lora_edit.flux2.region_paste import Choices, paste
+from flux2_lora_edit.flux2.region.crop import make_region, noise_mask
+from flux2_lora_edit.flux2.region.lattice import Settings, plan_lattice
+from flux2_lora_edit.flux2.region.paste import Choices, paste
 
 PLAIN = Choices(align=False, colour=False)
 
@@ -27,7 +28,7 @@ def region_of(pixels, q, feather=16, dtype=torch.float32, mask=None):
     settings = Settings(feather=feather, megapixels=4, max_upscale=min(4, max(1, 16 / q)))
     region = make_region(image(pixels).to(dtype), mask, settings)
     if region.lattice.q != q:  # by its megapixels, which have no such steps
-        from flux2_lora_edit.flux2 import region as module
+        from flux2_lora_edit.flux2.region import crop as module
 
         cells = (-(-width // q), -(-height // q))
         lattice = plan_lattice((0, 0, width, height), (width, height))
@@ -197,7 +198,7 @@ def test_any_size_of_the_same_shape():
     region = region_of(pixels, 16)
     soft = drifted(region.crop[0].numpy(), 0, 0)
     for width, height in ((2, 2), (1, 2), (3, 4)):
-        from flux2_lora_edit.flux2.region import resample
+        from flux2_lora_edit.flux2.region.crop import resample
 
         size = [side * width // height for side in region.lattice.canvas]
         full = (0, 0, *region.lattice.canvas)
@@ -334,6 +335,16 @@ def test_a_whole_picture_that_is_only_redrawn_stays():
     assert torch.equal(result.image, region.picture)
     assert "Changed: 0.0% of the picture" in result.report
     assert not result.mask.any()
+
+
+@pytest.mark.parametrize(("side", "taken"), [(2, False), (8, True)])
+def test_a_speck_is_no_change(side, taken):
+    region = make_region(image(photo("camera")), None, Settings(max_upscale=1))
+    edit, spot = region.crop.clone(), np.s_[:, 300 : 300 + side, 300 : 300 + side]
+    edit[spot] = (region.crop[spot] < 0.5).float()
+    result = paste(region, edit)
+    assert (result.mask[spot] > 0.99).all() == taken
+    assert torch.equal(result.image, region.picture) != taken
 
 
 def test_a_whole_picture_that_is_all_another_is_taken():

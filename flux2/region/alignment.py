@@ -11,7 +11,8 @@ import numpy as np
 from scipy import fft
 from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter1d
 
-from .region import Box, resample
+from .crop import resample
+from .lattice import Box
 
 KEEP_OFF = 8
 """Pixels around what may have changed, and along the edges, that prove nothing."""

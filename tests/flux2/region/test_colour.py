@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from photos import jpeg, photo
 
-from flux2_lora_edit.flux2.colour import Tint, find_tint
+from flux2_lora_edit.flux2.region.colour import Tint, find_tint
 
 EVERYWHERE = np.ones((400, 592), bool)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter, label, maximum_filter1d
 
-from .region import soften
+from .crop import soften
 
 LEAST, MOST = 0.04, 0.12
 """Bounds of the threshold: ten levels of 8 bit, and thirty."""

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from ..references import MULTIPLE, InputError
 from .alignment import Alignment, align
 from .colour import Tint, find_tint
+from .crop import Region, bounds, resample
 from .difference import Change, find_change
-from .references import MULTIPLE, InputError
-from .region import Region, bounds, resample
 
 SAME, OTHER = 0.03, 0.10
 """Difference, blurred over a few pixels, up to which a place is the same, and from which it is
