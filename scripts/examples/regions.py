@@ -14,8 +14,8 @@ from .models import DEV, KLEIN, Family
 from .sheets import Column, Example, Sheet
 
 TITLE = "Edit a Region (FLUX.2)"
-RECOLOUR = "make the thing in the middle of image 1 bright red, keep its shape, material and light"
-PATTERN = "give the thing in the middle of image 1 the pattern of image 2, keep its shape"
+RECOLOUR = "make the thing in the middle of image 1 golden, keep its shape and the light"
+PATTERN = "give the thing in the middle of image 1 the colours of image 2, keep its shape"
 EMPTY = "an empty sandy beach, the ground and the light as around it"
 WIDER = "a wide view of the same place, the ground, the sky and the light go on"
 NOTE = (440, 520)
@@ -219,8 +219,8 @@ EXAMPLES = (
     ),
     Example(
         "Edit a region (dev, reference)",
-        f"{PAINT[0].upper()}{PAINT[1:]}. The second picture is **image 2** of the prompt: a "
-        f"pattern, a material, a face. {KEPT}.",
+        f"{PAINT[0].upper()}{PAINT[1:]}. The second picture is **image 2** of the prompt: its "
+        f"colours, a pattern, a face. {KEPT}.",
         lambda: _edit(DEV, PATTERN, 2),
         DEV,
         "a LoRA in the stack works on the region alone. The box's **edit** is the crop as the "

@@ -29,7 +29,7 @@ sys.path.insert(0, str(HERE))
 
 from frontends import NEWEST, frontend_of  # noqa: E402
 from shots import ARTIFACTS  # noqa: E402  (found through the path set above)
-from tiny_names import FETCHED_LORA, FOLDER, ITS_REPO, write_painted  # noqa: E402
+from tiny_names import FETCHED_LORAS, FOLDER, ITS_REPO, write_painted  # noqa: E402
 
 ROOT = HERE.parents[1]
 TOKEN = "browser-token-0000"
@@ -68,9 +68,9 @@ def site(standin: Standin, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for name in ("small-1.png", "small-2.png"):
         shutil.copyfile(base / "input" / name, base / "input" / FOLDER / name)
     # As if it had been fetched: RunComfy's machines can have it from there.
-    lora = base / "models" / "loras" / FETCHED_LORA
-    record = {"repo": ITS_REPO, "file": FETCHED_LORA, "commit": "0" * 40}
-    write_record(record_of(lora), record)
+    for name in FETCHED_LORAS:
+        record = {"repo": ITS_REPO, "file": name, "commit": "0" * 40}
+        write_record(record_of(base / "models" / "loras" / name), record)
     environment = {
         "RUNCOMFY_API_BASE": standin.origin,
         "RUNCOMFY_API_TOKEN": "",

@@ -12,7 +12,7 @@ PICTURE = "picture"
 PAINTED = "painted.png"  # with a hole, which is the mask
 HOLE = (36, 36, 60, 60)
 FOLDER = "flux2"  # of the input folder, as the example of a folder names it
-FETCHED_LORA = "toy-duotone.safetensors"
+FETCHED_LORAS = ("toy-duotone.safetensors", "ai-toolkit.safetensors")
 TILED_VAE = "flux2-vae-tiny.safetensors"  # the host decodes no tiles with taef2
 ITS_REPO = "owner/tiny-lora"
 
@@ -73,4 +73,4 @@ def _install(inputs: dict[str, Any]) -> None:
         slot = f"lora_{number}"
         if inputs[slot] == "hugging face":
             del inputs[f"{slot}.repo"]
-            inputs |= {slot: "installed", f"{slot}.file": FETCHED_LORA}
+            inputs |= {slot: "installed", f"{slot}.file": FETCHED_LORAS[0]}
