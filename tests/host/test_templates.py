@@ -58,29 +58,6 @@ def test_an_example_runs(stem, saved):
     assert all(np.ptp(picture) for picture in saved(stem))
 
 
-<<<<<<< HEAD
-def likeness(picture, base):
-    """Correlation with the reference's luma."""
-    photo = Image.open(base / "input" / "example.png").convert("L")
-    size = picture.shape[1::-1]
-    pair = picture.mean(2).ravel(), np.asarray(photo.resize(size), dtype=float).ravel()
-    return float(np.corrcoef(*pair)[0, 1])
-
-
-OF_A_PICTURE = [
-    stem for stem in LOCAL if "Edit" in stem and "tiles" not in stem and "region" not in stem
-]
-
-
-@pytest.mark.parametrize("stem", OF_A_PICTURE)
-def test_an_example_of_an_edit_shows_its_picture(stem, saved, host_version, base):
-    if host_version < (0, 24):
-        pytest.skip("this ComfyUI has no taef2")
-    assert all(likeness(picture, base) > 0.6 for picture in saved(stem))
-
-
-=======
->>>>>>> twelve-faces
 @pytest.mark.parametrize("stem", [stem for stem in LOCAL if "region" in stem or "Remove" in stem])
 def test_a_region_changes_and_the_rest_does_not(stem, saved, base):
     """The edit fades out over 16 pixels; further away nothing may be another."""
@@ -88,7 +65,7 @@ def test_a_region_changes_and_the_rest_does_not(stem, saved, base):
     before = np.asarray(Image.open(base / "input" / "small-1.png").convert("RGB"), dtype=int)
     changed = (after != before).any(axis=2)
     left, top, right, bottom = HOLE
-    assert changed[top:bottom, left:right].mean() > 0.5
+    assert changed[top:bottom, left:right].mean() > 0.9
     changed[top - 16 : bottom + 16, left - 16 : right + 16] = False
     assert not changed.any()
 
@@ -100,8 +77,6 @@ def test_outpainting_adds_on_both_sides(saved, base):
     inner = np.s_[:, 16:-16]
     assert np.array_equal(after[:, 256:-256][inner], before[inner])
     assert after[:, :256].std() > 1 and after[:, -256:].std() > 1
-<<<<<<< HEAD
-=======
 
 
 def likeness(picture, base):
@@ -117,7 +92,6 @@ def test_an_example_of_an_edit_shows_its_picture(stem, saved, host_version, base
     if host_version < (0, 24):
         pytest.skip("this ComfyUI has no taef2")
     assert all(likeness(picture, base) > 0.6 for picture in saved(stem))
->>>>>>> twelve-faces
 
 
 def test_each_picture_of_a_folder_is_edited_at_its_own_size(saved):
