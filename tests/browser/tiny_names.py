@@ -8,6 +8,7 @@ from PIL import Image
 
 Prompt = dict[str, dict[str, Any]]
 
+MOST_STEPS = 6  # enough for the toy to show what is meant, dev's a little soft
 PICTURE = "picture"
 PAINTED = "painted.png"  # with a hole, which is the mask
 HOLE = (36, 36, 60, 60)
@@ -18,7 +19,7 @@ ITS_REPO = "owner/tiny-lora"
 
 
 def with_tiny_models(prompt: Prompt, vae: str = "") -> Prompt:
-    """The same graph with the toy models, small sizes, and installed LoRAs; its settings are kept.
+    """The same graph with the toy models, small sizes, few steps and installed LoRAs.
 
     ``vae`` is taken in place of the cheapest one, which only newer hosts know. A picture to match
     is all that is added: no preset is small. The RunComfy node keeps all its inputs.
@@ -45,6 +46,8 @@ def with_tiny_models(prompt: Prompt, vae: str = "") -> Prompt:
             inputs["clip_name"] = "toy-words.safetensors"
         elif kind == "VAELoader":
             inputs["vae_name"] = vae or (TILED_VAE if tiled else "taef2")
+        elif kind == "Flux2EditSampler":
+            inputs["steps"] = min(inputs["steps"], MOST_STEPS)
         elif kind == "LoadImage" and node in painted:
             inputs["image"] = PAINTED
         # Where a region gives the size, it is small.

@@ -16,7 +16,7 @@ from ..environment import ROOT
 from ..server import ENVIRONMENT
 
 # Not more: each has a ComfyUI of its own, and the browser's part takes about half of the time.
-SHARED = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+SHARED = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "--durations", "12")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
