@@ -29,7 +29,8 @@ def search(page: ComfyPage, typed: str) -> None:
         canvas = page.page.locator("#graph-canvas").bounding_box() or {}
         page.page.mouse.dblclick(canvas["x"] + canvas["width"] / 2, canvas["y"] + 700)
         with suppress(PageTimeout):
-            box.wait_for(timeout=1500)
+            # Long: a second double-click would close what the first one opens late.
+            box.wait_for(timeout=8000)
             break
     box.fill(typed)
 
