@@ -45,8 +45,8 @@ def pixels(client, name, subfolder="", kind="output"):
     return np.asarray(Image.open(io.BytesIO(found))).astype(int)
 
 
-def test_what_is_painted_changes_and_nothing_else(any_page, client, request):
-    page, which = any_page, request.node.callspec.id
+def test_what_is_painted_changes_and_nothing_else(page, client, request):
+    which = request.node.callspec.id
     page.load_api(region_graph())
     spread(page)
     editor = open_mask_editor(page, PICTURE)
