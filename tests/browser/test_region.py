@@ -23,7 +23,7 @@ def region_graph():
     image = graph.add("LoadImage", image="cat.png")
     vae = graph.add("VAELoader", vae_name="taef2")
     region = graph.add(
-        "Flux2EditRegionCrop", image=image, mask=image.out(1), context=1.0, max_upscale=1, feather=0
+        "Flux2EditRegionCrop", image=image, mask=image.out(1), max_upscale=1, feather=0
     )
     text = graph.add(
         "Flux2EditConditioning", clip=clip, vae=vae, prompt="image 1 at night",
