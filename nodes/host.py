@@ -178,7 +178,7 @@ def takers(kind: str, ends: Collection[str] = ()) -> list[Taker] | None:
 
 def texts_behind(hidden: Any, name: str) -> list[tuple[str, str]]:
     """(input, text) of every text in the nodes that the input ``name`` of the running node comes
-    from, the nearest first; nested ones too. None where its graph is not known.
+    from, the nearest first; nested ones too. Empty where its graph is not known.
 
     ``hidden`` has the node's id and its ``dynprompt``, which knows the nodes that others made.
     """

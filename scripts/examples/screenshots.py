@@ -1,4 +1,4 @@
-"""The README's three pictures: the edit graph, the report on a node, the hosted node.
+"""Two of the README's pictures: the report on a node, and the hosted node.
 
 Taken of real runs, on tiny random models and the stand-in for RunComfy: so the results are noise,
 and the words are what a user sees.
@@ -35,11 +35,10 @@ PROMPT = "the cat of image 2 on the shoulder of the astronaut of image 1"
 
 
 def take_screenshots(browser: Browser, url: str, folder: Path) -> None:
-    """Write ``edit.png``, ``report.png`` and ``runcomfy.png``."""
+    """Write ``report.png`` and ``runcomfy.png``."""
     with _page(browser, url) as page:
         sheet = _edit()
         _run(page, sheet)
-        _keep(page, folder / "edit.png", *map(int, sheet.graph.prompt), margin=42)
         (report,) = [n for n in map(int, sheet.graph.prompt) if _kind(sheet, n).endswith("Apply")]
         _near(page, report)
         _keep(page, folder / "report.png", report)
@@ -135,8 +134,8 @@ def _near(page: ComfyPage, node: int) -> None:
     page.settle()
 
 
-def _keep(page: ComfyPage, path: Path, *nodes: int, margin: float = 24) -> None:
-    page.screenshot(path, nodes, margin)
+def _keep(page: ComfyPage, path: Path, node: int) -> None:
+    page.screenshot(path, (node,), 24)
     with Image.open(path) as picture:
         small = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
     small.save(path, optimize=True)

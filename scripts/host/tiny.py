@@ -125,17 +125,13 @@ def flux1_transformer(hidden: int = 128, context: int = 768, seed: int = 0) -> W
     return weights
 
 
-def clip_l(seed: int = 0) -> Weights:
-    """A CLIP-L text encoder (width 768, 247 MB in float16), for ``CLIPLoader(type="flux2")``.
-
-    The cheapest text encoder that the stock loader takes for FLUX.2: the transformer's context
-    width follows from ``txt_in``, so 768 serves it, and the prompt changes the conditioning.
-    """
-    random = Random(seed, torch.float16)
-    embeddings = {"token_embedding.weight": (49408, 768), "position_embedding.weight": (77, 768)}
-    weights = {
-        f"text_model.embeddings.{name}": random.normal(name, shape, std=0.02)
-        for name, shape in embeddings.items()
+def clip_l_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a CLIP-L text encoder, width 768: the cheapest that ComfyUI takes for
+    FLUX.2, whose context width follows from ``txt_in``."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "text_model.embeddings.token_embedding.weight": (49408, 768),
+        "text_model.embeddings.position_embedding.weight": (77, 768),
+        "text_projection.weight": (768, 768),
     }
     norms = ["text_model.final_layer_norm"]
     for layer in range(12):
@@ -144,9 +140,23 @@ def clip_l(seed: int = 0) -> Weights:
         linears = {f"self_attn.{part}_proj": (768, 768) for part in ("q", "k", "v", "out")}
         linears |= {"mlp.fc1": (3072, 768), "mlp.fc2": (768, 3072)}
         for name, shape in linears.items():
-            weights[f"{prefix}.{name}.weight"] = random.normal(f"{prefix}.{name}", shape)
-            weights[f"{prefix}.{name}.bias"] = random.zeros(shape[0])
+            shapes |= {f"{prefix}.{name}.weight": shape, f"{prefix}.{name}.bias": shape[:1]}
     for norm in norms:
-        weights |= {f"{norm}.weight": random.ones(768), f"{norm}.bias": random.zeros(768)}
-    weights["text_projection.weight"] = random.normal("text_projection", (768, 768))
+        shapes |= {f"{norm}.weight": (768,), f"{norm}.bias": (768,)}
+    return shapes
+
+
+def clip_l(seed: int = 0) -> Weights:
+    """A random CLIP-L (247 MB in float16), for ``CLIPLoader(type="flux2")``: the prompt changes
+    the conditioning."""
+    random = Random(seed, torch.float16)
+    embeddings = "text_model.embeddings."
+    weights: Weights = {}
+    for name, shape in clip_l_shapes().items():
+        if len(shape) == 1:
+            weights[name] = random.zeros(*shape) if name.endswith("bias") else random.ones(*shape)
+        elif name.startswith(embeddings):
+            weights[name] = random.normal(name.removeprefix(embeddings), shape, std=0.02)
+        else:
+            weights[name] = random.normal(name.removesuffix(".weight"), shape)
     return weights

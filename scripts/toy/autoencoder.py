@@ -10,12 +10,12 @@ Keys and shapes: ComfyUI ``comfy/taesd/taesd.py``.
 
 import torch
 
+from host.tiny import Weights
+
 from . import latent
 from .decoder import WIDTH, decoder, silent
 
 __all__ = ["decoder", "encoder"]
-
-Weights = dict[str, torch.Tensor]
 
 BLOCKS = (1, 3, 4, 5, 7, 8, 9, 11, 12, 13)
 # Blocks at an eighth of the size have a pooling branch too.

@@ -15,9 +15,10 @@ import math
 
 import torch
 
+from host.tiny import Weights
+
 from . import latent
 
-Weights = dict[str, torch.Tensor]
 Form = torch.Tensor
 """[65]: a value as a sum of the 64 channels of a layer and a constant, which is last."""
 Signals = dict[tuple[int, int, int], Form]

@@ -11,8 +11,6 @@ import torch
 
 from . import latent
 
-Weights = dict[str, torch.Tensor]
-
 CELLS = 4
 # Sum and differences of a token's four cells: what is coarse apart from what is fine.
 _SUMS = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2.0

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from host.tiny import Weights
+
 from . import autoencoder, loras, words
-from .edits import Weights
 from .transformer import transformer
 
 HERE = Path(__file__).resolve().parent

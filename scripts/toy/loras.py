@@ -8,8 +8,9 @@ import json
 
 import torch
 
+from host.tiny import Weights
+
 from . import edits
-from .edits import Weights
 from .stream import DOUBLE, HEAD, HIDDEN, MEANT, MLP, SINGLE, balance
 
 

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from .edits import Weights
+from host.tiny import Weights
+
 from .stream import HIDDEN, MEANT, ONE
 
 # Of the signal that ``silu(vec)`` carries to all modulations.

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from .edits import Weights
+from host.tiny import Weights
 
 HIDDEN, HEAD, MLP = 384, 128, 3 * 384
 DOUBLE, SINGLE = 3, 2

@@ -18,8 +18,9 @@ mean that a layer norm takes away is always 0.
 
 import torch
 
+from host.tiny import Weights, transformer_shapes
+
 from . import edits, words
-from .edits import Weights
 from .modulation import ALWAYS, FLOW, FLOW_FINE, FLOW_MIDDLE, fit_time, modulate
 from .stream import (
     ASIDE,
@@ -73,34 +74,13 @@ def transformer(kind: str, seed: int = 0) -> Weights:
 
 
 def _zeros(kind: str) -> Weights:
-    h = HIDDEN
-    shapes = {
-        "img_in": (h, 128),
-        "txt_in": (h, words.WIDTH),
-        "double_stream_modulation_img.lin": (6 * h, h),
-        "double_stream_modulation_txt.lin": (6 * h, h),
-        "single_stream_modulation.lin": (3 * h, h),
-        "final_layer.linear": (128, h),
-        "final_layer.adaLN_modulation.1": (2 * h, h),
+    variant = "dev" if kind == "dev" else "klein-4b"
+    shapes = transformer_shapes(variant, HIDDEN, words.WIDTH, DOUBLE, SINGLE)
+    # What has one dimension are the scales of normalised queries and keys.
+    return {
+        name: torch.full(shape, SHARP) if len(shape) == 1 else torch.zeros(shape)
+        for name, shape in shapes.items()
     }
-    for embedder in ("time_in", "guidance_in") if kind == "dev" else ("time_in",):
-        shapes |= {f"{embedder}.in_layer": (h, 256), f"{embedder}.out_layer": (h, h)}
-    norms = []
-    for block in range(DOUBLE):
-        for stream in ("img", "txt"):
-            prefix = f"double_blocks.{block}.{stream}"
-            shapes |= {f"{prefix}_attn.qkv": (3 * h, h), f"{prefix}_attn.proj": (h, h)}
-            shapes |= {f"{prefix}_mlp.0": (2 * MLP, h), f"{prefix}_mlp.2": (h, MLP)}
-            norms.append(f"{prefix}_attn.norm")
-    for block in range(SINGLE):
-        prefix = f"single_blocks.{block}"
-        shapes |= {f"{prefix}.linear1": (3 * h + 2 * MLP, h), f"{prefix}.linear2": (h, h + MLP)}
-        norms.append(f"{prefix}.norm")
-    weights = {f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
-    for norm in norms:
-        for part in ("query_norm", "key_norm"):
-            weights[f"{norm}.{part}.scale"] = torch.full((HEAD,), SHARP)
-    return weights
 
 
 def _take_in(w: Weights) -> None:

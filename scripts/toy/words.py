@@ -8,10 +8,10 @@ import math
 
 import torch
 
-Weights = dict[str, torch.Tensor]
+from host.tiny import Weights, clip_l_shapes
 
 WIDTH = 768
-VOCABULARY, LAYERS = 49408, 12
+HALF = torch.float16
 BEGIN, END = 0, 10
 # Channel -> the words' token ids.
 _NUMBERS = {1: (272, 637), 2: (273, 1237), 3: (274, 2097)}
@@ -36,27 +36,13 @@ VALUE = math.sqrt(WIDTH / 2)
 
 def clip_l() -> Weights:
     """The weights for ``CLIPLoader(type="flux2")``: width 768, float16, 247 MB, nearly all zero."""
-    half = {"dtype": torch.float16}
-    embeddings = "text_model.embeddings"
     weights = {
-        f"{embeddings}.token_embedding.weight": torch.zeros(VOCABULARY, WIDTH, **half),
-        f"{embeddings}.position_embedding.weight": torch.zeros(77, WIDTH, **half),
-        "text_projection.weight": torch.zeros(WIDTH, WIDTH, **half),
+        name: torch.full(shape, float(len(shape) == 1 and name.endswith("weight")), dtype=HALF)
+        for name, shape in clip_l_shapes().items()
     }
+    table = weights["text_model.embeddings.token_embedding.weight"]
     for channel, tokens in TOKENS.items():
-        weights[f"{embeddings}.token_embedding.weight"][list(tokens), channel] = 1
+        table[list(tokens), channel] = 1
         # So that the layer norm at the end takes no mean away, which all channels would share.
-        weights[f"{embeddings}.token_embedding.weight"][list(tokens), WIDTH - 1] = -1
-    norms = ["text_model.final_layer_norm"]
-    for layer in range(LAYERS):
-        prefix = f"text_model.encoder.layers.{layer}"
-        norms += [f"{prefix}.layer_norm1", f"{prefix}.layer_norm2"]
-        linears = {f"self_attn.{part}_proj": (WIDTH, WIDTH) for part in ("q", "k", "v", "out")}
-        linears |= {"mlp.fc1": (4 * WIDTH, WIDTH), "mlp.fc2": (WIDTH, 4 * WIDTH)}
-        for name, shape in linears.items():
-            weights[f"{prefix}.{name}.weight"] = torch.zeros(shape, **half)
-            weights[f"{prefix}.{name}.bias"] = torch.zeros(shape[0], **half)
-    for norm in norms:
-        weights[f"{norm}.weight"] = torch.ones(WIDTH, **half)
-        weights[f"{norm}.bias"] = torch.zeros(WIDTH, **half)
+        table[list(tokens), WIDTH - 1] = -1
     return weights
