@@ -6,17 +6,26 @@ the LoRAs' scales lie apart from it, so that a moved slider changes a few number
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import filterfalse
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from .adapters.base import Transform
+from .adapters.difference import Dense
+from .adapters.loha import Hadamard
 from .adapters.lokr import Kronecker
 from .adapters.lora import LowRank
 from .fuse import StackedLora, Step
+from .modifiers.region import Region
+
+MOST_RANK = 256
+"""The largest rank of a LoHa that is computed beside its weight, as the plain LoRA it equals."""
+
+
+class NotBesideError(ValueError):
+    """What multiplies a LoRA within a run meets a part that must be added to the weight."""
 
 
 def split(
@@ -25,18 +34,58 @@ def split(
     """(what can be computed beside its weight, what must be added to it).
 
     ``multiplying`` are the weights whose modules multiply by them. A weight that an adapter depends
-    on (DoRA, OFT) is added to whole, so that the order of its steps stays. The first list holds
-    every LoRA of the stack, if need be without steps: what is left of one depends on the others.
+    on (DoRA, OFT) is added to whole, so that the order of its steps stays; but what is modified
+    goes beside it where it comes after. The first list holds every LoRA of the stack, if need be
+    without steps: what is left of one depends on the others.
+
+    Raises NotBesideError where a modified LoRA has to be added.
     """
-    steps = [pair for lora in stack for pair in lora.steps]
-    free = multiplying - {key for key, step in steps if isinstance(step.effect, Transform)}
-
-    def goes(pair: tuple[str, Step]) -> bool:
-        return pair[0] in free and isinstance(pair[1].effect, LowRank | Kronecker)
-
-    beside = [replace(lora, steps=tuple(filter(goes, lora.steps))) for lora in stack]
-    added = [replace(lora, steps=tuple(filterfalse(goes, lora.steps))) for lora in stack]
+    last = {
+        key: number
+        for number, lora in enumerate(stack)
+        for key, step in lora.steps
+        if isinstance(step.effect, Transform)
+    }
+    beside, added = [], []
+    for number, lora in enumerate(stack):
+        goes, stays = [], []
+        for key, step in lora.steps:
+            able = key in multiplying and _factors(step.effect)
+            free = key not in last or (lora.modifiers and number > last[key])
+            (goes if able and free else stays).append((key, step))
+            if lora.modifiers and not (able and free):
+                _refuse(lora, key, step, stack[last[key]].name if able else "")
+        beside.append(replace(lora, steps=tuple(goes)))
+        added.append(replace(lora, steps=tuple(stays)))
     return beside, [lora for lora in added if lora.steps]
+
+
+def _factors(effect: object) -> bool:
+    """Whether an effect is a product of factors that are worth being beside the weight."""
+    if isinstance(effect, Hadamard):
+        return effect.rank <= MOST_RANK
+    return isinstance(effect, LowRank | Kronecker)
+
+
+def _refuse(lora: StackedLora, key: str, step: Step, before: str) -> NoReturn:
+    """``before``: the LoRA that depends on the weight and comes after this one; or ""."""
+    kinds = {"a region" if isinstance(one, Region) else "a schedule" for one in lora.modifiers}
+    what = " and ".join(sorted(kinds))
+    if before:
+        raise NotBesideError(
+            f"{lora.name} has {what} and stands before {before}, which depends on the weights that "
+            f"it changes ({key}). Put it behind {before} in the stack."
+        )
+    kind = step.effect.kind
+    if kind == Hadamard.kind:
+        kind += f" of a rank whose square is over {MOST_RANK}"
+    elif kind == Dense.kind:
+        kind = f"a change of {'a bias' if key.endswith('bias') else 'the whole weight'}"
+    raise NotBesideError(
+        f"{lora.name} has {what}, and is {kind} on {key}: that changes the weight itself, which "
+        f"stays as it is for the whole run and picture. Remove {what} from this LoRA, or use a "
+        "plain LoRA or LoKr."
+    )
 
 
 class Gain(NamedTuple):
@@ -64,7 +113,8 @@ class Beside:
 
     def add_to(self, y: Tensor, x: Tensor, factors: Tensor, gains: Tensor) -> Tensor:
         """``y`` (..., rows) plus what the stack makes of ``x`` (..., columns), in place where it
-        can. ``factors`` is flat, of x's type and device; ``gains``, the numbers, are float32 there.
+        can. ``factors`` is flat, of x's type and device; ``gains``, float32 there, are a number
+        for each, for all of x or (..., numbers) as x's dimensions.
         """
         inputs = x.reshape(-1, x.shape[-1])
         outputs = y.reshape(-1, y.shape[-1])
@@ -75,8 +125,9 @@ class Beside:
             after = 1 + len(self.starts)
             down, ups, matrices = matrices[0], matrices[1:after], matrices[after:]
             rank = down.shape[0]
+            hidden = F.linear(inputs, down)
             # In place: computed in float32, rounded once to the type of ``hidden``.
-            hidden = F.linear(inputs, down).mul_(gains[:rank])
+            hidden.view(*x.shape[:-1], rank).mul_(gains[..., :rank])
             owned = hidden.split([up.shape[1] for up in ups], dim=1)
             for start, up, own in zip(self.starts, ups, owned, strict=True):
                 rows = outputs.narrow(1, start, up.shape[0])
@@ -88,7 +139,8 @@ class Beside:
             change = _kronecker(inputs, *matrices[:count])
             matrices = matrices[count:]
             rows = outputs.narrow(1, start, change.shape[1])
-            rows.add_(change.mul_(gains[place]))
+            change.view(*x.shape[:-1], -1).mul_(gains[..., place : place + 1])
+            rows.add_(change)
         return outputs.view(y.shape)
 
 
@@ -102,12 +154,14 @@ def _kronecker(inputs: Tensor, left: Tensor, *right: Tensor) -> Tensor:
 
 def build(steps: Sequence[tuple[int, Step]], dtype: torch.dtype) -> tuple[Beside, Tensor]:
     """The layout and the factors, in ``dtype``, of (LoRA's number, step) pairs on one weight; every
-    effect is a LowRank or a Kronecker."""
+    effect is a LowRank, a Kronecker, or a Hadamard."""
     groups: dict[tuple[int, int], list[tuple[Gain, Tensor, Tensor]]] = {}
     kronecker: list[Tensor] = []
     kronecker_gains, products = [], []
     for lora, step in steps:
         effect = step.effect
+        if isinstance(effect, Hadamard):
+            effect = effect.as_low_rank()
         if isinstance(effect, LowRank):
             member = (Gain(step.scale * effect.scale, lora), *_balanced(effect, dtype))
             groups.setdefault((step.start, step.rows), []).append(member)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .adapters.base import Additive, Transform
 from .adapters.lora import LowRank
+from .modifiers.weights import Modifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +37,15 @@ class Step:
 class StackedLora:
     """One LoRA of a stack: its steps by weight name at scale 1, and its scale.
 
-    LoRAs of equal ``identity`` have the same steps, whatever their scales.
+    LoRAs of equal ``identity`` have the same steps, whatever their scales. ``modifiers`` multiply
+    the scale within a run, so that the weights cannot hold it.
     """
 
     identity: Hashable
     scale: float
     steps: tuple[tuple[str, Step], ...]
+    name: str = ""
+    modifiers: tuple[Modifier, ...] = ()
 
 
 def fuse(stack: Iterable[StackedLora]) -> dict[str, tuple[Step, ...]]:

@@ -2,13 +2,16 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from threading import Lock
 
 from ..flux2.variants import Flux2Model, identify
 from .fuse import StackedLora
+from .modifiers.blocks import Blocks
+from .modifiers.text import ModifierError
 from .reading.file import LoraFile, LoraFileError, read_header
 from .reading.fit import ReadLora, read_lora
 from .reading.layout import Layout
@@ -122,12 +125,38 @@ def read_stack(
             warnings += [*([f"{entry.name}: {ignored}"] if ignored else []), *read.warnings]
         elif not read.text_keys:
             warnings.append(f"{entry.name} is at strength 0 for the model, and has no other part")
-        loras.append(StackedLora((*file.identity, repr(config)), scale, read.steps))
-        reports.append(replace(read.report, scale=scale, clip_scale=clip_scale))
+        lora = StackedLora((*file.identity, repr(config)), scale, read.steps, entry.name)
+        loras.append(_modified(lora, entry, model) if entry.modifiers else lora)
+        said = tuple(modifier.describe() for modifier in entry.modifiers)
+        reports.append(replace(read.report, scale=scale, clip_scale=clip_scale, modifiers=said))
+        if said and clip_scale:
+            warnings.append(
+                f"{entry.name} also trains the text encoder: that part has its whole scale, as "
+                "neither step, picture nor region is known there"
+            )
         if clip_scale is not None:
             encoder_loras.append(TextEncoderLora(entry.name, clip_scale, file, read.text_keys))
     files.trim()
     return ReadStack(tuple(loras), model, tuple(reports), tuple(warnings), tuple(encoder_loras))
+
+
+def _modified(lora: StackedLora, entry: LoraEntry, model: Flux2Model) -> StackedLora:
+    """The LoRA with its blocks' multipliers in its steps, and what a run multiplies by beside it.
+
+    Raises LoraStackError naming the slot.
+    """
+    try:
+        blocks = [one.fitted(model) for one in entry.modifiers if isinstance(one, Blocks)]
+    except ModifierError as error:
+        raise LoraStackError(f"{entry.slot}: {error}\n{entry.source.describe()}") from None
+    weighed = [(key, step, prod(one.of(key) for one in blocks)) for key, step in lora.steps]
+    steps = ((key, replace(step, scale=step.scale * by)) for key, step, by in weighed if by)
+    return replace(
+        lora,
+        identity=(lora.identity, *blocks),
+        steps=tuple(steps),
+        modifiers=tuple(one for one in entry.modifiers if not isinstance(one, Blocks)),
+    )
 
 
 def _same_file_once(
@@ -137,18 +166,19 @@ def _same_file_once(
     warnings: list[str],
 ) -> list[tuple[LoraEntry, Path]]:
     """The entries with their files; one file in two slots is one entry with the scales' sum."""
-    found: dict[str, tuple[LoraEntry, Path]] = {}
+    found: dict[Hashable, tuple[LoraEntry, Path]] = {}
     for entry in entries:
         if not any(entry[1:]):
             continue
         before_each()
         path = Path(locate(entry))
-        file = os.path.realpath(path)  # whatever links its names go through
+        # Whatever links its names go through; one here and another there are two.
+        file = os.path.realpath(path), entry.modifiers
         earlier, path = found.get(file, (None, path))
         if earlier is not None:
             warnings.append(f"{entry.name} is in the stack twice; its scales are added")
             total = earlier.strength_model + entry.strength_model
             clip = earlier.strength_clip + entry.strength_clip
-            entry = LoraEntry(earlier.name, total, clip, earlier.source, earlier.slot)
+            entry = earlier.with_(strength_model=total, strength_clip=clip)
         found[file] = entry, path
     return [(entry, path) for entry, path in found.values() if any(entry[1:])]

@@ -1,15 +1,19 @@
 """LORA_STACK: a list of (name, strength_model, strength_clip), as other stacker packs pass it."""
 
+import re
 import sys
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from .modifiers.blocks import Blocks
+from .modifiers.weights import Modifier
 from .sources.source import InstalledSource, Source
 
 MAX_LORAS = 3
 """Enabled entries in all: the hosted API's limit, so that one stack serves both ways."""
 MAX_SCALE = 4.0
-"""The largest scale of a slot: the hosted API's limit, for the same reason."""
+"""The largest scale of a slot, and with a minus the least: the hosted API's limit is the same, but
+begins at 0."""
 
 
 class StackError(ValueError):
@@ -23,13 +27,15 @@ class _Triple(NamedTuple):
 
 
 class LoraEntry(_Triple):
-    """One LoRA and its scales. A plain 3-tuple to every other pack; ours also know their source.
+    """One LoRA and its scales. A plain 3-tuple to every other pack; ours also know their source,
+    and what multiplies the scale within a run.
 
     ``slot`` says where the user set it ("LoRA slot 2"), for errors and the report.
     """
 
     source: Source
     slot: str
+    modifiers: tuple[Modifier | Blocks, ...]
 
     def __new__(
         cls,
@@ -38,15 +44,23 @@ class LoraEntry(_Triple):
         strength_clip: float,
         source: Source | None = None,
         slot: str = "",
+        modifiers: tuple[Modifier | Blocks, ...] = (),
     ) -> "LoraEntry":
         """Without a source, ``name`` is that of an installed file."""
         entry = super().__new__(cls, name, strength_model, strength_clip)
         entry.source = InstalledSource(name) if source is None else source
         entry.slot = slot or f"LoRA '{name}'"
+        entry.modifiers = modifiers
         return entry
 
     def __getnewargs__(self) -> tuple:  # copy and pickle keep the source
-        return (*self, self.source, self.slot)
+        return (*self, self.source, self.slot, self.modifiers)
+
+    def with_(self, **changes: Any) -> "LoraEntry":
+        """A copy with other values of ``__new__``'s arguments."""
+        kept = dict(zip(self._fields, self, strict=True))
+        own = {"source": self.source, "slot": self.slot, "modifiers": self.modifiers}
+        return LoraEntry(**{**kept, **own, **changes})
 
 
 def as_entries(value: object) -> list[LoraEntry]:
@@ -85,7 +99,8 @@ def as_entries(value: object) -> list[LoraEntry]:
         if any(strengths):
             model, clip = float(strengths[0]), float(strengths[-1])
             source, slot = getattr(item, "source", None), getattr(item, "slot", entry)
-            entries.append(LoraEntry(name, model, clip, source, slot))
+            modifiers = getattr(item, "modifiers", ())
+            entries.append(LoraEntry(name, model, clip, source, slot, modifiers))
     return entries
 
 
@@ -99,3 +114,21 @@ def combine(upstream: object, own: Iterable[LoraEntry]) -> list[LoraEntry]:
             f"{len(entries) - MAX_LORAS} of: {names}."
         )
     return entries
+
+
+def modified(stack: object, which: str, by: Iterable[Modifier | Blocks]) -> list[LoraEntry]:
+    """Any pack's stack with modifiers ``by`` on one of its LoRAs, or on "all".
+
+    ``which`` is the number of its slot, which stays when another slot is switched off; in a stack
+    that has no such slots, or one number twice, its place. Where it names none, nothing changes.
+    """
+    entries = as_entries(stack)
+    slots = [re.fullmatch(r"LoRA slot (\d)", entry.slot) for entry in entries]
+    numbers = [slot and slot[1] for slot in slots]
+    if None in numbers or len(set(numbers)) < len(numbers):
+        numbers = [str(place) for place in range(1, len(entries) + 1)]
+    by = tuple(by)
+    return [
+        entry.with_(modifiers=(*entry.modifiers, *by)) if which in ("all", number) else entry
+        for entry, number in zip(entries, numbers, strict=True)
+    ]

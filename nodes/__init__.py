@@ -7,6 +7,8 @@ from .host import ComfyExtension, io
 from .image_size import Flux2EditImageSize
 from .lora import Flux2EditApplyLoraStack, Flux2EditLoraInfo
 from .lora_stack import Flux2EditLoraStack
+from .modifiers.region import Flux2EditLoraRegion
+from .modifiers.schedule import Flux2EditLoraSchedule
 from .region.crop import Flux2EditRegionCrop
 from .region.paste import Flux2EditRegionPaste
 from .runcomfy import Flux2EditRunComfy
@@ -26,6 +28,8 @@ class Flux2LoraEdit(ComfyExtension):
         """The nodes in the order of ComfyUI's menu; those that need the internet where allowed."""
         return [
             Flux2EditLoraStack,
+            Flux2EditLoraSchedule,
+            Flux2EditLoraRegion,
             Flux2EditDownloadLoras,
             Flux2EditApplyLoraStack,
             Flux2EditLoraInfo,

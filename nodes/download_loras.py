@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from ..lora_loader.sources import SourceError
-from ..lora_loader.stack import LoraEntry, combine
+from ..lora_loader.stack import combine
 from . import host
 from .host import LoraStackType, io
 from .lora import locate
@@ -57,6 +57,6 @@ class Flux2EditDownloadLoras(io.ComfyNode):
                 raise SourceError(f"The file is in none of the loras folders.\n{path.name}")
             lines.append(f"{name}, {path.stat().st_size / 1e6:.1f} MB")
             # The source stays: a fetched LoRA can still go to RunComfy by its address.
-            fetched.append(LoraEntry(name, *entry[1:], entry.source, entry.slot))
+            fetched.append(entry.with_(name=name))
         text = "\n".join(lines) or "the stack is empty"
         return io.NodeOutput(fetched, ui=host.show_text(text, node_id))

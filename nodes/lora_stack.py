@@ -5,7 +5,6 @@ question: before queueing (does it name a file? refuse it while nothing has run)
 (did the file change?), and in ``execute`` (the host's own name for it, which any pack can load).
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -51,8 +50,11 @@ def slot_input(name: str) -> io.DynamicCombo.Input:
     }  # fmt: skip
     common = [  # may be left out of a headless prompt, as the slot itself
         io.Float.Input(
-            "scale", default=1.0, min=0.0, max=MAX_SCALE, step=0.05, optional=True,
-            tooltip="Strength of the LoRA: 1 as trained, 0 as if it were not there.",
+            "scale", default=1.0, min=-MAX_SCALE, max=MAX_SCALE, step=0.05, optional=True,
+            tooltip=(
+                "Strength of the LoRA: 1 as trained, 0 as if it were not there, below 0 the other "
+                "way round (sliders)."
+            ),
         ),
         io.Boolean.Input(
             "enabled", default=True, optional=True,
@@ -108,8 +110,9 @@ def _read(inputs: Mapping[str, Any], name: str) -> tuple[str, Slot]:
         )
     if kind == NONE or not slot.get("enabled", True) or scale == 0:
         return NONE, slot
-    if not (math.isfinite(scale) and 0 <= scale <= MAX_SCALE):
-        raise SourceError(f"{SLOTS[name]}: scale is {scale:g}; it takes 0 to {MAX_SCALE:g}.")
+    if not abs(scale) <= MAX_SCALE:  # nor NaN
+        limits = f"{-MAX_SCALE:g} to {MAX_SCALE:g}"
+        raise SourceError(f"{SLOTS[name]}: scale is {scale:g}; it takes {limits}.")
     return kind, slot
 
 

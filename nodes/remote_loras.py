@@ -17,7 +17,7 @@ from ..lora_loader.sources import (
     site_for_others,
 )
 from ..lora_loader.sources.elsewhere import looked_at, named, refuse_secret, within
-from ..lora_loader.stack import as_entries
+from ..lora_loader.stack import MAX_SCALE, as_entries
 from ..network.errors import NetworkError
 from ..remote.errors import InvalidInput
 from ..remote.plan import RemoteLora, image_addresses
@@ -44,6 +44,19 @@ def remote_loras(
     """
     access, look = access or Access(), within(should_stop, SECONDS)
     entries = [entry for entry in as_entries(stack) if entry.strength_model != 0]
+    for entry in entries:
+        if entry.modifiers:
+            what = ", ".join(one.describe() for one in entry.modifiers)
+            raise InvalidInput(
+                f"{entry.slot} has more than a scale ({what}), and RunComfy takes a scale alone. "
+                "Take FLUX.2 LoRA Schedule and FLUX.2 LoRA Region out of its stack, or sample on "
+                "your own GPU."
+            )
+        if entry.strength_model < 0:
+            raise InvalidInput(
+                f"{entry.slot}: scale is {entry.strength_model:g}; RunComfy takes 0 to "
+                f"{MAX_SCALE:g}. Below 0 a LoRA works on your own GPU alone."
+            )
     known: list[tuple[Site, str]] = []
     loras = []
     # All addresses first: a LoRA without one ends the run, one that was not looked at does not.

@@ -44,10 +44,11 @@ class NotFinite(Unfit):
 class Additive:
     """Adds a change to the weight, whatever the weight is.
 
-    ``by_row`` are the fields with one row for each row of the weight, ``by_all`` those that every
-    row of the weight needs whole.
+    ``kind`` is what messages call it. ``by_row`` are the fields with one row for each row of the
+    weight, ``by_all`` those that every row of the weight needs whole.
     """
 
+    kind: ClassVar[str] = "full difference"
     by_row: ClassVar[tuple[str, ...]] = ()
     by_all: ClassVar[tuple[str, ...]] = ()
 
@@ -79,6 +80,8 @@ class Transform:
     maths.
     """
 
+    kind: ClassVar[str]
+
     def trained(self, weight: Tensor) -> Tensor:
         """The trained weight for a float32 weight (out, in)."""
         raise NotImplementedError
@@ -93,6 +96,11 @@ class Rolled(Transform):
     """``effect`` on the weight with its halves of rows exchanged, as the trainer had them."""
 
     effect: Transform
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """That of ``effect``."""
+        return self.effect.kind
 
     def trained(self, weight: Tensor) -> Tensor:
         """The halves exchanged, trained, and exchanged again."""

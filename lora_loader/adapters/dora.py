@@ -17,6 +17,8 @@ class Dora(Transform):
     norms over each column (OneTrainer's default).
     """
 
+    kind = "DoRA"
+
     delta: Additive
     magnitude: Tensor
 

@@ -12,6 +12,8 @@ from .base import Algorithm, Geometry, Given, Shape, Transform, Unfit, matrix
 class GeneralizedLora(Transform):
     """GLoRA: ``W + scale * (W @ a1 @ a2 + b1 @ b2)`` (Chavan et al. 2023, LyCORIS)."""
 
+    kind = "GLoRA"
+
     a1: Tensor
     a2: Tensor
     b1: Tensor

@@ -12,6 +12,8 @@ from .base import Algorithm, Geometry, Given, Shape, Transform, Unfit, matrix
 class ChannelScale(Transform):
     """IA3: ``W * (1 + v)`` (Liu et al. 2022); ``change`` is (out, 1) or (1, in)."""
 
+    kind = "IA3"
+
     change: Tensor
 
     def trained(self, weight: Tensor) -> Tensor:

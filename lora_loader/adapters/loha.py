@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .base import Additive, Algorithm, Geometry, Given, Shape, Unfit, blocks, matrix
+from .lora import LowRank, evening
 
 
 @dataclass(frozen=True, eq=False)
 class Hadamard(Additive):
     """LoHa: ``scale * (a1 @ b1) * (a2 @ b2)`` (Hyeon-Woo et al. 2021); a (out, r), b (r, in)."""
 
+    kind = "LoHa"
     by_row = ("a1", "a2")
     by_all = ("b1", "b2")
 
@@ -20,6 +22,18 @@ class Hadamard(Additive):
     a2: Tensor
     b2: Tensor
     scale: float
+
+    @property
+    def rank(self) -> int:
+        """That of the plain LoRA which it equals: the product of its two."""
+        return self.a1.shape[1] * self.a2.shape[1]
+
+    def as_low_rank(self) -> LowRank:
+        """The same as a plain LoRA: each column of a1 times each of a2, each row of b1 of b2."""
+        up = (self.a1.float().unsqueeze(2) * self.a2.float().unsqueeze(1)).flatten(1)
+        down = (self.b1.float().unsqueeze(1) * self.b2.float().unsqueeze(0)).flatten(0, 1)
+        peaks = (float(factor.abs().max()) for factor in (up, down))
+        return LowRank(up, down, self.scale, evening(*peaks))
 
     def dense(self) -> Tensor:
         """``scale * (a1 @ b1) * (a2 @ b2)``."""

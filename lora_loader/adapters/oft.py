@@ -20,6 +20,8 @@ class BlockRotation(Transform):
     none). ``rescale`` (out, 1) or None scales the rows afterwards.
     """
 
+    kind = "OFT"
+
     blocks: Tensor
     rescale: Tensor | None
     limit: float
@@ -48,6 +50,8 @@ class InputRotation(Transform):
     ``vectors`` (n, s(s-1)/2) hold the upper triangles, n = in / s or 1 where all blocks share one;
     ``divisor`` is 1, or what "scaled OFT" divides them by.
     """
+
+    kind = "OFT"
 
     vectors: Tensor
     divisor: float

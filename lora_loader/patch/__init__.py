@@ -17,8 +17,9 @@ from torch import Tensor
 from ...flux2.variants import PREFIX
 from ..beside import split
 from ..fuse import StackedLora, fuse
+from ..modifiers.weights import Modified, Weights
 from .merge import COMPILED, PatchError, merge
-from .side_path import SidePathCache, Watch, put_beside
+from .side_path import SidePathCache, Strengths, Watch, put_beside
 
 __all__ = ["MODES", "Applied", "History", "PatchError", "SidePathCache", "apply_stack"]
 
@@ -175,16 +176,24 @@ def apply_stack(
     ``side_paths`` are kept between runs, ``history`` the settings that ``auto`` compares: those
     that ``node`` had. ``weights_taken_by`` names what saves or mixes the clone's weights, which
     ``auto`` merges therefore. ``watch`` is given a side path's look at whether it has run.
-    Raises PatchError for an unknown mode, and where the model takes no patch for a weight.
+    Raises PatchError for an unknown mode, and where the model takes no patch for a weight;
+    NotBesideError where a LoRA that changes within the run cannot be beside a weight.
     """
     if mode not in MODES:
         raise PatchError(f"mode is '{mode}'; choose one of {', '.join(MODES)}.")
     stack = [lora for lora in stack if lora.scale != 0 and lora.steps]
+    modified = [
+        Modified(number, lora.name, modifier)
+        for number, lora in enumerate(stack)
+        for modifier in lora.modifiers
+    ]
     if not stack:
         return Applied(model, "none", "no LoRA changes the model")
     keys = sorted({key for lora in stack for key, _ in lora.steps})
     way, reason = mode, "asked for"
-    if mode == "auto" and weights_taken_by:
+    if modified:
+        way, reason = SIDE_PATH, _only_beside(modified[0].name, mode, weights_taken_by)
+    elif mode == "auto" and weights_taken_by:
         way, reason = (
             MERGE,
             f"{weights_taken_by} takes the weights, so that the LoRAs must be in them",
@@ -197,12 +206,25 @@ def apply_stack(
         )
     if way == MERGE:
         return Applied(merge(model, fuse(stack)), MERGE, reason)
-    return _beside(model, stack, keys, reason, side_paths or SidePathCache(), watch)
+    weights = Weights(len(stack), tuple(modified)) if modified else None
+    return _beside(model, stack, keys, reason, side_paths or SidePathCache(), watch, weights)
+
+
+def _only_beside(name: str, mode: str, weights_taken_by: str) -> str:
+    """Why a LoRA whose scale changes within a run is beside the weights; PatchError where it must
+    be in them."""
+    if mode == MERGE or weights_taken_by:
+        who = "mode merge puts" if mode == MERGE else f"{weights_taken_by} takes"
+        raise PatchError(
+            f"{name} has a schedule or a region, which no weight can hold, and {who} the LoRAs in "
+            "the weights. Set mode to auto, or take out that node, or the schedule and the region."
+        )
+    return f"{name} changes within the run, which no weight can hold"
 
 
 def _beside(
     model: Any, stack: Sequence[StackedLora], keys: Sequence[str], reason: str,
-    kept: SidePathCache, watch: Watch | None,
+    kept: SidePathCache, watch: Watch | None, weights: Weights | None,
 ) -> Applied:  # fmt: skip
     """The side path for what it can take, and the rest merged."""
     beside, added = split(stack, multiplying(model, keys))
@@ -214,8 +236,8 @@ def _beside(
         model = merge(model, fuse(added))
         merged = len({key for lora in added for key, _ in lora.steps})
         reason += (
-            f"; {merged} of {len(keys)} weights are merged, because DoRA, OFT, LoHa, norms and "
-            "full differences change the weight itself"
+            f"; {merged} of {len(keys)} weights are merged, because DoRA, OFT, large LoHa, norms "
+            "and full differences change the weight itself"
         )
-    scales = tuple(lora.scale for lora in beside)
-    return Applied(put_beside(model, patcher, scales, watch), SIDE_PATH, reason)
+    strengths = Strengths(tuple(lora.scale for lora in beside), weights)
+    return Applied(put_beside(model, patcher, strengths, watch), SIDE_PATH, reason)

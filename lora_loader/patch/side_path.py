@@ -4,8 +4,9 @@ The factors are a small model of their own: the host loads, offloads, streams an
 does a control net. While the MODEL is loaded, and only then, the modules that the stack adapts are
 instances of a subclass that adds what the stack makes of their input to what the module, whatever
 it and other packs make of it, returns. The scales are a tensor that each run sets: moving one
-touches no weight, and under torch.compile it neither compiles again nor goes stale. Side paths are
-kept between runs, so that a moved slider builds and uploads nothing.
+touches no weight, and under torch.compile it neither compiles again nor goes stale. So a scale may
+be another at each step, for each picture of a batch, and for each token (``modifiers.weights``).
+Side paths are kept between runs, so that a moved slider builds and uploads nothing.
 
 A sampler that goes through the host's ``apply_model`` hands over the MODEL's wrappers, and these
 say what is beside the modules in that run. One that runs the diffusion model, or its blocks, by
@@ -19,7 +20,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import comfy.model_patcher
 import comfy.ops
@@ -31,6 +33,9 @@ from torch import Tensor, nn
 
 from ..beside import Beside, build
 from ..fuse import StackedLora, Step
+from ..modifiers.region import IMAGE, JOINT, NONE, TEXT, stream_of
+from ..modifiers.text import ModifierError
+from ..modifiers.weights import Forward, Kept, Weights
 from .merge import PatchError
 
 KEY = "flux2_lora_edit"
@@ -49,13 +54,19 @@ class SideLayer(nn.Module):
         self.layout = layout
         self.factors = comfy.ops.manual_cast.Linear(factors.numel(), 1, bias=False, device="meta")
         self.factors.weight = nn.Parameter(factors.view(1, -1), requires_grad=False)
-        # By device: a view of the side path's gains. No buffer: the host would move and restore it.
+        # By device: a view of the side path's gains, (numbers,) or (rows, numbers); which LoRA each
+        # is of; and the multipliers of the tokens that the layer sees, or nothing.
+        # No buffers: the host would move and restore them.
         self.gains: dict[torch.device, Tensor] = {}
+        self.parts: dict[torch.device, Tensor] = {}
+        self.tokens: dict[torch.device, Tensor] = {}
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """What the module returned for ``x``, with what the stack makes of ``x`` added."""
         module = self.factors
         gains = self.gains[x.device]
+        if gains.dim() > 1 or self.tokens:
+            gains = self._for_each(gains, x)
         weight = module.weight
         if weight.device == x.device and weight.dtype == x.dtype and not hasattr(module, "_v"):
             return self.layout.add_to(y, x, weight.view(-1), gains)
@@ -63,6 +74,33 @@ class SideLayer(nn.Module):
         result = self.layout.add_to(y, x, weight.view(-1), gains)
         comfy.ops.uncast_bias_weight(module, weight, None, stream)
         return result
+
+    def _for_each(self, gains: Tensor, x: Tensor) -> Tensor:
+        """The gains for each row and token of ``x`` (rows, channels) or (rows, tokens, channels).
+
+        Raises ModifierError for tokens that nobody told of.
+        """
+        gains = (gains if gains.dim() > 1 else gains.unsqueeze(0)).unsqueeze(1)
+        tokens = self.tokens.get(x.device)
+        if tokens is not None:
+            if 1 < tokens.shape[1] < x.shape[1]:
+                raise ModifierError(
+                    "Another node adds tokens of its own to the model's, and a LoRA region cannot "
+                    "tell where they lie. Take that node out, or FLUX.2 LoRA Region."
+                )
+            # The KV cache leaves out the references, which are the last.
+            seen = tokens if tokens.shape[1] == 1 else tokens.narrow(1, 0, x.shape[1])
+            gains = gains * seen.index_select(-1, self.parts[x.device])
+        if 1 < gains.shape[0] < x.shape[0]:  # timestep zero doubles the rows
+            gains = gains.repeat(x.shape[0] // gains.shape[0], 1, 1)
+        return gains if x.dim() > 2 else gains.squeeze(1)
+
+
+class Strengths(NamedTuple):
+    """The LoRAs' scales, and what multiplies them in each run."""
+
+    scales: tuple[float, ...]
+    weights: Weights | None = None
 
 
 class SidePath(nn.Module):
@@ -77,7 +115,9 @@ class SidePath(nn.Module):
         self.held = nn.ModuleList(self.layers)  # where the host finds their factors
         # Plain attributes: as buffers the host would move them.
         self._gains: dict[torch.device, Tensor] = {}
-        self._scales: dict[torch.device, tuple[float, ...]] = {}
+        self._scales: dict[torch.device, tuple[float, ...] | None] = {}
+        self._tokens: dict[tuple[torch.device, str], Tensor] = {}
+        self._kept: tuple[Strengths | None, Kept] = None, {}
         self.runs = 0
         self.watched = ""  # in which prompt
         self._classes: dict[type, type] = {}
@@ -95,24 +135,51 @@ class SidePath(nn.Module):
         factors = [layer.factors.weight.detach().view(-1) for layer in self.layers]
         return SidePath(self.layouts, factors).patcher(*devices)
 
-    def set_scales(self, scales: tuple[float, ...], device: torch.device) -> None:
-        """The scale of each LoRA, for the forwards on ``device`` to come; a few numbers to copy."""
-        if self._scales.get(device) == scales:
+    def set_gains(
+        self, strengths: Strengths, device: torch.device, run: Forward | None = None
+    ) -> None:
+        """The gains for the forwards on ``device`` to come, in the tensors that compiled code
+        holds; ``run`` where they depend on it. Raises ModifierError."""
+        scales, weights = strengths
+        if run is None and self._scales.get(device) == scales:
             return
-        layouts = self.layouts.values()
-        values = [gain.coefficient * scales[gain.lora] for one in layouts for gain in one.gains]
-        # A tensor of inference mode could not be changed by a run outside of it.
-        with torch.inference_mode(False):
-            gains = torch.tensor(values, dtype=torch.float32, device=device)
-        if device in self._gains:
-            # The same tensor: compiled code holds it.
-            self._gains[device].copy_(gains)
-        else:
-            self._gains[device] = gains
-            counts = [len(one.gains) for one in layouts]
-            for layer, own in zip(self.layers, gains.split(counts), strict=True):
+        if self._kept[0] is not strengths:
+            self._kept = strengths, {}
+        kept, tokens = self._kept[1], {}
+        if (device, scales) not in kept:
+            every = [gain for one in self.layouts.values() for gain in one.gains]
+            values = [gain.coefficient * scales[gain.lora] for gain in every]
+            kept[device, scales] = torch.tensor(values, dtype=torch.float32, device=device)
+            kept[device] = torch.tensor([gain.lora for gain in every], device=device)
+        gains, parts = kept[device, scales], kept[device]
+        if run is not None and weights is not None:
+            rows = weights.rows(run, kept)
+            if rows is not None:
+                gains = gains * rows.squeeze(0).index_select(-1, parts)
+            tokens = weights.tokens(run, kept)
+        counts = [len(one.gains) for one in self.layouts.values()]
+        if _copied(self._gains, device, gains):
+            for layer, own in zip(self.layers, self._gains[device].split(counts, -1), strict=True):
                 layer.gains[device] = own
-        self._scales[device] = scales
+        if tokens or self._tokens:
+            self._set_tokens(tokens, parts.split(counts), device)
+        self._scales[device] = scales if run is None else None
+
+    def _set_tokens(
+        self, tokens: Mapping[str, Tensor], parts: Sequence[Tensor], device: torch.device
+    ) -> None:
+        """The tokens' multipliers by stream, for the layers that see it; or no more."""
+        for stream in (IMAGE, TEXT, JOINT, NONE):
+            if stream not in tokens:
+                self._tokens.pop((device, stream), None)
+            else:
+                _copied(self._tokens, (device, stream), tokens[stream])
+        for name, layer, own in zip(self.layouts, self.layers, parts, strict=True):
+            found = self._tokens.get((device, stream_of(name)))
+            if found is None:
+                layer.tokens.pop(device, None)
+            elif layer.tokens.get(device) is not found:
+                layer.tokens[device], layer.parts[device] = found, own.clone()
 
     def of(self, patcher: Any) -> "SidePath":
         """The copy of this that the host's ``patcher`` has for its GPU; or this."""
@@ -122,28 +189,27 @@ class SidePath(nn.Module):
                 mine = other.model
         return mine
 
-    def run(
-        self, scales: tuple[float, ...], executor: Any, x: Tensor, *args: Any, **kwargs: Any
-    ) -> Any:
-        """The host's wrapper round a run of the diffusion model: ``beside`` it, at ``scales``.
+    def run(self, strengths: Strengths, executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The host's wrapper round a run of the diffusion model: ``beside`` it, at ``strengths``.
 
         The innermost of all: the host's compile wrapper, which a node behind the LoRAs adds, puts
         compiled modules into the model, perhaps for the very ones that the stack adapts.
         """
-        inside = [*executor.wrappers[executor.idx + 1 :], partial(self.beside, scales)]
+        inside = [*executor.wrappers[executor.idx + 1 :], partial(self.beside, strengths)]
         moved = type(executor)(executor.original, executor.class_obj, inside, 0)
         return moved.execute(x, *args, **kwargs)
 
     def beside(
-        self, scales: tuple[float, ...], executor: Any, x: Tensor, *args: Any, **kwargs: Any
+        self, strengths: Strengths, executor: Any, x: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
         """A run of the diffusion model with the layers beside its modules.
 
-        Raises PatchError where the model has one of them no more.
+        Raises PatchError where the model has one of them no more, ModifierError.
         """
         base = executor.class_obj
         path = self.of(getattr(base, "current_patcher", None))
-        path.set_scales(scales, x.device)
+        told = _told(base, x, *args, **kwargs) if strengths.weights else None
+        path.set_gains(strengths, x.device, told)
         path.runs += 1
         with ExitStack() as leaving:
             for name, layer in zip(path.layouts, path.layers, strict=True):
@@ -161,13 +227,13 @@ class SidePath(nn.Module):
                 leaving.callback(path._put, module, path._put(module, (*others, layer)))
             return executor(x, *args, **kwargs)
 
-    def inject(self, scales: tuple[float, ...], watch: Watch | None, patcher: Any) -> None:
+    def inject(self, strengths: Strengths, watch: Watch | None, patcher: Any) -> None:
         """The host has loaded ``patcher``: beside its modules for who runs them by himself."""
         path, owner = self.of(patcher), weakref.ref(patcher)
         for name, layer in zip(path.layouts, path.layers, strict=True):
             module = _module(patcher.model, name)
             if module is not None:  # else ``run`` says so
-                path._put(module, (*_layers(module), Loaded(owner, path, scales, layer)))
+                path._put(module, (*_layers(module), Loaded(owner, path, strengths, layer)))
         context = get_executing_context()
         if watch is not None and context is not None and context.prompt_id != path.watched:
             path.watched, runs = context.prompt_id, path.runs
@@ -210,7 +276,7 @@ class Loaded:
 
     patcher: weakref.ref[Any]
     path: SidePath
-    scales: tuple[float, ...]
+    strengths: Strengths
     layer: SideLayer
 
     @torch.compiler.disable
@@ -221,9 +287,57 @@ class Loaded:
         for other in model_management.loaded_models():
             if patcher is None or (other is not patcher and patcher.is_clone(other)):
                 return y
-        self.path.set_scales(self.scales, x.device)
+        if self.strengths.weights:
+            name = self.strengths.weights.modified[0].name
+            raise PatchError(
+                f"{name} has a schedule or a region, and this sampler runs the model's parts by "
+                "itself, so that nothing tells of steps and tokens. Use FLUX.2 Edit Sampler or "
+                "another that samples through ComfyUI, or take the schedule and the region out."
+            )
+        self.path.set_gains(self.strengths, x.device)
         self.path.runs += 1
         return self.layer.add_to(y, x)
+
+
+def _copied(tensors: dict[Any, Tensor], key: Hashable, values: Tensor) -> bool:
+    """Puts ``values`` into the tensor of ``key``, or into a new one where its shape is another;
+    whether it is new."""
+    known = tensors.get(key)
+    new = known is None or known.shape != values.shape
+    if new:
+        # A tensor of inference mode could not be changed by a run outside of it.
+        with torch.inference_mode(False):
+            tensors[key] = torch.empty(values.shape, dtype=values.dtype, device=values.device)
+    tensors[key].copy_(values)
+    return new
+
+
+def _tell_noise(
+    executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any
+) -> Any:
+    """The host's wrapper round a step: tells the runs in it what is sampled as a whole."""
+    options = {**model_options.get("transformer_options", {}), KEY: tuple(x.shape)}
+    return executor(x, timestep, {**model_options, "transformer_options": options}, *args)
+
+
+def _told(
+    base: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Any = None,
+    control: Any = None, transformer_options: Mapping[str, Any] = MappingProxyType({}),
+    **extra: Any,
+) -> Forward:  # fmt: skip
+    """What the arguments of the host's ``apply_model`` tell of a run."""
+    cells = [one.shape[-2] * one.shape[-1] for one in extra.get("ref_latents") or ()]
+    return Forward(
+        sigma=t[:1].float(),
+        sigmas=transformer_options.get("sample_sigmas"),
+        rows=x.shape[0],
+        chunks=max(len(transformer_options.get("cond_or_uncond", ())), 1),
+        cells=tuple(x.shape[-2:]),
+        text=0 if c_crossattn is None else c_crossattn.shape[1],
+        references=sum(cells),
+        noise=transformer_options.get(KEY),
+        percent_to_sigma=base.model_sampling.percent_to_sigma,
+    )
 
 
 def _module(base: nn.Module, name: str) -> Any:
@@ -260,10 +374,8 @@ def _beside(kind: type) -> type:
     return WithSidePath
 
 
-def put_beside(
-    model: Any, patcher: Any, scales: tuple[float, ...], watch: Watch | None = None
-) -> Any:
-    """A clone of ``model`` that runs with the side path of ``patcher`` beside it, at ``scales``.
+def put_beside(model: Any, patcher: Any, strengths: Strengths, watch: Watch | None = None) -> Any:
+    """A clone of ``model`` that runs with the side path of ``patcher`` beside it, at ``strengths``.
 
     ``watch`` is asked, at most once a prompt, to look whether it has run.
     """
@@ -271,8 +383,10 @@ def put_beside(
     own = patcher.clone()
     path = own.model
     clone.set_additional_models(KEY, [*clone.get_additional_models_with_key(KEY), own])
-    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, partial(SidePath.run, path, scales))
-    injection = PatcherInjection(partial(path.inject, scales, watch), path.eject)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, partial(SidePath.run, path, strengths))
+    if strengths.weights:
+        clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _tell_noise)
+    injection = PatcherInjection(partial(path.inject, strengths, watch), path.eject)
     clone.set_injections(KEY, [*(clone.get_injections(KEY) or ()), injection])
     return clone
 

@@ -19,7 +19,8 @@ SHOWN = 5
 class LoraReport:
     """What became of one LoRA; names of modules are the file's own.
 
-    ``clip_scale`` is the scale of its text encoder's part, None where it has none.
+    ``clip_scale`` is the scale of its text encoder's part, None where it has none. ``modifiers``:
+    what multiplies its scale by step, picture, token or block.
     """
 
     slot: str
@@ -42,6 +43,7 @@ class LoraReport:
     notes: tuple[str, ...]
     order_matters: bool
     clip_scale: float | None = None
+    modifiers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Report:
                 lora.trained_for,
                 f"scale {lora.scale:g}",
                 f"text encoder {lora.clip_scale:g}" if lora.clip_scale is not None else "",
+                *lora.modifiers,
             ]
             lines.append(f"{lora.name}: {', '.join(fact for fact in facts if fact)}")
         lines += [f"Warning: {warning}" for warning in self.warnings]

@@ -319,7 +319,7 @@ def test_the_reports_json_has_a_fixed_shape(library):
     assert set(table["loras"][0]) == {
         "slot", "name", "source", "trained_for", "trainer", "naming", "kinds", "ranks", "scale",
         "file_scales", "matched", "total", "unmatched", "misshapen", "unpaired", "not_finite",
-        "unsupported", "notes", "order_matters", "clip_scale",
+        "unsupported", "notes", "order_matters", "clip_scale", "modifiers",
     }  # fmt: skip
     assert "a.safetensors: matched 22/22, rank 8" in report.to_text()
 
