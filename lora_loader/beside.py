@@ -48,13 +48,15 @@ def split(
     }
     beside, added = [], []
     for number, lora in enumerate(stack):
-        goes, stays = [], []
+        goes: list[tuple[str, Step]] = []
+        stays: list[tuple[str, Step]] = []
         for key, step in lora.steps:
             able = key in multiplying and _factors(step.effect)
-            free = key not in last or (lora.modifiers and number > last[key])
-            (goes if able and free else stays).append((key, step))
-            if lora.modifiers and not (able and free):
+            held = last.get(key, -1) > (number if lora.modifiers else -1)
+            fits = able and not held
+            if lora.modifiers and not fits:
                 _refuse(lora, key, step, stack[last[key]].name if able else "")
+            (goes if fits else stays).append((key, step))
         beside.append(replace(lora, steps=tuple(goes)))
         added.append(replace(lora, steps=tuple(stays)))
     return beside, [lora for lora in added if lora.steps]
