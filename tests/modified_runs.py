@@ -1,4 +1,4 @@
-"""Runs of a tiny FLUX.2 as the host's samplers make them, and what LoRAs with modifiers add to each.
+"""Runs of a tiny FLUX.2 as the host's samplers make them, and what modified LoRAs add to each.
 
 The truth here knows nothing of the pack's own: each LoRA's dense change of every Linear, times a
 number for each row and token, added by a forward hook to what the base model's module returns.

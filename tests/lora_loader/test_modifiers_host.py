@@ -1,4 +1,4 @@
-"""LoRAs with a schedule or a region in the host's own sampling: each run against the dense truth."""
+"""LoRAs with a schedule or a region in the host's own sampling: each run against a dense truth."""
 
 from dataclasses import replace
 from itertools import pairwise
