@@ -59,16 +59,16 @@ def test_cfg_batches_and_references(patch, model, monkeypatch, references, free)
     masks = torch.cat([LEFT, TOP])
     loras = [
         lora(model, 10, 0.7, FADE, Schedule(((0.0, 1.0),), pictures=pictures)),
-        lora(model, 20, 1.2, Region(masks, text=0.5, references=0.25)),
         lora(model, 30, -0.4),
+        lora(model, 20, 1.2, Region(masks, text=0.5, references=0.25)),
     ]
     side = patch.apply_stack(model, loras, "auto").model
     runs = recording(side, cfg=3.0, batch=2, references=references)
     assert {tuple(run.halves) for run in runs} == ({(1, 0)} if free else {(0,), (1,)})
     gains = [
         lambda run, _: by_step(run) * by_picture(run, pictures),
-        lambda run, stream: by_token(run, stream, masks, 0.5, 0.25),
         lambda *_: 1.0,
+        lambda run, stream: by_token(run, stream, masks, 0.5, 0.25),
     ]
     check(model, runs, list(zip(loras, gains, strict=True)))
 

@@ -43,16 +43,16 @@ def patch(comfy_inprocess):
 
 
 def three(model):
-    """A fading LoRA by picture, one in a region, one as it is; and what they are in a run."""
+    """A fading LoRA by picture, one as it is, one in a region; and what they are in a run."""
     loras = [
         lora(model, 10, 0.7, FADE, BY_PICTURE),
-        lora(model, 20, 1.2, Region(LEFT, text=0.5, references=0.25)),
         lora(model, 30, -0.4),
+        lora(model, 20, 1.2, Region(LEFT, text=0.5, references=0.25)),
     ]
     gains = [
         lambda run, _: by_step(run) * by_picture(run, PICTURES),
-        lambda run, stream: by_token(run, stream, LEFT, 0.5, 0.25),
         lambda *_: 1.0,
+        lambda run, stream: by_token(run, stream, LEFT, 0.5, 0.25),
     ]
     return loras, list(zip(loras, gains, strict=True))
 
@@ -267,7 +267,7 @@ def test_nothing_grows(patch):
 
     def kept():
         gc.collect()
-        tensors = sum(isinstance(one, torch.Tensor) for one in gc.get_objects())
+        tensors = sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
         layers = [(len(one.gains), len(one.parts), len(one.tokens)) for one in path.layers]
         return tensors, layers, len(path._gains), len(path._tokens), len(path._kept[1])
 
