@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import bench
@@ -40,7 +40,7 @@ class Size(NamedTuple):
     rounds: int
 
 
-FULL = Size(1024, 1, 2, 32, 512, 15)
+FULL = Size(1024, 1, 1, 32, 128, 9)
 GPU = Size(4096, 2, 6, 64, 512, 30)
 QUICK = Size(256, 1, 1, 8, 16, 2)
 TARGETS = {"steps": 1.01, "core percent": 1.01, "pictures": 1.01, "region": 1.02, "both": 1.03}
@@ -57,7 +57,6 @@ class Subject:
         self.base = subjects.model(*size[:3], "klein-9b", torch.bfloat16)
         self.loras = subjects.Applier(paths, "side path").read(self.base, subjects.SCALES)
         self.sides = {name: self.applied(by) for name, by in modifiers(batch, size.side).items()}
-        self.sides["no LoRA"] = self.base
         self.load()
 
     def applied(self, by: tuple[Any, ...]) -> Any:
@@ -186,7 +185,7 @@ HEAD = (
 )
 
 
-def hooks(size: Size, paths: Any, device: Any) -> list[str]:
+def hooks(size: Size, paths: Any) -> list[str]:
     """The host's LoRA hook with 21 keyframes over 28 steps, and our schedule of 21 moments."""
     import comfy.hooks
     import comfy.utils
@@ -428,30 +427,32 @@ def no_waiting(subject: Subject) -> list[str]:
     return ["Waiting for the device: none (torch.cuda.set_sync_debug_mode raised nothing)."]
 
 
-def measure(size: Size, device: Any, forwards: int, most: int) -> list[str]:
-    """The lines of the results."""
+def measure(size: Size, device: Any, forwards: int, most: int) -> Iterator[str]:
+    """The lines of the results, as they are found."""
     import torch
 
-    lines = []
     with subjects.three_loras(*size[:3]) as paths, torch.inference_mode():
         alone = Subject(size, paths, 1, device)
-        lines += [HEAD.format(1), *(one for n in range(most + 1) for one in ratios(alone, n)), ""]
-        lines += no_waiting(alone)
+        yield HEAD.format(1)
+        for references in range(most + 1):
+            yield from ratios(alone, references)
+        yield from ("", *no_waiting(alone), "")
         del alone
         batch = Subject(size._replace(side=size.side // 2), paths, 4, device)
-        lines += ["", HEAD.format(4), *(one for n in (0, most) for one in ratios(batch, n)), ""]
+        yield HEAD.format(4)
+        for references in (0, most):
+            yield from ratios(batch, references)
         del batch
-        lines += [*hooks(size, paths, device), "", *four_scales(size, paths), ""]
-    lines += ["| counted at true size | operations | bytes | a forward, at least | modelled |",
-              "|---|---|---|---|---|"]  # fmt: skip
+        yield from ("", *hooks(size, paths), "", *four_scales(size, paths), "")
+    yield "| counted at true size | operations | bytes | a forward, at least | modelled |"
+    yield "|---|---|---|---|---|"
     for name in ("klein 4B", "klein 9B", "dev"):
         for images in (4096, 16384):
-            lines += at_true_size(name, images)
-    lines += [""]
+            yield from at_true_size(name, images)
+    yield ""
     small = QUICK._replace(width=128)
     with subjects.three_loras(*small[:3]) as paths, torch.inference_mode():
-        lines += flat(Subject(small, paths, 1, device), forwards)
-    return lines
+        yield from flat(Subject(small, paths, 1, device), forwards)
 
 
 def main() -> int:
@@ -468,13 +469,16 @@ def main() -> int:
         sys.exit("There is no GPU that torch can use.")
     size = QUICK if asked.quick else GPU if asked.device == "cuda" else FULL
     size = size._replace(rounds=asked.rounds or size.rounds)
-    lines = measure(size, asked.device, 100 if asked.quick else 1000, 1 if asked.quick else 3)
     heading = ", ".join(f"{name} {value}" for name, value in about.items())
     shape = (f"Width {size.width}, {size.double} double and {size.single} single blocks, "
              f"{size.side**2} tokens a picture and reference (a quarter in the batch of 4), "
              f"{size.text} text tokens, {size.rounds} rounds.")  # fmt: skip
-    text = "\n".join(["# A LoRA where and when it is wanted", "", heading, "", shape, "", *lines])
-    print(text)
+    lines = ["# A LoRA where and when it is wanted", "", heading, "", shape, ""]
+    print("\n".join(lines))
+    for line in measure(size, asked.device, *((100, 1) if asked.quick else (1000, 3))):
+        print(line, flush=True)
+        lines.append(line)
+    text = "\n".join(lines)
     if asked.write:
         (ROOT / "benchmarks" / "results" / "where_when.md").write_text(text + "\n")
     return int("**no**" in text)
