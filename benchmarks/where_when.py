@@ -461,6 +461,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small shapes, few rounds")
     parser.add_argument("--write", action="store_true", help="write results/where_when.md")
     parser.add_argument("--rounds", type=int, help="forwards of each side; more, less noise")
+    parser.add_argument("--side", type=int, help="the picture's side in tokens")
     asked = parser.parse_args()
     if asked.device == "cuda":
         os.environ["BENCH_GPU"] = "1"
@@ -468,7 +469,7 @@ def main() -> int:
     if asked.device == "cuda" and not bench.gpu():
         sys.exit("There is no GPU that torch can use.")
     size = QUICK if asked.quick else GPU if asked.device == "cuda" else FULL
-    size = size._replace(rounds=asked.rounds or size.rounds)
+    size = size._replace(rounds=asked.rounds or size.rounds, side=asked.side or size.side)
     heading = ", ".join(f"{name} {value}" for name, value in about.items())
     shape = (f"Width {size.width}, {size.double} double and {size.single} single blocks, "
              f"{size.side**2} tokens a picture and reference (a quarter in the batch of 4), "

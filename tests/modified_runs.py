@@ -17,6 +17,7 @@ from flux2_lora_edit.lora_loader.modifiers.schedule import Schedule
 from host import tiny
 
 CELLS = (4, 6)
+TOLD = ("cond_or_uncond", "sample_sigmas", "patches")
 FADE = Schedule(((0.0, 1.0), (1.0, -1.0)))
 """1 at the first step, and as far under 0 as the run is behind its middle."""
 LEFT = torch.tensor([1.0, 1.0, 1.0, 0.25, 0.0, 0.0]).expand(1, *CELLS)
@@ -86,7 +87,9 @@ def recorded(model: Any) -> tuple[Any, list[Run]]:
         finally:
             hook.remove()
         given["c_crossattn"] = text
-        runs.append(Run(before, sigma, given, options, out.clone(), bool(ran)))
+        # Not the wrappers: what holds a MODEL that is gone makes the host collect at each load.
+        told = {key: options[key] for key in TOLD if key in options}
+        runs.append(Run(before, sigma, given, told, out.clone(), bool(ran)))
         return out
 
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "recorder", record)
@@ -220,10 +223,9 @@ def again(model: Any, run: Run, loras: list[tuple[StackedLora, Gain]] = ()) -> t
     import comfy.model_management
 
     comfy.model_management.load_models_gpu([model])
-    options = {key: one for key, one in run.options.items() if key in ("patches", "sample_sigmas")}
     with added(model, run, list(loras)):
         found = model.model.apply_model(
-            run.x.clone(), run.sigma, transformer_options=options, **run.given
+            run.x.clone(), run.sigma, transformer_options=dict(run.options), **run.given
         )
     return found.clone()
 
