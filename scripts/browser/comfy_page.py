@@ -94,6 +94,11 @@ class ComfyPage:
 
     def reset(self, *, vue: bool) -> None:
         """An empty graph under the renderer asked for, no dialog, no run before it."""
+        # Behind a tab that a test has opened, the page would draw once a second.
+        for tab in self.context.pages:
+            if tab is not self.page:
+                tab.close()
+        self.page.bring_to_front()
         self.page.keyboard.press("Escape")
         self.js(
             """async (vue) => {
