@@ -41,15 +41,15 @@ def stack_output() -> io.Output:
 
 
 def output(
-    stack: object, which: str, by: Sequence[Modifier | Blocks], node_id: str | None, more: str = ""
+    stack: object, which: str, by: Sequence[Modifier | Blocks], said: str, node_id: str | None
 ) -> io.NodeOutput:
-    """The stack with ``by`` on the LoRA, and on the node in a line which it is and what that is,
-    with ``more`` behind."""
+    """The stack with ``by`` on the LoRA, and on the node in a line which that is and what is
+    ``said`` of it."""
     before, after = as_entries(stack), modified(stack, which, by)
     names = [
         new.name for old, new in zip(before, after, strict=True) if old.modifiers != new.modifiers
     ]
-    text = f"{', '.join(names)}: {', '.join(one.describe() for one in by)}{more}"
+    text = f"{', '.join(names)}: {said}"
     if not by:
         text = "Nothing is set here: the LoRAs pass through as they are."
     elif not names:

@@ -46,7 +46,7 @@ class Flux2EditLoraRegion(io.ComfyNode):
                     ),
                 ),
                 io.String.Input(
-                    "blocks", default="", placeholder="double 0-3=0.5, single=0",
+                    "blocks", default="",
                     tooltip=(
                         "Multipliers by block, counted from 0, -10 to 10; the later wins: double "
                         "0-3=0.5, single=0, other=1. Or a number each, as Inspire Pack's vector."
@@ -76,15 +76,15 @@ class Flux2EditLoraRegion(io.ComfyNode):
         for name, value in (("text", text), ("references", references)):
             if not 0 <= value <= 1:  # nor NaN
                 raise ModifierError(f"{name} is {value:g}; it takes 0 to 1.")
-        read, more, by = Blocks.read(blocks), "", []
+        by: list[Region | Blocks] = []
         if mask is not None or text != 1 or references != 1:
-            mask = None if mask is None else _masks(mask)
-            by.append(Region(mask, text, references))
-            if mask is not None and not mask.any():
-                more = f". {_BLACK}"
-        return output(
-            lora_stack, lora, [*by, read] if read.rules else by, cls.hidden.unique_id, more
-        )
+            by.append(Region(None if mask is None else _masks(mask), text, references))
+        if (read := Blocks.read(blocks)).rules:
+            by.append(read)
+        said = ", ".join(one.describe() for one in by)
+        if mask is not None and not mask.any():
+            said += f". {_BLACK}"
+        return output(lora_stack, lora, by, said, cls.hidden.unique_id)
 
 
 def _masks(mask: Any) -> Any:

@@ -4,7 +4,7 @@ from ...lora_loader.modifiers.schedule import BETWEEN, CLOCKS, Schedule
 from ..host import io, schema
 from . import output, stack_inputs, stack_output
 
-_STEPS = 24
+_STEPS = 16
 """Of the curve on the node."""
 
 
@@ -26,7 +26,7 @@ class Flux2EditLoraSchedule(io.ComfyNode):
             inputs=[
                 *stack_inputs(),
                 io.String.Input(
-                    "schedule", default="0:1", placeholder="0:1, 0.5:0",
+                    "schedule", default="0:1",
                     tooltip=(
                         "moment:multiplier pairs, from 0 (the first step) to 1 (the end): 0:1, "
                         "0.5:0 fades out over the first half. A multiplier is from -10 to 10."
@@ -47,7 +47,7 @@ class Flux2EditLoraSchedule(io.ComfyNode):
                     ),
                 ),
                 io.String.Input(
-                    "pictures", default="", placeholder="0, 0.5, 1, 1.5", optional=True,
+                    "pictures", default="", optional=True,
                     tooltip=(
                         "A multiplier for each picture of the batch, as 0, 0.5, 1, 1.5: scales "
                         "side by side in one run. Empty: all alike."
@@ -71,6 +71,6 @@ class Flux2EditLoraSchedule(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         read = Schedule.read(schedule, between, clock, pictures)
         moved = any(multiplier != 1 for _, multiplier in read.pairs)
-        curve = f" {read.curve(_STEPS)}" if moved else ""
+        said = f"{read.curve(_STEPS)} {read.describe()}" if moved else read.describe()
         by = (read,) if moved or read.pictures else ()
-        return output(lora_stack, lora, by, cls.hidden.unique_id, curve)
+        return output(lora_stack, lora, by, said, cls.hidden.unique_id)
