@@ -101,7 +101,7 @@ def set_token(client: Client, token: str) -> None:
         f"{client.url}/flux2-lora-edit/token",
         json={"token": token},
         headers={"X-Flux2-Lora-Edit": "1"},
-        timeout=10,
+        timeout=60,
     )
     reply.raise_for_status()
 

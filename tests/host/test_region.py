@@ -83,7 +83,7 @@ def test_a_noise_mask_is_the_stock_graphs_bit_for_bit(
     number = next(names)
     for name, samples in found.items():
         graph.add("SaveLatent", samples=samples, filename_prefix=f"region-{name}-{number}")
-    client.run(graph.prompt, timeout=250).check()
+    client.run(graph.prompt).check()
     latents = {name: read_latent(server.output, f"region-{name}-{number}") for name in found}
     assert torch.equal(latents["ours"], latents["stock"])
 
@@ -129,7 +129,7 @@ def edit_graph(client, small_vae, name, **crop):
 def test_an_edit_changes_what_was_painted_and_nothing_else(client, small_vae):
     name, pixels = painted_picture(client)
     graph, parts = edit_graph(client, small_vae, name, feather=8)
-    result = client.run(graph.prompt, timeout=250).check()
+    result = client.run(graph.prompt).check()
     after = saved(client, result, parts["picture"])
     left, top, right, bottom = PAINTED
     around = np.ones(pixels.shape[:2], bool)
@@ -151,7 +151,7 @@ def test_the_size_of_a_crop_is_the_size_of_the_edit(client, small_vae):
         [graph.add("PreviewAny", source=node.out(index)) for index in indices]
         for node, indices in ((parts["region"], (3, 4)), (parts["text"], (2, 3)), (size, (1, 2)))
     ]
-    result = client.run(graph.prompt, timeout=250).check()
+    result = client.run(graph.prompt).check()
     crop, conditioning, image_size = (
         [result.outputs[node]["text"] for node in nodes] for nodes in said
     )
@@ -168,7 +168,7 @@ def test_outpainting(client, small_vae):
         feathering=0,
     )  # fmt: skip
     graph.set(parts["region"], image=pad, mask=pad.out(1))
-    result = client.run(graph.prompt, timeout=250).check()
+    result = client.run(graph.prompt).check()
     after = saved(client, result, parts["picture"])
     assert after.shape == (128, 230, 3)
     assert np.array_equal(after[:, :160], pixels)
@@ -195,7 +195,7 @@ def test_one_picture_and_several_masks(client, small_vae):
     batch = graph.add("ImageBatch", image1=masks[0], image2=masks[1])
     graph.set(parts["region"], mask=graph.add("ImageToMask", image=batch, channel="red"))
     graph.set(parts["text"], image_1=parts["image"])
-    pictures = client.run(graph.prompt, timeout=250).check().images(parts["picture"])
+    pictures = client.run(graph.prompt).check().images(parts["picture"])
     after = [np.asarray(Image.open(io.BytesIO(client.view(one)))) for one in pictures]
     assert len(after) == 2
     for picture, (left, top, right, bottom) in zip(after, (PAINTED, (20, 30, 60, 70)), strict=True):
@@ -255,7 +255,7 @@ def test_a_hosted_edit_is_put_back(comfyui, base, side):
                 )  # fmt: skip
                 pasted = graph.add("Flux2EditRegionPaste", region=region, image=hosted)
                 shown = graph.add("SaveImage", images=pasted, filename_prefix="region-hosted")
-                result = page.run(graph.prompt, timeout=120).check()
+                result = page.run(graph.prompt).check()
                 after = saved(page, result, shown)
     changed = (after != pixels).any(2)
     assert changed[100:140, 100:140].all()
