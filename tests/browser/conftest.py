@@ -158,9 +158,11 @@ class Pages:
         page.reset(vue=renderer == "nodes2")
         return page
 
-    def close(self) -> None:
-        for page in self._open.values():
-            page.close()
+    def close(self, *frontends: str) -> None:
+        """Those of some frontends, or all: a page that nobody looks at goes on drawing."""
+        for frontend in frontends or [*self._open]:
+            if frontend in self._open:
+                self._open.pop(frontend).close()
 
 
 @pytest.fixture(params=RENDERERS)

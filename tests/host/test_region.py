@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from standin_faults import Standin
 
 from graphs import (
     PROMPT,
@@ -18,8 +17,6 @@ from graphs import (
     stock_sampler,
     upload,
 )
-from host import server as servers
-from host.client import Client
 from host.graph import Graph
 
 pytestmark = pytest.mark.host
@@ -236,27 +233,20 @@ def test_an_edit_of_another_shape_is_refused(client):
 
 
 @pytest.mark.parametrize("side", [0, 100])
-def test_a_hosted_edit_is_put_back(comfyui, base, side):
+def test_a_hosted_edit_is_put_back(client, standin, monkeypatch, side):
     """The crop goes out; what comes back is square as it is, whatever its size."""
-    with Standin(picture_side=side) as standin:
-        environment = {
-            "RUNCOMFY_API_BASE": standin.origin, "RUNCOMFY_API_TOKEN": "region",
-            "HOME": str(base), "HF_HUB_OFFLINE": "1",
-        }  # fmt: skip
-        with servers.start(comfyui, base, environment=environment) as running:
-            with Client(running.url) as page:
-                name, pixels = painted_picture(page, box=(100, 100, 140, 140), size=(300, 300))
-                graph = Graph()
-                image = graph.add("LoadImage", image=name)
-                region = graph.add("Flux2EditRegionCrop", image=image, mask=image.out(1), feather=0)
-                hosted = graph.add(
-                    "Flux2EditRunComfy", prompt="a heron", image_1=region.out(1),
-                    image_size="auto" if side else "square",
-                )  # fmt: skip
-                pasted = graph.add("Flux2EditRegionPaste", region=region, image=hosted)
-                shown = graph.add("SaveImage", images=pasted, filename_prefix="region-hosted")
-                result = page.run(graph.prompt).check()
-                after = saved(page, result, shown)
+    monkeypatch.setattr(standin, "picture_side", side)
+    name, pixels = painted_picture(client, box=(100, 100, 140, 140), size=(300, 300))
+    graph = Graph()
+    image = graph.add("LoadImage", image=name)
+    region = graph.add("Flux2EditRegionCrop", image=image, mask=image.out(1), feather=0)
+    hosted = graph.add(
+        "Flux2EditRunComfy", prompt="a heron", image_1=region.out(1),
+        image_size="auto" if side else "square",
+    )  # fmt: skip
+    pasted = graph.add("Flux2EditRegionPaste", region=region, image=hosted)
+    shown = graph.add("SaveImage", images=pasted, filename_prefix="region-hosted")
+    after = saved(client, client.run(graph.prompt).check(), shown)
     changed = (after != pixels).any(2)
     assert changed[100:140, 100:140].all()
     changed[100:140, 100:140] = False

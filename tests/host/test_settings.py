@@ -84,8 +84,6 @@ def scheduled(graph, unet, schedule):
 @pytest.mark.parametrize(
     ("model", "ours", "schedule", "guidance", "words"),
     [
-        ("dev", dict(preset="dev"), ("flux2", 28), 4.0,
-         "preset dev: 28 steps, embedded guidance 4"),
         ("dev", dict(preset="dev", steps=3, guidance=9.0, denoise=1.0), ("flux2", 28), 4.0,
          "preset dev: 28 steps, embedded guidance 4"),
         ("dev", dict(preset=TURBO), ("turbo",), 2.5,

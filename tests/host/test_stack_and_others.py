@@ -5,10 +5,8 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file
-from standin_faults import Standin
 
 from graphs import MODELS
-from host import server as servers
 from host.client import Client
 from host.graph import Graph
 
@@ -16,23 +14,6 @@ pytestmark = pytest.mark.host
 
 ADVICE = "Put Download LoRAs between"
 NAME = "flux2-lora-edit/owner--others/ink.safetensors"
-
-
-@pytest.fixture(scope="module")
-def standin():
-    with Standin(picture_side=32) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server(comfyui, base, standin):
-    """A server without a hub, whose RunComfy is the stand-in."""
-    environment = {
-        "RUNCOMFY_API_BASE": standin.origin, "RUNCOMFY_API_TOKEN": "others", "HOME": str(base),
-        "HF_HUB_OFFLINE": "1",
-    }  # fmt: skip
-    with servers.start(comfyui, base, environment=environment) as running:
-        yield running
 
 
 @pytest.fixture
@@ -181,9 +162,9 @@ def test_info_tells_a_link_when_its_file_has_come(server, client):
         shutil.rmtree(file.parent)
 
 
-def test_the_hosted_node_sends_the_address_and_pays_once(server, client, standin, file):
+def test_the_hosted_node_sends_the_address_and_pays_once(server, client, account, file):
     """A file that has appeared changes nothing for it: it does not run, so it cannot pay."""
-    graph = Graph()
+    graph, before = Graph(), len(account.jobs)
     stack = hub_stack(graph)
     hosted = graph.add("Flux2EditRunComfy", prompt="a heron", lora_stack=stack, seed=-1)
     graph.add("SaveImage", images=hosted, filename_prefix="others")
@@ -194,7 +175,7 @@ def test_the_hosted_node_sends_the_address_and_pays_once(server, client, standin
     client.run(graph.prompt).check()
     graph.set(stack, **{"lora_2.scale": 0.75})
     client.run(graph.prompt).check()
-    sent = [job.payload["loras"] for job in standin.state.account("others").jobs]
+    sent = [job.payload["loras"] for job in account.jobs[before:]]
     scales = [0.5, 0.5, 0.75]
     assert sent == [[{"path": "owner/others", "scale": scale}] for scale in scales]
 
