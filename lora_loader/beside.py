@@ -48,13 +48,15 @@ def split(
     }
     beside, added = [], []
     for number, lora in enumerate(stack):
-        goes, stays = [], []
+        goes: list[tuple[str, Step]] = []
+        stays: list[tuple[str, Step]] = []
         for key, step in lora.steps:
             able = key in multiplying and _factors(step.effect)
-            free = key not in last or (lora.modifiers and number > last[key])
-            (goes if able and free else stays).append((key, step))
-            if lora.modifiers and not (able and free):
+            held = last.get(key, -1) > (number if lora.modifiers else -1)
+            fits = able and not held
+            if lora.modifiers and not fits:
                 _refuse(lora, key, step, stack[last[key]].name if able else "")
+            (goes if fits else stays).append((key, step))
         beside.append(replace(lora, steps=tuple(goes)))
         added.append(replace(lora, steps=tuple(stays)))
     return beside, [lora for lora in added if lora.steps]
@@ -160,9 +162,7 @@ def build(steps: Sequence[tuple[int, Step]], dtype: torch.dtype) -> tuple[Beside
     kronecker_gains, products = [], []
     for lora, step in steps:
         effect = step.effect
-        if isinstance(effect, Hadamard):
-            effect = effect.as_low_rank()
-        if isinstance(effect, LowRank):
+        if isinstance(effect, LowRank | Hadamard):
             member = (Gain(step.scale * effect.scale, lora), *_balanced(effect, dtype))
             groups.setdefault((step.start, step.rows), []).append(member)
         elif isinstance(effect, Kronecker):
@@ -182,8 +182,10 @@ def build(steps: Sequence[tuple[int, Step]], dtype: torch.dtype) -> tuple[Beside
     return Beside(shapes, starts, tuple(products), (*gains, *kronecker_gains)), flat
 
 
-def _balanced(effect: LowRank, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _balanced(effect: LowRank | Hadamard, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The factors in ``dtype``; float16 holds them only when they are of like size."""
+    if isinstance(effect, Hadamard):
+        effect = effect.as_low_rank()
     up, down = effect.up, effect.down
     if dtype == torch.float16 and effect.gain != 1.0:
         up, down = up.float() * effect.gain, down.float() / effect.gain

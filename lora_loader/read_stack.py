@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 
@@ -20,6 +21,12 @@ from .reading.scaling import settings_beside
 from .stack import LoraEntry
 
 Locate = Callable[[LoraEntry], Path]
+
+
+UNMODIFIED = (
+    "also trains the text encoder: that part has its whole scale, as steps, pictures, regions and "
+    "blocks are the model's alone"
+)
 
 
 class LoraStackError(ValueError):
@@ -87,15 +94,10 @@ class ReadStack:
 
 
 def read_stack(
-    entries: Sequence[LoraEntry],
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    locate: Locate,
-    files: LoraFiles,
-    on_mismatch: str = "error",
-    model_file: str = "",
+    entries: Sequence[LoraEntry], shapes: Mapping[str, tuple[int, ...]], *,
+    locate: Locate, files: LoraFiles, on_mismatch: str = "error", model_file: str = "",
     before_each: Callable[[], None] = lambda: None,
-) -> ReadStack:
+) -> ReadStack:  # fmt: skip
     """Read and check every LoRA of a stack against the model's weight ``shapes``.
 
     ``locate`` finds (or fetches) an entry's file; ``before_each`` may stop the work by raising;
@@ -104,7 +106,8 @@ def read_stack(
     """
     model = identify(shapes)
     layout = Layout(dict(shapes))
-    loras, reports, encoder_loras = [], [], []
+    every: list[tuple[StackedLora, LoraReport]] = []
+    encoder_loras = []
     warnings: list[str] = []
     for entry, path in _same_file_once(entries, locate, before_each, warnings):
         before_each()
@@ -126,22 +129,20 @@ def read_stack(
         elif not read.text_keys:
             warnings.append(f"{entry.name} is at strength 0 for the model, and has no other part")
         lora = StackedLora((*file.identity, repr(config)), scale, read.steps, entry.name)
-        loras.append(_modified(lora, entry, model) if entry.modifiers else lora)
-        said = tuple(modifier.describe() for modifier in entry.modifiers)
-        reports.append(replace(read.report, scale=scale, clip_scale=clip_scale, modifiers=said))
-        if said and clip_scale:
-            warnings.append(
-                f"{entry.name} also trains the text encoder: that part has its whole scale, as "
-                "neither step, picture nor region is known there"
-            )
+        made = lora, replace(read.report, scale=scale, clip_scale=clip_scale)
+        every.append(_modified(*made, entry, model, warnings) if entry.modifiers else made)
         if clip_scale is not None:
             encoder_loras.append(TextEncoderLora(entry.name, clip_scale, file, read.text_keys))
     files.trim()
-    return ReadStack(tuple(loras), model, tuple(reports), tuple(warnings), tuple(encoder_loras))
+    loras, reports = tuple(map(itemgetter(0), every)), tuple(map(itemgetter(1), every))
+    return ReadStack(loras, model, reports, tuple(warnings), tuple(encoder_loras))
 
 
-def _modified(lora: StackedLora, entry: LoraEntry, model: Flux2Model) -> StackedLora:
-    """The LoRA with its blocks' multipliers in its steps, and what a run multiplies by beside it.
+def _modified(
+    lora: StackedLora, report: LoraReport, entry: LoraEntry, model: Flux2Model, warnings: list[str]
+) -> tuple[StackedLora, LoraReport]:
+    """The LoRA with its blocks' multipliers in its steps and the other modifiers beside them; and
+    the report that says so.
 
     Raises LoraStackError naming the slot.
     """
@@ -151,12 +152,13 @@ def _modified(lora: StackedLora, entry: LoraEntry, model: Flux2Model) -> Stacked
         raise LoraStackError(f"{entry.slot}: {error}\n{entry.source.describe()}") from None
     weighed = [(key, step, prod(one.of(key) for one in blocks)) for key, step in lora.steps]
     steps = ((key, replace(step, scale=step.scale * by)) for key, step, by in weighed if by)
-    return replace(
-        lora,
-        identity=(lora.identity, *blocks),
-        steps=tuple(steps),
-        modifiers=tuple(one for one in entry.modifiers if not isinstance(one, Blocks)),
+    if report.clip_scale:
+        warnings.append(f"{entry.name} {UNMODIFIED}")
+    others = tuple(one for one in entry.modifiers if not isinstance(one, Blocks))
+    modified = replace(
+        lora, identity=(lora.identity, *blocks), steps=tuple(steps), modifiers=others
     )
+    return modified, replace(report, modifiers=tuple(one.describe() for one in entry.modifiers))
 
 
 def _same_file_once(

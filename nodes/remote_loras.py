@@ -17,7 +17,7 @@ from ..lora_loader.sources import (
     site_for_others,
 )
 from ..lora_loader.sources.elsewhere import looked_at, named, refuse_secret, within
-from ..lora_loader.stack import MAX_SCALE, as_entries
+from ..lora_loader.stack import MAX_SCALE, LoraEntry, as_entries
 from ..network.errors import NetworkError
 from ..remote.errors import InvalidInput
 from ..remote.plan import RemoteLora, image_addresses
@@ -44,25 +44,12 @@ def remote_loras(
     """
     access, look = access or Access(), within(should_stop, SECONDS)
     entries = [entry for entry in as_entries(stack) if entry.strength_model != 0]
-    for entry in entries:
-        if entry.modifiers:
-            what = ", ".join(one.describe() for one in entry.modifiers)
-            raise InvalidInput(
-                f"{entry.slot} has more than a scale ({what}), and RunComfy takes a scale alone. "
-                "Take FLUX.2 LoRA Schedule and FLUX.2 LoRA Region out of its stack, or sample on "
-                "your own GPU."
-            )
-        if entry.strength_model < 0:
-            raise InvalidInput(
-                f"{entry.slot}: scale is {entry.strength_model:g}; RunComfy takes 0 to "
-                f"{MAX_SCALE:g}. Below 0 a LoRA works on your own GPU alone."
-            )
     known: list[tuple[Site, str]] = []
     loras = []
     # All addresses first: a LoRA without one ends the run, one that was not looked at does not.
     for entry in entries:
         try:
-            site = site_for_others(_source(entry.source, entry.slot), look, access)
+            site = site_for_others(_source(entry), look, access)
             known.append((site, named(site, access.env)))
         except NetworkError as error:
             raise InvalidInput(f"{entry.slot}: {error}") from error
@@ -88,15 +75,28 @@ def check_image_urls(text: str, env: Mapping[str, str]) -> None:
             ) from None
 
 
-def _source(source: Source, slot: str) -> Source:
-    """``source``, or where the installed file that it names was fetched from."""
+def _source(entry: LoraEntry) -> Source:
+    """Its source, or where the installed file that it names was fetched from."""
+    if entry.modifiers:
+        what = ", ".join(one.describe() for one in entry.modifiers)
+        raise InvalidInput(
+            f"{entry.slot} has more than a scale ({what}), and RunComfy takes a scale alone. Take "
+            "FLUX.2 LoRA Schedule and FLUX.2 LoRA Region out of its stack, or sample on your own "
+            "GPU."
+        )
+    if entry.strength_model < 0:
+        raise InvalidInput(
+            f"{entry.slot}: scale is {entry.strength_model:g}; RunComfy takes 0 to {MAX_SCALE:g}. "
+            "Below 0 a LoRA works on your own GPU alone."
+        )
+    source = entry.source
     if not isinstance(source, InstalledSource):
         return source
     with suppress(SourceError):
         if (known := origin_of(installed_path(source.name))) is not None:
             return known
     raise InvalidInput(
-        f"{slot} is a file on this machine, which RunComfy cannot read, and nothing is ever "
+        f"{entry.slot} is a file on this machine, which RunComfy cannot read, and nothing is ever "
         "uploaded (a path on theirs is not sent either). Use the kind 'hugging face' or 'url' for "
         "it, or sample on your own GPU.\n"
         f"{source.describe()}",

@@ -1,12 +1,13 @@
 """LoHa: the element-wise product of two products of factors (Hyeon-Woo et al. 2021)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from .base import Additive, Algorithm, Geometry, Given, Shape, Unfit, blocks, matrix
-from .lora import LowRank, evening
+from .lora import LowRank
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +33,8 @@ class Hadamard(Additive):
         """The same as a plain LoRA: each column of a1 times each of a2, each row of b1 of b2."""
         up = (self.a1.float().unsqueeze(2) * self.a2.float().unsqueeze(1)).flatten(1)
         down = (self.b1.float().unsqueeze(1) * self.b2.float().unsqueeze(0)).flatten(0, 1)
-        peaks = (float(factor.abs().max()) for factor in (up, down))
-        return LowRank(up, down, self.scale, evening(*peaks))
+        large, small = (max(float(factor.abs().max()), 2.0**-60) for factor in (up, down))
+        return LowRank(up, down, self.scale, gain=2.0 ** round(math.log2(small / large) / 2))
 
     def dense(self) -> Tensor:
         """``scale * (a1 @ b1) * (a2 @ b2)``."""

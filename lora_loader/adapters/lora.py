@@ -50,11 +50,6 @@ def _pieces(factor: Tensor, dtype: torch.dtype) -> list[Tensor]:
     return [rounded] if factor.dtype == dtype else [rounded, (factor - rounded).to(dtype)]
 
 
-def evening(up: float, down: float) -> float:
-    """The power of two that evens out factors of these largest magnitudes (``LowRank.gain``)."""
-    return 2.0 ** round(math.log2(max(down, 2.0**-60) / max(up, 2.0**-60)) / 2)
-
-
 class Lora(Algorithm):
     """LoRA and LoCon, as kohya, PEFT and diffusers spell them."""
 
@@ -80,7 +75,8 @@ class Lora(Algorithm):
         up, down = given.matrices("up", "down")
         if "mid" in given.tensors:
             down = given.matrices("mid")[0].float() @ down.float()
-        return LowRank(up, down, given.scale, evening(given.peaks["up"], given.peaks["down"]))
+        large, small = (max(given.peaks[role], 2.0**-60) for role in ("up", "down"))
+        return LowRank(up, down, given.scale, gain=2.0 ** round(math.log2(small / large) / 2))
 
     def _geometry(self, shapes: Mapping[str, Shape]) -> Geometry:
         (rank, columns), (rows, up_rank) = matrix(shapes["down"]), matrix(shapes["up"])

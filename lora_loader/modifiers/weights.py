@@ -4,8 +4,9 @@ That of LoRA p for token t of picture n: schedule_p(step) * picture_p(n) * regio
 here waits for the device.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ class Forward(NamedTuple):
     sigmas: Tensor | None
     rows: int
     chunks: int
-    cells: tuple[int, ...]
+    cells: tuple[int, int]
     text: int
     references: int
     noise: tuple[int, ...] | None
@@ -47,56 +48,61 @@ class Forward(NamedTuple):
         return self.rows // self.chunks
 
 
-class Modified(NamedTuple):
-    """A LoRA by its number in the stack and its name, with one of its modifiers."""
+class Scheduled(NamedTuple):
+    """A LoRA by its number in the stack and its name, with a schedule of it."""
 
     number: int
     name: str
-    modifier: Modifier
+    by: Schedule
+
+
+class Placed(NamedTuple):
+    """A LoRA by its number in the stack and its name, with a region of it."""
+
+    number: int
+    name: str
+    by: Region
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Of a stack of ``count`` LoRAs, some of which are ``modified``."""
+    """Of a stack of ``count`` LoRAs, of which some have schedules or regions, or both."""
 
     count: int
-    modified: tuple[Modified, ...]
+    schedules: tuple[Scheduled, ...]
+    regions: tuple[Placed, ...]
 
     def rows(self, run: Forward, kept: Kept) -> Tensor | None:
         """(1 or rows, count): the LoRAs' multipliers by step and picture; None where all are 1.
 
         Raises ModifierError for what this run has no use for.
         """
-        schedules = list(self._of(Schedule))
-        if not schedules:
+        if not self.schedules:
             return None
         columns = torch.ones(1, self.count, device=run.sigma.device)
-        for number, name, schedule in schedules:
+        for number, name, schedule in self.schedules:
             columns[:, number] *= _now(schedule, name, run, kept)
-        if not any(schedule.pictures for _, _, schedule in schedules):
+        if not any(one.by.pictures for one in self.schedules):
             return columns
-        return columns * _kept(kept, ("pictures", run.rows, run.chunks), run, self._by_picture)
+        return columns * _kept(kept, (run.rows, run.chunks), run, self._by_picture)
 
     def tokens(self, run: Forward, kept: Kept) -> dict[str, Tensor]:
         """Stream -> (1 or rows, tokens or 1, count) by token; empty where all are 1.
 
         Raises ModifierError for what this run has no use for.
         """
-        if not any(self._of(Region)):
+        if not self.regions:
             return {}
         self._check(run)
         size = (run.rows, run.chunks, run.cells, run.text, run.references)
         return {
-            stream: _kept(kept, (stream, *size), run, lambda run, s=stream: self._by_token(s, run))
+            stream: _kept(kept, (stream, *size), run, partial(self._by_token, stream))
             for stream in (IMAGE, TEXT, JOINT, NONE)
         }
 
-    def _of(self, kind: type) -> Iterator[Modified]:
-        return (one for one in self.modified if isinstance(one.modifier, kind))
-
     def _by_picture(self, run: Forward) -> Tensor:
         table = torch.ones(run.pictures, self.count)
-        for number, name, schedule in self._of(Schedule):
+        for number, name, schedule in self.schedules:
             if schedule.pictures and len(schedule.pictures) != run.pictures:
                 raise ModifierError(
                     f"{name}: pictures has {len(schedule.pictures)} multipliers, and the batch has "
@@ -109,14 +115,14 @@ class Weights:
 
     def _by_token(self, stream: str, run: Forward) -> Tensor:
         parts = [[torch.ones(1, 1)] for _ in range(self.count)]
-        for number, _, region in self._of(Region):
+        for number, _, region in self.regions:
             parts[number].append(region.tokens(stream, run.cells, run.text, run.references))
         table = torch.stack(torch.broadcast_tensors(*map(prod, parts)), -1)
         return table.repeat(run.chunks, 1, 1) if len(table) > 1 else table
 
     def _check(self, run: Forward) -> None:
         """Raises ModifierError where a mask would not lie on the picture."""
-        for _, name, region in self._of(Region):
+        for _, name, region in self.regions:
             count = 1 if region.mask is None else len(region.mask)
             if count not in (1, run.pictures):
                 raise ModifierError(
@@ -126,10 +132,20 @@ class Weights:
         noise, seen = run.noise, (run.pictures, *run.cells)
         if noise is not None and (noise[0], *noise[-2:]) != seen:
             raise ModifierError(
-                f"{self.modified[0].name} has a region, and the model is shown a part of the "
+                f"{self.regions[0].name} has a region, and the model is shown a part of the "
                 "picture at a time: an area conditioning or a tiled sampler. Use a mask "
                 "conditioning instead, or no LoRA region."
             )
+
+
+def weights_of(stack: Sequence[tuple[str, Sequence[Modifier]]]) -> Weights | None:
+    """Of a stack of LoRAs, as their names and modifiers; None where none has any."""
+    every = [(n, name, by) for n, (name, modifiers) in enumerate(stack) for by in modifiers]
+    if not every:
+        return None
+    schedules = (Scheduled(n, name, by) for n, name, by in every if isinstance(by, Schedule))
+    regions = (Placed(n, name, by) for n, name, by in every if isinstance(by, Region))
+    return Weights(len(stack), tuple(schedules), tuple(regions))
 
 
 def _now(schedule: Schedule, name: str, run: Forward, kept: Kept) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...flux2.variants import PREFIX
 from ..beside import split
 from ..fuse import StackedLora, fuse
-from ..modifiers.weights import Modified, Weights
+from ..modifiers.weights import weights_of
 from .merge import COMPILED, PatchError, merge
 from .side_path import SidePathCache, Strengths, Watch, put_beside
 
@@ -126,6 +126,7 @@ class History:
         setting: Hashable,
         quantised: str = "",
         exceeds_memory: bool = False,
+        weights_taken_by: str = "",
     ) -> tuple[str, str]:
         """The one rule of ``auto``: (the way to take, why, in words that follow "<way>: ").
 
@@ -133,7 +134,10 @@ class History:
         several stacks on one model apart, and the nodes of parallel branches. ``quantised`` names
         the type of the adapted weights where it is coarser than 16 bit, or is "".
         ``exceeds_memory``: the model is larger than the memory of the GPU that runs it.
+        ``weights_taken_by`` names what saves or mixes the weights.
         """
+        if weights_taken_by:
+            return MERGE, f"{weights_taken_by} takes the weights, so that the LoRAs must be in them"
         settings = self._models.setdefault(model, OrderedDict())
         changing = any(other == place for other, _ in settings)
         way, why = SIDE_PATH, ""
@@ -182,37 +186,28 @@ def apply_stack(
     if mode not in MODES:
         raise PatchError(f"mode is '{mode}'; choose one of {', '.join(MODES)}.")
     stack = [lora for lora in stack if lora.scale != 0 and lora.steps]
-    modified = [
-        Modified(number, lora.name, modifier)
-        for number, lora in enumerate(stack)
-        for modifier in lora.modifiers
-    ]
     if not stack:
         return Applied(model, "none", "no LoRA changes the model")
     keys = sorted({key for lora in stack for key, _ in lora.steps})
     way, reason = mode, "asked for"
-    if modified:
-        way, reason = SIDE_PATH, _only_beside(modified[0].name, mode, weights_taken_by)
-    elif mode == "auto" and weights_taken_by:
-        way, reason = (
-            MERGE,
-            f"{weights_taken_by} takes the weights, so that the LoRAs must be in them",
-        )
+    if any(map(attrgetter("modifiers"), stack)):
+        way, reason = SIDE_PATH, _only_beside(stack, mode, weights_taken_by)
     elif mode == "auto":
         setting = tuple((lora.identity, lora.scale) for lora in stack)
         place = (node, len(model.patches), len(model.additional_models))
         way, reason = (history or History()).choice(
-            model.model, place, setting, quantised(model, keys), exceeds_memory(model)
-        )
+            model.model, place, setting, quantised(model, keys), exceeds_memory(model),
+            weights_taken_by,
+        )  # fmt: skip
     if way == MERGE:
         return Applied(merge(model, fuse(stack)), MERGE, reason)
-    weights = Weights(len(stack), tuple(modified)) if modified else None
-    return _beside(model, stack, keys, reason, side_paths or SidePathCache(), watch, weights)
+    return _beside(model, stack, keys, reason, side_paths or SidePathCache(), watch)
 
 
-def _only_beside(name: str, mode: str, weights_taken_by: str) -> str:
-    """Why a LoRA whose scale changes within a run is beside the weights; PatchError where it must
-    be in them."""
+def _only_beside(stack: Sequence[StackedLora], mode: str, weights_taken_by: str) -> str:
+    """Why a stack with a LoRA whose scale changes within a run is beside the weights; PatchError
+    where it must be in them."""
+    name = next(lora.name for lora in stack if lora.modifiers)
     if mode == MERGE or weights_taken_by:
         who = "mode merge puts" if mode == MERGE else f"{weights_taken_by} takes"
         raise PatchError(
@@ -224,7 +219,7 @@ def _only_beside(name: str, mode: str, weights_taken_by: str) -> str:
 
 def _beside(
     model: Any, stack: Sequence[StackedLora], keys: Sequence[str], reason: str,
-    kept: SidePathCache, watch: Watch | None, weights: Weights | None,
+    kept: SidePathCache, watch: Watch | None,
 ) -> Applied:  # fmt: skip
     """The side path for what it can take, and the rest merged."""
     beside, added = split(stack, multiplying(model, keys))
@@ -239,5 +234,6 @@ def _beside(
             f"; {merged} of {len(keys)} weights are merged, because DoRA, OFT, large LoHa, norms "
             "and full differences change the weight itself"
         )
+    weights = weights_of([(lora.name, lora.modifiers) for lora in beside])
     strengths = Strengths(tuple(lora.scale for lora in beside), weights)
     return Applied(put_beside(model, patcher, strengths, watch), SIDE_PATH, reason)

@@ -145,13 +145,9 @@ class SidePath(nn.Module):
             return
         if self._kept[0] is not strengths:
             self._kept = strengths, {}
-        kept, tokens = self._kept[1], {}
-        if (device, scales) not in kept:
-            every = [gain for one in self.layouts.values() for gain in one.gains]
-            values = [gain.coefficient * scales[gain.lora] for gain in every]
-            kept[device, scales] = torch.tensor(values, dtype=torch.float32, device=device)
-            kept[device] = torch.tensor([gain.lora for gain in every], device=device)
-        gains, parts = kept[device, scales], kept[device]
+        kept = self._kept[1]
+        gains, parts = self._numbers(scales, device, kept)
+        tokens: Mapping[str, Tensor] = {}
         if run is not None and weights is not None:
             rows = weights.rows(run, kept)
             if rows is not None:
@@ -164,6 +160,17 @@ class SidePath(nn.Module):
         if tokens or self._tokens:
             self._set_tokens(tokens, parts.split(counts), device)
         self._scales[device] = scales if run is None else None
+
+    def _numbers(
+        self, scales: tuple[float, ...], device: torch.device, kept: Kept
+    ) -> tuple[Tensor, Tensor]:
+        """The gains at these scales, and of which LoRA each is."""
+        if (device, scales) not in kept:
+            every = [gain for one in self.layouts.values() for gain in one.gains]
+            values = [gain.coefficient * scales[gain.lora] for gain in every]
+            kept[device, scales] = torch.tensor(values, dtype=torch.float32, device=device)
+            kept[device] = torch.tensor([gain.lora for gain in every], device=device)
+        return kept[device, scales], kept[device]
 
     def _set_tokens(
         self, tokens: Mapping[str, Tensor], parts: Sequence[Tensor], device: torch.device
@@ -288,11 +295,10 @@ class Loaded:
             if patcher is None or (other is not patcher and patcher.is_clone(other)):
                 return y
         if self.strengths.weights:
-            name = self.strengths.weights.modified[0].name
             raise PatchError(
-                f"{name} has a schedule or a region, and this sampler runs the model's parts by "
-                "itself, so that nothing tells of steps and tokens. Use FLUX.2 Edit Sampler or "
-                "another that samples through ComfyUI, or take the schedule and the region out."
+                "A LoRA of this model has a schedule or a region, and this sampler runs the parts "
+                "of the model by itself, so that nothing tells of steps and tokens. Use FLUX.2 "
+                "Edit Sampler or another that samples through ComfyUI, or take the two out."
             )
         self.path.set_gains(self.strengths, x.device)
         self.path.runs += 1
@@ -332,7 +338,7 @@ def _told(
         sigmas=transformer_options.get("sample_sigmas"),
         rows=x.shape[0],
         chunks=max(len(transformer_options.get("cond_or_uncond", ())), 1),
-        cells=tuple(x.shape[-2:]),
+        cells=(x.shape[-2], x.shape[-1]),
         text=0 if c_crossattn is None else c_crossattn.shape[1],
         references=sum(cells),
         noise=transformer_options.get(KEY),

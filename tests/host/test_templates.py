@@ -1,5 +1,6 @@
 """The local examples on any host: every node is there, and each does its edit with the toy."""
 
+import functools
 import json
 import sys
 from io import BytesIO
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from host.client import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "browser"))
@@ -36,33 +39,29 @@ def small_pictures(base):
 
 
 @pytest.fixture(scope="module")
-def known_pictures():
-    return {}
+def saved(server, small_pictures, host_version, full_vae):
+    """The pictures that an example saves, as whole numbers; each runs once.
 
+    What comes behind its name changes its prompt.
+    """
+    old = host_version < (0, 24)
+    with Client(server.url) as client:
+        known = set(client.get("/object_info"))
 
-@pytest.fixture
-def saved(client, small_pictures, host_version, full_vae, known_pictures):
-    """The pictures that an example saves, as whole numbers; ``changes`` are made to its prompt."""
-    known = set(client.get("/object_info"))
+        @functools.cache
+        def run(stem, *changes):
+            kinds = {entry["class_type"] for entry in LOCAL[stem].values()}
+            if missing := kinds - known:
+                pytest.skip(f"this ComfyUI has no {', '.join(sorted(missing))}")
+            prompt = with_tiny_models(LOCAL[stem], full_vae if old else "")
+            for change in changes:
+                change(prompt)
+            (save,) = [node for node, entry in prompt.items() if entry["class_type"] == "SaveImage"]
+            images = client.run(prompt).check().images(save)
+            opened = [Image.open(BytesIO(client.view(image))).convert("RGB") for image in images]
+            return [np.asarray(picture, dtype=int) for picture in opened]
 
-    def run(stem, *changes):
-        if not changes and stem in known_pictures:
-            return known_pictures[stem]
-        kinds = {entry["class_type"] for entry in LOCAL[stem].values()}
-        if missing := kinds - known:
-            pytest.skip(f"this ComfyUI has no {', '.join(sorted(missing))}")
-        old = host_version < (0, 24)
-        prompt = with_tiny_models(LOCAL[stem], full_vae if old else "")
-        for change in changes:
-            change(prompt)
-        (save,) = [node for node, entry in prompt.items() if entry["class_type"] == "SaveImage"]
-        views = [client.view(image) for image in client.run(prompt).check().images(save)]
-        made = [np.asarray(Image.open(BytesIO(view)).convert("RGB"), dtype=int) for view in views]
-        if not changes:
-            known_pictures[stem] = made
-        return made
-
-    return run
+        yield run
 
 
 def inputs_of(prompt, kind):

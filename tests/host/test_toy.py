@@ -61,7 +61,7 @@ class Studio:
                 graph, prompt, pictures, loras, kind=kind, steps=steps, guidance=guidance, cfg=cfg,
                 sigmas=sigmas, method=method, preset=preset,
             )  # fmt: skip
-            result = client.run(graph.prompt, timeout=300).check()
+            result = client.run(graph.prompt).check()
         (image,) = result.images()
         with Image.open(self.base / "output" / image["subfolder"] / image["filename"]) as picture:
             return np.asarray(picture.convert("RGB")) / 255
