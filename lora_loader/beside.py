@@ -162,9 +162,7 @@ def build(steps: Sequence[tuple[int, Step]], dtype: torch.dtype) -> tuple[Beside
     kronecker_gains, products = [], []
     for lora, step in steps:
         effect = step.effect
-        if isinstance(effect, Hadamard):
-            effect = effect.as_low_rank()
-        if isinstance(effect, LowRank):
+        if isinstance(effect, LowRank | Hadamard):
             member = (Gain(step.scale * effect.scale, lora), *_balanced(effect, dtype))
             groups.setdefault((step.start, step.rows), []).append(member)
         elif isinstance(effect, Kronecker):
@@ -184,8 +182,10 @@ def build(steps: Sequence[tuple[int, Step]], dtype: torch.dtype) -> tuple[Beside
     return Beside(shapes, starts, tuple(products), (*gains, *kronecker_gains)), flat
 
 
-def _balanced(effect: LowRank, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _balanced(effect: LowRank | Hadamard, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The factors in ``dtype``; float16 holds them only when they are of like size."""
+    if isinstance(effect, Hadamard):
+        effect = effect.as_low_rank()
     up, down = effect.up, effect.down
     if dtype == torch.float16 and effect.gain != 1.0:
         up, down = up.float() * effect.gain, down.float() / effect.gain

@@ -120,12 +120,13 @@ def modified(stack: object, which: str, by: Iterable[Modifier | Blocks]) -> list
     """Any pack's stack with modifiers ``by`` on one of its LoRAs, or on "all".
 
     ``which`` is the number of its slot, which stays when another slot is switched off; in a stack
-    that has no such slots, or one number twice, its place. Where it names none, nothing changes.
+    whose slots are not in order, because it comes from several nodes or has none, its place. Where
+    it names none, nothing changes.
     """
     entries = as_entries(stack)
     slots = [re.fullmatch(r"LoRA slot (\d)", entry.slot) for entry in entries]
-    numbers = [slot and slot[1] for slot in slots]
-    if None in numbers or len(set(numbers)) < len(numbers):
+    numbers = [slot[1] if slot else "" for slot in slots]
+    if "" in numbers or numbers != sorted(set(numbers)):
         numbers = [str(place) for place in range(1, len(entries) + 1)]
     by = tuple(by)
     return [

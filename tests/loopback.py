@@ -182,7 +182,7 @@ def ranged(body: bytes, etag: str = '"v1"', **headers: object) -> Route:
     return route
 
 
-def until(reached: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(reached: Callable[[], bool], seconds: float = 120.0) -> None:
     """Wait for a state instead of guessing when it comes; an AssertionError where it never does."""
     end = time.monotonic() + seconds
     while not reached():

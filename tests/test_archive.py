@@ -25,7 +25,7 @@ FILES = {
     "pyproject.toml",
     "requirements.txt",
 }
-NODES = 10
+NODES = 12
 
 
 def published() -> list[str]:
@@ -79,7 +79,7 @@ def test_an_empty_comfyui_loads_it(tmp_path):
         assert "(IMPORT FAILED)" not in server.log()
         address = f"{server.url}/extensions/flux2-lora-edit"
         for name in ours:
-            help_page = client.http.get(f"{address}/docs/{name}.md", timeout=10)
+            help_page = client.http.get(f"{address}/docs/{name}.md", timeout=60)
             assert help_page.ok and "## Inputs" in help_page.text
         words = client.get("/i18n")
         assert {"en", "zh", "ja"} <= set(words) and set(words["ja"]["nodeDefs"]) == set(ours)

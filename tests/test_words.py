@@ -34,6 +34,9 @@ TYPED = (
     "outpaint",
     "mask",
     "remove object",
+    "lora schedule",
+    "lora mask",
+    "block weight",
 )
 
 

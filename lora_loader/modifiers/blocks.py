@@ -19,6 +19,7 @@ class Blocks:
     @classmethod
     def read(cls, text: str) -> "Blocks":
         """What the input says. Raises ModifierError."""
+        text = str(text)
         return cls(parse_blocks(text), " ".join(text.split()))
 
     def fitted(self, model: Flux2Model) -> "Blocks":

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .text import parse_pictures, parse_schedule
+from .text import ModifierError, parse_pictures, parse_schedule
 
 _EASE: dict[str, Callable[[float], float]] = {
     "linear": lambda u: u,
@@ -17,6 +17,7 @@ BETWEEN = tuple(_EASE)
 """What the multiplier does between two moments; "hold" keeps the former's."""
 CLOCKS = STEPS, CORE_PERCENT = "steps", "core percent"
 _GRID = 1000
+_LEVELS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Schedule:
     @classmethod
     def read(cls, schedule: str, between: str, clock: str, pictures: str) -> "Schedule":
         """What the inputs of these names say. Raises ModifierError."""
-        return cls(parse_schedule(schedule), between, clock, parse_pictures(pictures))
+        for name, given, taken in (("between", between, BETWEEN), ("clock", clock, CLOCKS)):
+            if given not in taken:
+                raise ModifierError(f"{name} is '{given}'; it takes {', '.join(taken)}.")
+        return cls(parse_schedule(str(schedule)), between, clock, parse_pictures(str(pictures)))
 
     def at(self, moment: float) -> float:
         """The multiplier at a moment, 0 to 1. Of two pairs at one moment the later holds."""
@@ -49,6 +53,13 @@ class Schedule:
     def by_step(self, steps: int) -> list[float]:
         """The multiplier of each of so many steps."""
         return [self.at(step / steps) for step in range(steps)]
+
+    def curve(self, steps: int) -> str:
+        """A block character a step, the lowest for 0 or the least, the highest for the most."""
+        values = self.by_step(steps)
+        low = min(0.0, *values)
+        span = max(0.0, *values) - low or 1.0
+        return "".join(_LEVELS[round(7 * (value - low) / span)] for value in values)
 
     def by_sigma(self, percent_to_sigma: Callable[[float], float]) -> list[tuple[float, float]]:
         """(sigma, multiplier) pairs: of those whose sigma is not under the run's, the last holds.

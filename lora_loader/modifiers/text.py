@@ -12,11 +12,14 @@ MOST_MULTIPLIER = 10.0
 Rule = tuple[str, int, int, float]
 """A kind of block ("double", "single", "other"), the first and last of it, and their multiplier."""
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
+# No part can match in two ways, so that a long mistake is told as fast as a short one; and only
+# ASCII's digits and letters are meant.
+_NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PAIR = re.compile(rf"({_NUMBER})\s*:\s*({_NUMBER})")
 _ONE = re.compile(rf"({_NUMBER})")
 _BLOCKS = re.compile(
-    rf"(double|single|other)(?:\s+(\d+)(?:\s*-\s*(\d+))?)?\s*=\s*({_NUMBER})", re.I
+    r"((?ai:double|single|other))(?:\s*([0-9]{1,4})(?:\s*-\s*([0-9]{1,4}))?)?"
+    rf"\s*=\s*({_NUMBER})"
 )
 LAST = 10_000
 """Stands for the last block, whatever its number."""
@@ -35,10 +38,11 @@ def parse_schedule(text: str) -> tuple[tuple[float, float], ...]:
     for place, found in _items(text, _PAIR, "schedule", "0:1, 0.5:0.8, 1:0"):
         moment = float(found[1])
         if not 0 <= moment <= 1:
-            raise _mistake("schedule", place, found[0], "the moment is from 0 to 1")
+            raise _mistake("schedule", place, found[1], "a moment is from 0 to 1")
         if pairs and moment < pairs[-1][0]:
-            raise _mistake("schedule", place, found[0], f"it comes after {pairs[-1][0]:g}")
-        pairs.append((moment, _multiplier(found[2], "schedule", place)))
+            why = f"{pairs[-1][0]:g} comes before it, and moments only rise"
+            raise _mistake("schedule", place, found[1], why)
+        pairs.append((moment, _multiplier(found, 2, "schedule", place)))
     if not pairs:
         raise ModifierError("schedule is empty. Write 0:1 for the whole run, or 0:1, 1:0 to fade.")
     return tuple(pairs)
@@ -50,7 +54,7 @@ def parse_pictures(text: str) -> tuple[float, ...]:
     Raises ModifierError.
     """
     found = _items(text, _ONE, "pictures", "0, 0.5, 1, 1.5")
-    return tuple(_multiplier(one[1], "pictures", place) for place, one in found)
+    return tuple(_multiplier(one, 1, "pictures", place) for place, one in found)
 
 
 def parse_blocks(text: str) -> tuple[Rule, ...]:
@@ -59,48 +63,53 @@ def parse_blocks(text: str) -> tuple[Rule, ...]:
     Numbers alone, a vector as Inspire's, are one for what is in no block, one a double block, one a
     single block: rules of the kind "vector", numbered from 0. Raises ModifierError.
     """
-    if "=" not in text:
-        vector = _items(text, _ONE, "blocks", "double 0-3=0.5, single=0, other=1")
-        return tuple(
-            ("vector", number, number, _multiplier(found[1], "blocks", place))
-            for number, (place, found) in enumerate(vector)
-        )
-    rules = []
-    for place, found in _items(text, _BLOCKS, "blocks", "double 0-3=0.5, single=0, other=1"):
+    named = "=" in text
+    rules: list[Rule] = []
+    items = _items(text, _BLOCKS if named else _ONE, "blocks", "double 0-3=0.5, single=0, other=1")
+    for number, (place, found) in enumerate(items):
+        if not named:
+            rules.append(("vector", number, number, _multiplier(found, 1, "blocks", place)))
+            continue
         kind, first, last = found[1].lower(), found[2], found[3]
+        begin, end = int(first or 0), int(last or first or LAST)
+        where = place + found.start(2)
         if kind == "other" and first is not None:
-            raise _mistake("blocks", place, found[0], "other has no numbers")
-        begin = int(first) if first is not None else 0
-        end = int(last) if last is not None else (LAST if first is None else begin)
+            raise _mistake("blocks", where, first, "other has no numbers")
         if end < begin:
-            raise _mistake("blocks", place, found[0], "the range runs backwards")
-        rules.append((kind, begin, end, _multiplier(found[4], "blocks", place)))
+            raise _mistake("blocks", where, f"{first}-{last}", "the range runs backwards")
+        rules.append((kind, begin, end, _multiplier(found, 4, "blocks", place)))
     return tuple(rules)
 
 
 def _items(
     text: str, pattern: re.Pattern[str], name: str, example: str
 ) -> Iterator[tuple[int, re.Match[str]]]:
-    """(position from 1, match) of each item between commas or line ends; the last may be empty."""
-    pieces = list(re.finditer(r"[^,\n]+", text))
-    if len(pieces) > MOST:
-        raise ModifierError(f"{name} has {len(pieces)} items; {MOST} is the most.")
-    for piece in pieces:
-        item = piece[0].strip()
-        if not item:
-            continue
-        place = piece.start() + len(piece[0]) - len(piece[0].lstrip()) + 1
-        found = pattern.fullmatch(item)
-        if found is None:
-            raise _mistake(name, place, item, f"write it like {example}")
-        yield place, found
+    """(position, match) of each item between commas or line ends; the last may be empty."""
+    pieces = re.findall(r"([^,\n]*)([,\n]|\Z)", text)
+    count = sum(not piece.isspace() for piece, _ in pieces if piece)
+    if count > MOST:
+        raise ModifierError(f"{name} has {count} items; {MOST} is the most.")
+    place, before = 1, ","
+    for piece, end in pieces:
+        item = piece.strip()
+        if not item and end == before == ",":
+            why = "nothing stands before this comma"
+            raise _mistake(name, place + len(piece), end, why)
+        if item:
+            begin = place + piece.index(item)
+            found = pattern.fullmatch(item)
+            if found is None:
+                raise _mistake(name, begin, item, f"write it like {example}")
+            yield begin, found
+        place, before = place + len(piece) + 1, end
 
 
-def _multiplier(number: str, name: str, place: int) -> float:
-    value = float(number)
+def _multiplier(found: re.Match[str], group: int, name: str, place: int) -> float:
+    """The number of a group; ``place`` is where the match begins."""
+    value = float(found[group])
     if abs(value) > MOST_MULTIPLIER:
         limit = f"a multiplier is from {-MOST_MULTIPLIER:g} to {MOST_MULTIPLIER:g}"
-        raise _mistake(name, place, number, limit)
+        raise _mistake(name, place + found.start(group), found[group], limit)
     return value
 
 

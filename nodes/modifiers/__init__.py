@@ -1,10 +1,10 @@
 """What multiplies a LoRA's scale within a run: FLUX.2 LoRA Schedule and FLUX.2 LoRA Region."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from ...lora_loader.modifiers.blocks import Blocks
 from ...lora_loader.modifiers.weights import Modifier
-from ...lora_loader.stack import MAX_LORAS, modified
+from ...lora_loader.stack import MAX_LORAS, as_entries, modified
 from .. import host
 from ..host import LoraStackType, io
 
@@ -17,15 +17,16 @@ def stack_inputs() -> list[io.Input]:
         LoraStackType.Input(
             "lora_stack",
             tooltip=(
-                "From FLUX.2 LoRA Stack. Only Apply FLUX.2 LoRA Stack understands what is set "
-                "here: other packs' loaders see the plain scale."
+                "From FLUX.2 LoRA Stack or another pack's stacker. What is set here is for Apply "
+                "FLUX.2 LoRA Stack: other packs' nodes know the plain scale, and a stacker of "
+                "theirs behind this node loses the rest."
             ),
         ),
         io.Combo.Input(
             "lora", options=list(WHICH), default=WHICH[0],
             tooltip=(
-                "Which LoRA: the number of its slot, or its place in a stack of several nodes or "
-                "another pack."
+                "Which LoRA: the number of its slot, also while others are off. In stacks chained "
+                "or of another pack: its place."
             ),
         ),
     ]  # fmt: skip
@@ -40,18 +41,18 @@ def stack_output() -> io.Output:
 
 
 def output(
-    stack: object, which: str, by: Iterable[Modifier | Blocks], node_id: str | None
+    stack: object, which: str, by: Sequence[Modifier | Blocks], said: str, node_id: str | None
 ) -> io.NodeOutput:
-    """The stack with ``by`` on the LoRA, and on the node what that is."""
-    by = tuple(by)
-    before = modified(stack, which, ())
-    after = modified(stack, which, by)
+    """The stack with ``by`` on the LoRA, and on the node in a line which that is and what is
+    ``said`` of it."""
+    before, after = as_entries(stack), modified(stack, which, by)
     names = [
         new.name for old, new in zip(before, after, strict=True) if old.modifiers != new.modifiers
     ]
-    lines = [f"{name}: {', '.join(one.describe() for one in by)}" for name in names]
+    text = f"{', '.join(names)}: {said}"
     if not by:
-        lines = ["Nothing is set here; the stack passes through."]
+        text = "Nothing is set here: the LoRAs pass through as they are."
     elif not names:
-        lines = [f"LoRA {which} is not in the stack, or off: nothing changes."]
-    return io.NodeOutput(after, ui=host.show_text("\n".join(lines), node_id))
+        held = ", ".join(one.slot for one in before) or "nothing"
+        text = f"lora is {which}, and the stack holds {held}: nothing changes."
+    return io.NodeOutput(after, ui=host.show_text(text, node_id))

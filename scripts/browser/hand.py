@@ -25,12 +25,12 @@ class Point(NamedTuple):
 def search(page: ComfyPage, typed: str) -> None:
     """Double-click the empty canvas and type into the search box that opens."""
     box = page.page.get_by_placeholder("Add a node...")
-    for _ in range(5):
+    for _ in range(3):
         canvas = page.page.locator("#graph-canvas").bounding_box() or {}
         page.page.mouse.dblclick(canvas["x"] + canvas["width"] / 2, canvas["y"] + 700)
         with suppress(PageTimeout):
             # Long: a second double-click would close what the first one opens late.
-            box.wait_for(timeout=8000)
+            box.wait_for(timeout=30_000)
             break
     box.fill(typed)
 
@@ -126,8 +126,8 @@ def open_mask_editor(page: ComfyPage, node: int) -> Locator:
     return page.page.get_by_role("dialog").filter(has=page.page.locator("canvas"))
 
 
-def paint(page: ComfyPage, editor: Locator, strokes: Iterable[tuple[Point, Point]]) -> None:
-    """Draw lines with the editor's brush, from and to pixels of the picture."""
+def paint(page: ComfyPage, editor: Locator, path: Iterable[Point]) -> None:
+    """Draw one line with the editor's brush, from pixel to pixel of the picture."""
     # Before its pictures have come the canvases have the browser's own size, and no brush.
     page.page.wait_for_function(
         """(canvas) => canvas.width !== 300
@@ -137,9 +137,13 @@ def paint(page: ComfyPage, editor: Locator, strokes: Iterable[tuple[Point, Point
     canvas = editor.locator("canvas").first
     place = canvas.bounding_box() or {}
     scale = place["width"] / canvas.evaluate("canvas => canvas.width")
-    for stroke in strokes:
-        start, end = (Point(place["x"] + x * scale, place["y"] + y * scale) for x, y in stroke)
-        drag(page, start, end)
+    start, *rest = (Point(place["x"] + x * scale, place["y"] + y * scale) for x, y in path)
+    page.page.mouse.move(*start)
+    page.page.mouse.down()
+    for point in rest:
+        page.page.mouse.move(*point)
+    page.page.mouse.up()
+    page.settle()
 
 
 def save_mask(page: ComfyPage, editor: Locator, node: int) -> str:

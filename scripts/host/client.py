@@ -21,7 +21,9 @@ from .events import Recorder, Result
 
 Prompt = dict[str, dict[str, Any]]
 
-HISTORY_TIMEOUT = 10.0
+# Both bound what hangs, and say nothing of how fast a machine is.
+RUN_TIMEOUT = 300.0
+END_TIMEOUT = 120.0
 
 
 class PromptRefused(RuntimeError):
@@ -62,8 +64,8 @@ class Client:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
-        if not self._ready.wait(30):
-            raise TimeoutError("the server's websocket did not open within 30 s")
+        if not self._ready.wait(END_TIMEOUT):
+            raise TimeoutError(f"the server's websocket did not open within {END_TIMEOUT:.0f} s")
 
     def __enter__(self) -> "Client":
         return self
@@ -73,11 +75,8 @@ class Client:
 
     def close(self) -> None:
         """Leave, and take along what is still queued or running of ours."""
-        if self._unfinished:
-            body = {"delete": sorted(self._unfinished)}
-            with suppress(requests.ConnectionError):  # a server that died has nothing to stop
-                self.http.post(f"{self.url}/queue", json=body, timeout=30)
-                self.interrupt()
+        with suppress(requests.ConnectionError):  # a server that died has nothing to stop
+            self._withdraw()
         self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(10)
         self.http.close()
@@ -96,7 +95,7 @@ class Client:
     def run(
         self,
         prompt: Prompt,
-        timeout: float = 120.0,
+        timeout: float = RUN_TIMEOUT,
         *,
         extra_data: dict[str, Any] | None = None,
         on_event: Callable[[str, dict[str, Any]], None] | None = None,
@@ -111,7 +110,7 @@ class Client:
     def wait(
         self,
         prompt_id: str,
-        timeout: float = 120.0,
+        timeout: float = RUN_TIMEOUT,
         *,
         on_event: Callable[[str, dict[str, Any]], None] | None = None,
     ) -> Result:
@@ -139,9 +138,10 @@ class Client:
         self._unfinished.discard(prompt_id)
         return recorder.result(self._outputs(prompt_id))
 
-    def interrupt(self) -> None:
-        """Stop what runs now."""
-        self.http.post(f"{self.url}/interrupt", json={}, timeout=30).raise_for_status()
+    def interrupt(self, prompt_id: str = "") -> None:
+        """Stop what runs now, or nothing unless it is this prompt."""
+        body = {"prompt_id": prompt_id} if prompt_id else {}
+        self.http.post(f"{self.url}/interrupt", json=body, timeout=60).raise_for_status()
 
     def get(self, path: str) -> Any:
         """GET a JSON document of the server."""
@@ -173,15 +173,30 @@ class Client:
     def forget(self) -> None:
         """Empty the server's caches and unload its models: the next run starts cold."""
         body = {"unload_models": True, "free_memory": True}
-        self.http.post(f"{self.url}/free", json=body, timeout=30).raise_for_status()
+        self.http.post(f"{self.url}/free", json=body, timeout=60).raise_for_status()
         # The server does it between two prompts, and might take the next one first.
         number = {"class_type": "PrimitiveInt", "inputs": {"value": 1}}
         shown = {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}
         self.run({"1": number, "2": shown}).check()
 
+    def _withdraw(self) -> None:
+        if not self._unfinished:
+            return
+        body = {"delete": sorted(self._unfinished)}
+        self.http.post(f"{self.url}/queue", json=body, timeout=60).raise_for_status()
+        deadline = time.monotonic() + END_TIMEOUT
+        # Again and again: a prompt that begins forgets that it was interrupted a moment before.
+        while time.monotonic() < deadline:
+            running = {item[1] for item in self.get("/queue")["queue_running"]}
+            if not running & self._unfinished:
+                return
+            for prompt_id in running & self._unfinished:
+                self.interrupt(prompt_id)
+            time.sleep(0.02)
+
     def _outputs(self, prompt_id: str) -> dict[str, Any]:
         # The last event is sent a moment before the history is written.
-        deadline = time.monotonic() + HISTORY_TIMEOUT
+        deadline = time.monotonic() + END_TIMEOUT
         while time.monotonic() < deadline:
             history = self.get(f"/history/{prompt_id}")
             if prompt_id in history:

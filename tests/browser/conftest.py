@@ -101,7 +101,7 @@ def set_token(client: Client, token: str) -> None:
         f"{client.url}/flux2-lora-edit/token",
         json={"token": token},
         headers={"X-Flux2-Lora-Edit": "1"},
-        timeout=10,
+        timeout=60,
     )
     reply.raise_for_status()
 
@@ -158,9 +158,11 @@ class Pages:
         page.reset(vue=renderer == "nodes2")
         return page
 
-    def close(self) -> None:
-        for page in self._open.values():
-            page.close()
+    def close(self, *frontends: str) -> None:
+        """Those of some frontends, or all: a page that nobody looks at goes on drawing."""
+        for frontend in frontends or [*self._open]:
+            if frontend in self._open:
+                self._open.pop(frontend).close()
 
 
 @pytest.fixture(params=RENDERERS)

@@ -6,7 +6,7 @@ from browser.hand import another_tab_and_back, note_change, spread, undo
 from shots import ARTIFACTS
 from small_edit import APPLY, CONDITIONING, SAMPLER, SIZE, STACK, small_edit
 
-HOSTED, INFO = "13", "14"
+HOSTED, INFO, SCHEDULED, REGION = "13", "14", "17", "18"
 # The host's own text widget.
 HOSTS_TEXT = "$$node-text-preview"
 PALETTES = ("light", "dark")
@@ -42,7 +42,28 @@ def new_graph():
         },
     }
     prompt[INFO] = {"class_type": "Flux2EditLoraInfo", "inputs": {"lora_stack": [str(STACK), 0]}}
-    for node, source in (("15", [INFO, 0]), ("16", [HOSTED, 3])):
+    prompt[SCHEDULED] = {
+        "class_type": "Flux2EditLoraSchedule",
+        "inputs": {
+            "lora_stack": [str(STACK), 0],
+            "lora": "2",
+            "schedule": "0:0, 0.25:1, 1:-0.5",
+            "between": "ease in out",
+            "clock": "steps",
+            "pictures": "1, 0.5",
+        },
+    }
+    prompt[REGION] = {
+        "class_type": "Flux2EditLoraRegion",
+        "inputs": {
+            "lora_stack": [SCHEDULED, 0],
+            "lora": "all",
+            "text": 0,
+            "references": 0.5,
+            "blocks": "double 0-1=0.5, single=0",
+        },
+    }
+    for node, source in (("15", [INFO, 0]), ("16", [HOSTED, 3]), ("19", [REGION, 0])):
         prompt[node] = {"class_type": "PreviewAny", "inputs": {"source": source}}
     return prompt
 
@@ -54,6 +75,8 @@ SAYS = {
     SAMPLER: ("96x96", "1 step", "guidance 2.5"),
     int(HOSTED): ("delivered", "cost $"),
     int(INFO): ("ai-toolkit.safetensors", "rank"),
+    int(SCHEDULED): (": ▃▄▆▇██▇▇▆", "0.25:1, 1:-0.5 (ease in out, steps), pictures 1, 0.5"),
+    int(REGION): ("region 100 % of the picture, text 0, references 0.5", "blocks double 0-1=0.5"),
 }
 
 

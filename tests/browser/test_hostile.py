@@ -51,7 +51,7 @@ BREAKS = {"modelspec.license": "__LNK7__"}
 
 
 @pytest.fixture(scope="module")
-def hostile_files(site):
+def hostile_files(site, pages):
     folder = site.base / "models" / "loras"
     with safe_open(folder / "ai-toolkit.safetensors", "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -59,6 +59,7 @@ def hostile_files(site):
     for name, more in ((NAME, METADATA), (BROKEN, BREAKS)):
         save_file(tensors, folder / name, metadata | more)
     yield
+    pages.close(*VERSIONS)
     for name in (NAME, BROKEN):
         (folder / name).unlink()
 

@@ -46,10 +46,29 @@ def whole_graph() -> Prompt:
         },
     )
     fetched = graph.add("Flux2EditDownloadLoras", lora_stack=stack)
+    # Of slot 3, whose scale is 0: mode merge can have the rest.
+    scheduled = graph.add(
+        "Flux2EditLoraSchedule",
+        lora_stack=fetched,
+        lora="3",
+        schedule="0:1, 0.5:-.5",
+        between="ease in out",
+        clock="core percent",
+        pictures="1, 0.5",
+    )
+    weighed = graph.add(
+        "Flux2EditLoraRegion",
+        lora_stack=scheduled,
+        lora="3",
+        text=0.25,
+        references=0.5,
+        blocks="double 0-1=0.5, single=-1",
+        mask=graph.add("ImageToMask", image=two, channel="green"),
+    )
     applied = graph.add(
         "Flux2EditApplyLoraStack",
         model=model,
-        lora_stack=fetched,
+        lora_stack=weighed,
         clip=clip,
         mode="merge",
         on_mismatch="warn",

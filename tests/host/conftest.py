@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from standin_faults import Standin
+from standin_server import Timing
+from standin_server.state import Account
 
 from host import models
 from host import server as servers
@@ -20,6 +23,7 @@ from host.stock import Models
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PACK = "flux2-lora-edit"
+TOKEN = "token-of-the-one-server"
 
 sys.path.insert(0, str(HERE))
 
@@ -44,10 +48,29 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(comfyui: Path, base: Path) -> Iterator[servers.Server]:
-    """The one server. A test that needs other arguments or environment starts its own."""
-    with servers.start(comfyui, base) as running:
+def standin() -> Iterator[Standin]:
+    """RunComfy to the one server."""
+    with Standin(timing=Timing(0.1, 0.3), picture_side=32) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def server(comfyui: Path, base: Path, standin: Standin) -> Iterator[servers.Server]:
+    """The one server, without a hub. A test that needs another environment starts its own."""
+    environment = {
+        "RUNCOMFY_API_BASE": standin.origin,
+        "RUNCOMFY_API_TOKEN": TOKEN,
+        "HOME": str(base),  # no login of the machine's own user comes in
+        "HF_HUB_OFFLINE": "1",
+    }
+    with servers.start(comfyui, base, environment=environment) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def account(standin: Standin) -> Account:
+    """The one server's, at RunComfy."""
+    return standin.state.account(TOKEN)
 
 
 @pytest.fixture

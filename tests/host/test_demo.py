@@ -17,9 +17,16 @@ from host.demo import stage, trial
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = 64
-# Put before a demo's own start: the packages that the tests need and ComfyUI does not.
-ABSENT = """
+# Put before a demo's own start: the packages that the tests need and ComfyUI does not are absent,
+# and the photographs small, for every token costs time on a CPU.
+BEFORE = """
 import os, sys
+import PIL.Image
+plain = PIL.Image.Image.save
+def save(photo, path, *rest, **options):
+    small = isinstance(path, os.PathLike) and os.path.basename(os.path.dirname(path)) == "input"
+    plain(photo.resize((128, 128)) if small else photo, path, *rest, **options)
+PIL.Image.Image.save = save
 os.environ.pop("PYTHONPATH")  # for the demo alone: ComfyUI looks for some of them, and may
 class Absent:
     def find_spec(self, name, path=None, target=None):
@@ -35,7 +42,7 @@ def demo(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     lines = (ROOT / "tests/requirements.txt").read_text("utf-8").splitlines()
     names = {spelled.get(line, line.replace("-", "_")) for line in lines if line[0] != "#"}
     assert {"skimage", "peft", "trustme"} <= names
-    (folder / "sitecustomize.py").write_text(ABSENT.format(names=names), "utf-8")
+    (folder / "sitecustomize.py").write_text(BEFORE.format(names=names), "utf-8")
     environment = {**os.environ, "PYTHONPATH": str(folder), "FLUX2_LORA_EDIT_READY": "1"}
     command = [sys.executable, str(ROOT / "scripts/demo"), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)

@@ -10,8 +10,9 @@ from loopback import Authority
 from PIL import Image
 from safetensors.torch import save
 
-from host import tiny, tiny_loras, tiny_vae
+from host import models, tiny, tiny_loras, tiny_vae
 from host.demo import offer, stage
+from host.models import copy_photos
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,15 @@ def contents() -> dict[str, bytes]:
     }
 
 
-def test_from_the_question_to_the_sheet(comfyui, tmp_path, contents, capsys):
+def small_photos(folder: Path) -> None:
+    """Every token costs time on a CPU."""
+    copy_photos(folder)
+    for path in folder.glob("*.png"):
+        Image.open(path).resize((128, 128)).save(path)
+
+
+def test_from_the_question_to_the_sheet(comfyui, tmp_path, contents, capsys, monkeypatch):
+    monkeypatch.setattr(models, "copy_photos", small_photos)
     output = tmp_path / "out"
     output.mkdir()
     with klein_hub(tmp_path, Authority(), contents) as world:

@@ -46,7 +46,7 @@ def server(
 
 def user(client: Client, name: str) -> dict[str, str]:
     """The headers of a new user's page."""
-    made = client.http.post(f"{client.url}/users", json={"username": name}, timeout=20)
+    made = client.http.post(f"{client.url}/users", json={"username": name}, timeout=60)
     made.raise_for_status()
     return {"Comfy-User": made.json(), "X-Flux2-Lora-Edit": "1"}
 
@@ -56,7 +56,7 @@ def test_one_token_serves_all_and_no_prompt_is_told(server: Server, standin: Sta
         ann, bob = user(client, "Ann"), user(client, "Bob")
 
         def ask(path: str, who: dict[str, str]) -> dict:
-            answer = client.http.get(f"{server.url}{OURS}/{path}", headers=who, timeout=20)
+            answer = client.http.get(f"{server.url}{OURS}/{path}", headers=who, timeout=60)
             answer.raise_for_status()
             assert TOKEN not in answer.text and "heron" not in answer.text
             return answer.json()

@@ -59,7 +59,7 @@ class House:
     def run_anew(self, prompt: Prompt, node: str = "1") -> Result:
         """The same pressed again after the host's caches were lost, as by memory pressure."""
         for _ in range(20):
-            self.page.http.post(f"{self.server.url}/free", json={"free_memory": True}, timeout=30)
+            self.page.http.post(f"{self.server.url}/free", json={"free_memory": True}, timeout=60)
             time.sleep(0.3)  # the idle worker sees it a moment later
             result = self.page.run(prompt).check()
             if node not in result.cached:
@@ -189,7 +189,7 @@ def test_killed_behind_the_node_it_is_fetched_again(house: House, account) -> No
     prompt["1s"]["inputs"]["images"] = ["h", 0]
     house.page.queue(prompt)
     until(lambda: account.counts.get("media", 0) > 0)
-    until(lambda: bool(house.page.http.get(f"{house.server.url}/queue", timeout=30).json()))
+    until(lambda: bool(house.page.http.get(f"{house.server.url}/queue", timeout=60).json()))
     time.sleep(0.7)
     assert house.open_ids() == [], "its process lives and works on it"
     house.kill()

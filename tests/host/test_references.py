@@ -52,7 +52,7 @@ def encode_both(server, client, vae_name, sizes, rule, cap, *, shift=0, quick=Fa
     )
     graph.add("TestSaveConditioning", conditioning=ours, name="ours_positive")
     graph.add("TestSaveConditioning", conditioning=ours.out(1), name="ours_negative")
-    client.run(graph.prompt, timeout=280).check()
+    client.run(graph.prompt).check()
 
     def read(name):
         return load_file(server.output / f"{name}.safetensors")

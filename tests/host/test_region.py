@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from standin_faults import Standin
 
 from graphs import (
     PROMPT,
@@ -18,8 +17,6 @@ from graphs import (
     stock_sampler,
     upload,
 )
-from host import server as servers
-from host.client import Client
 from host.graph import Graph
 
 pytestmark = pytest.mark.host
@@ -83,7 +80,7 @@ def test_a_noise_mask_is_the_stock_graphs_bit_for_bit(
     number = next(names)
     for name, samples in found.items():
         graph.add("SaveLatent", samples=samples, filename_prefix=f"region-{name}-{number}")
-    client.run(graph.prompt, timeout=250).check()
+    client.run(graph.prompt).check()
     latents = {name: read_latent(server.output, f"region-{name}-{number}") for name in found}
     assert torch.equal(latents["ours"], latents["stock"])
 
@@ -129,7 +126,7 @@ def edit_graph(client, small_vae, name, **crop):
 def test_an_edit_changes_what_was_painted_and_nothing_else(client, small_vae):
     name, pixels = painted_picture(client)
     graph, parts = edit_graph(client, small_vae, name, feather=8)
-    result = client.run(graph.prompt, timeout=250).check()
+    result = client.run(graph.prompt).check()
     after = saved(client, result, parts["picture"])
     left, top, right, bottom = PAINTED
     around = np.ones(pixels.shape[:2], bool)
@@ -151,7 +148,7 @@ def test_the_size_of_a_crop_is_the_size_of_the_edit(client, small_vae):
         [graph.add("PreviewAny", source=node.out(index)) for index in indices]
         for node, indices in ((parts["region"], (3, 4)), (parts["text"], (2, 3)), (size, (1, 2)))
     ]
-    result = client.run(graph.prompt, timeout=250).check()
+    result = client.run(graph.prompt).check()
     crop, conditioning, image_size = (
         [result.outputs[node]["text"] for node in nodes] for nodes in said
     )
@@ -168,7 +165,7 @@ def test_outpainting(client, small_vae):
         feathering=0,
     )  # fmt: skip
     graph.set(parts["region"], image=pad, mask=pad.out(1))
-    result = client.run(graph.prompt, timeout=250).check()
+    result = client.run(graph.prompt).check()
     after = saved(client, result, parts["picture"])
     assert after.shape == (128, 230, 3)
     assert np.array_equal(after[:, :160], pixels)
@@ -195,7 +192,7 @@ def test_one_picture_and_several_masks(client, small_vae):
     batch = graph.add("ImageBatch", image1=masks[0], image2=masks[1])
     graph.set(parts["region"], mask=graph.add("ImageToMask", image=batch, channel="red"))
     graph.set(parts["text"], image_1=parts["image"])
-    pictures = client.run(graph.prompt, timeout=250).check().images(parts["picture"])
+    pictures = client.run(graph.prompt).check().images(parts["picture"])
     after = [np.asarray(Image.open(io.BytesIO(client.view(one)))) for one in pictures]
     assert len(after) == 2
     for picture, (left, top, right, bottom) in zip(after, (PAINTED, (20, 30, 60, 70)), strict=True):
@@ -236,27 +233,20 @@ def test_an_edit_of_another_shape_is_refused(client):
 
 
 @pytest.mark.parametrize("side", [0, 100])
-def test_a_hosted_edit_is_put_back(comfyui, base, side):
+def test_a_hosted_edit_is_put_back(client, standin, monkeypatch, side):
     """The crop goes out; what comes back is square as it is, whatever its size."""
-    with Standin(picture_side=side) as standin:
-        environment = {
-            "RUNCOMFY_API_BASE": standin.origin, "RUNCOMFY_API_TOKEN": "region",
-            "HOME": str(base), "HF_HUB_OFFLINE": "1",
-        }  # fmt: skip
-        with servers.start(comfyui, base, environment=environment) as running:
-            with Client(running.url) as page:
-                name, pixels = painted_picture(page, box=(100, 100, 140, 140), size=(300, 300))
-                graph = Graph()
-                image = graph.add("LoadImage", image=name)
-                region = graph.add("Flux2EditRegionCrop", image=image, mask=image.out(1), feather=0)
-                hosted = graph.add(
-                    "Flux2EditRunComfy", prompt="a heron", image_1=region.out(1),
-                    image_size="auto" if side else "square",
-                )  # fmt: skip
-                pasted = graph.add("Flux2EditRegionPaste", region=region, image=hosted)
-                shown = graph.add("SaveImage", images=pasted, filename_prefix="region-hosted")
-                result = page.run(graph.prompt, timeout=120).check()
-                after = saved(page, result, shown)
+    monkeypatch.setattr(standin, "picture_side", side)
+    name, pixels = painted_picture(client, box=(100, 100, 140, 140), size=(300, 300))
+    graph = Graph()
+    image = graph.add("LoadImage", image=name)
+    region = graph.add("Flux2EditRegionCrop", image=image, mask=image.out(1), feather=0)
+    hosted = graph.add(
+        "Flux2EditRunComfy", prompt="a heron", image_1=region.out(1),
+        image_size="auto" if side else "square",
+    )  # fmt: skip
+    pasted = graph.add("Flux2EditRegionPaste", region=region, image=hosted)
+    shown = graph.add("SaveImage", images=pasted, filename_prefix="region-hosted")
+    after = saved(client, client.run(graph.prompt).check(), shown)
     changed = (after != pixels).any(2)
     assert changed[100:140, 100:140].all()
     changed[100:140, 100:140] = False

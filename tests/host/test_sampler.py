@@ -76,7 +76,7 @@ def sample_both(
     number = next(names)
     graph.add("SaveLatent", samples=sampler, filename_prefix=f"ours{number}")
     graph.add("SaveLatent", samples=stock, filename_prefix=f"stock{number}")
-    client.run(graph.prompt, timeout=250).check()
+    client.run(graph.prompt).check()
     return (
         read_latent(server.output, f"ours{number}"),
         read_latent(server.output, f"stock{number}"),

@@ -84,8 +84,6 @@ def scheduled(graph, unet, schedule):
 @pytest.mark.parametrize(
     ("model", "ours", "schedule", "guidance", "words"),
     [
-        ("dev", dict(preset="dev"), ("flux2", 28), 4.0,
-         "preset dev: 28 steps, embedded guidance 4"),
         ("dev", dict(preset="dev", steps=3, guidance=9.0, denoise=1.0), ("flux2", 28), 4.0,
          "preset dev: 28 steps, embedded guidance 4"),
         ("dev", dict(preset=TURBO), ("turbo",), 2.5,
@@ -123,7 +121,7 @@ def test_bit_equal_to_the_stock_graph(
     if given.pop("sigmas", False):
         given["sigmas"] = sigmas
     sampler = both(graph, unet, text, latent, sigmas, guidance, cfg, given)
-    said = client.run(graph.prompt, timeout=250).check().outputs[sampler]["text"][0]
+    said = client.run(graph.prompt).check().outputs[sampler]["text"][0]
     assert said.startswith(f"96x64, {words}")
     latents = [read_latent(server.output, f"settings-{name}") for name in ("ours", "stock")]
     assert torch.equal(*latents) and latents[0].std() > 0

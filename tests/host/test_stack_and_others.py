@@ -5,10 +5,8 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file
-from standin_faults import Standin
 
 from graphs import MODELS
-from host import server as servers
 from host.client import Client
 from host.graph import Graph
 
@@ -16,23 +14,6 @@ pytestmark = pytest.mark.host
 
 ADVICE = "Put Download LoRAs between"
 NAME = "flux2-lora-edit/owner--others/ink.safetensors"
-
-
-@pytest.fixture(scope="module")
-def standin():
-    with Standin(picture_side=32) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server(comfyui, base, standin):
-    """A server without a hub, whose RunComfy is the stand-in."""
-    environment = {
-        "RUNCOMFY_API_BASE": standin.origin, "RUNCOMFY_API_TOKEN": "others", "HOME": str(base),
-        "HF_HUB_OFFLINE": "1",
-    }  # fmt: skip
-    with servers.start(comfyui, base, environment=environment) as running:
-        yield running
 
 
 @pytest.fixture
@@ -62,7 +43,7 @@ def unet_of(graph):
 
 def hub_stack(graph, **more):
     where = {"lora_2": "hugging face", "lora_2.repo": "owner/others", "lora_2.scale": 0.5}
-    return graph.add("Flux2EditLoraStack", **where, **more)
+    return graph.add("Flux2EditLoraStack", **{**where, **more})
 
 
 def through(graph, way, stack):
@@ -70,6 +51,8 @@ def through(graph, way, stack):
         return graph.add("TestOtherStacker", lora_stack=stack)
     if way == "a reroute":
         return graph.add("TestReroute", value=stack).out(1)
+    if way == "our schedule":
+        return graph.add("Flux2EditLoraSchedule", lora_stack=stack, schedule="0:1, 1:0")
     return graph.add("Flux2EditLoraStack", lora_stack=stack) if way == "our stack" else stack
 
 
@@ -78,7 +61,9 @@ def said(result, node):
     return "".join(result.outputs.get(node, {}).get("text", ""))
 
 
-@pytest.mark.parametrize("way", ["nothing", "another stacker", "a reroute", "our stack"])
+@pytest.mark.parametrize(
+    "way", ["nothing", "another stacker", "a reroute", "our stack", "our schedule"]
+)
 def test_another_packs_applier_gets_the_installed_name(server, client, file, way):
     graph = Graph()
     unet = unet_of(graph)
@@ -126,6 +111,20 @@ def test_who_fetches_or_only_looks_needs_nothing_between(client, file):
     assert result.error.node_id == downloaded and said(result, stack) == ""
 
 
+def test_who_takes_the_source_does_not_run_again_for_a_file_that_has_come(server, client, file):
+    """Behind nodes that set more on the stack too: the sampler would run again with them."""
+    graph = Graph()
+    unet, stack = unet_of(graph), hub_stack(graph)
+    scheduled = graph.add("Flux2EditLoraSchedule", lora_stack=stack, schedule="0:1, 1:0")
+    region = graph.add("Flux2EditLoraRegion", lora_stack=scheduled, blocks="single=0")
+    applied = graph.add("Flux2EditApplyLoraStack", model=unet, lora_stack=region)
+    graph.add("PreviewAny", source=applied.out(2))
+    assert client.run(graph.prompt).error.node_id == applied
+    fetched(server, file)
+    ran = client.run(graph.prompt).check().executed
+    assert applied in ran and not {stack, scheduled, region} & {*ran}
+
+
 def test_one_file_by_its_repo_and_by_its_name_is_one_lora(server, client, file):
     fetched(server, file)
     graph = Graph()
@@ -163,9 +162,9 @@ def test_info_tells_a_link_when_its_file_has_come(server, client):
         shutil.rmtree(file.parent)
 
 
-def test_the_hosted_node_sends_the_address_and_pays_once(server, client, standin, file):
+def test_the_hosted_node_sends_the_address_and_pays_once(server, client, account, file):
     """A file that has appeared changes nothing for it: it does not run, so it cannot pay."""
-    graph = Graph()
+    graph, before = Graph(), len(account.jobs)
     stack = hub_stack(graph)
     hosted = graph.add("Flux2EditRunComfy", prompt="a heron", lora_stack=stack, seed=-1)
     graph.add("SaveImage", images=hosted, filename_prefix="others")
@@ -176,6 +175,35 @@ def test_the_hosted_node_sends_the_address_and_pays_once(server, client, standin
     client.run(graph.prompt).check()
     graph.set(stack, **{"lora_2.scale": 0.75})
     client.run(graph.prompt).check()
-    sent = [job.payload["loras"] for job in standin.state.account("others").jobs]
+    sent = [job.payload["loras"] for job in account.jobs[before:]]
     scales = [0.5, 0.5, 0.75]
     assert sent == [[{"path": "owner/others", "scale": scale}] for scale in scales]
+
+
+def test_the_hosted_node_refuses_more_than_a_scale_before_it_is_paid(client, standin):
+    account, graph = standin.state.account("others"), Graph()
+    paid, stack = account.submissions, hub_stack(graph)
+    scheduled = graph.add(
+        "Flux2EditLoraSchedule", lora_stack=stack, schedule="0:1, 1:0", pictures="1, 0"
+    )
+    blocks = graph.add("Flux2EditLoraRegion", lora_stack=stack, blocks="single=0")
+    negative = hub_stack(graph, **{"lora_2.scale": -0.5})
+    hosted = graph.add("Flux2EditRunComfy", prompt="more than a scale", lora_stack=stack)
+    graph.add("SaveImage", images=hosted, filename_prefix="others")
+    for taken, words in (
+        (
+            scheduled,
+            "LoRA slot 2 has more than a scale (schedule 0:1, 1:0 (linear, steps), pictures 1, 0), "
+            "and RunComfy takes a scale alone.",
+        ),
+        (blocks, "LoRA slot 2 has more than a scale (blocks single=0), and RunComfy takes a scale"),
+        (negative, "LoRA slot 2: scale is -0.5; RunComfy takes 0 to 4. Below 0 a LoRA works on"),
+    ):
+        graph.set(hosted, lora_stack=taken)
+        result = client.run(graph.prompt)
+        assert result.error.node_id == hosted and words in result.error.message
+        assert account.submissions == paid
+    # It was that alone.
+    graph.set(hosted, lora_stack=stack)
+    client.run(graph.prompt).check()
+    assert account.submissions == paid + 1

@@ -15,7 +15,7 @@ def call(server, method, path, **headers):
     """As the page calls it, with or without the host's /api."""
     own = OWN | {"Content-Type": "application/json"} | headers
     body = b'{"token": "rebound-token-0123456789", "key": "none"}'
-    return requests.request(method, f"{server.url}{path}", data=body, headers=own, timeout=20)
+    return requests.request(method, f"{server.url}{path}", data=body, headers=own, timeout=60)
 
 
 def test_a_rebound_name_reaches_no_route(server, client):
@@ -37,8 +37,8 @@ def test_a_body_that_no_page_sends_is_no_traceback(server):
     address, mark = f"{server.url}/flux2-lora-edit/token", len(server.log())
     for body in (DEEP, b"[" * 16_000, b'{"token": ' + b"9" * 16_000 + b"}", b"\xff"):
         headers = OWN | {"Content-Type": "application/json"}
-        said = requests.put(address, data=body, headers=headers, timeout=20)
+        said = requests.put(address, data=body, headers=headers, timeout=60)
         assert said.status_code == 400 and "JSON" in said.text
     headers = OWN | {"Content-Type": "application/json; charset=none"}
-    assert requests.put(address, data=b"{}", headers=headers, timeout=20).status_code == 400
+    assert requests.put(address, data=b"{}", headers=headers, timeout=60).status_code == 400
     assert "Traceback" not in server.log()[mark:]

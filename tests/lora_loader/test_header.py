@@ -133,7 +133,7 @@ ENTRY = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.dictionaries(st.text(max_size=12), ENTRY | JSON, max_size=4), st.integers(0, 2**40))
 def test_any_table_is_read_or_refused(table, data_bytes):
     try:
@@ -144,7 +144,7 @@ def test_any_table_is_read_or_refused(table, data_bytes):
     assert all(isinstance(value, str) for value in metadata.values())
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.safetensors"

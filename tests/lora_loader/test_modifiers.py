@@ -31,7 +31,7 @@ from flux2_lora_edit.lora_loader.adapters.ia3 import ChannelScale
 from flux2_lora_edit.lora_loader.adapters.loha import Hadamard
 from flux2_lora_edit.lora_loader.adapters.lora import LowRank
 from flux2_lora_edit.lora_loader.adapters.oft import BlockRotation
-from flux2_lora_edit.lora_loader.beside import NotBesideError
+from flux2_lora_edit.lora_loader.beside import NotBesideError, build
 from flux2_lora_edit.lora_loader.fuse import StackedLora, Step
 from flux2_lora_edit.lora_loader.modifiers.region import Region
 from flux2_lora_edit.lora_loader.modifiers.schedule import Schedule
@@ -210,10 +210,10 @@ def test_each_step_is_the_model_merged_for_it(patch, model, tmp_path):
     loras = stack_of(model, tmp_path)
     schedules = [
         Schedule(((0.0, 1.0), (0.5, -1.0), (1.0, 2.0))),
-        Schedule(((0.25, 0.5), (0.75, 2.0)), "ease in out"),
+        Schedule(((0.0, 0.5), (1.0, 2.0)), "ease in out"),
         Schedule(((0.0, 1.0), (0.5, 0.0)), "hold"),
     ]
-    by_step = [(1.0, 0.5, 1.0), (0.0, 0.5, 1.0), (-1.0, 1.25, 0.0), (0.5, 2.0, 0.0)]
+    by_step = [(1.0, 0.5, 1), (0.0, 0.734375, 1), (-1.0, 1.25, 0), (0.5, 1.765625, 0)]
     found = beside(model, modified(loras, *((one,) for one in schedules)))
     for sigma, multipliers in zip(SIGMAS, by_step, strict=False):
         run = {"sigma": float(sigma), "references": 1}
@@ -277,17 +277,16 @@ def test_a_mask_for_each_picture(model):
         assert error(both[1 - picture], whole[1 - picture]) > 1e-3
 
 
-def test_bfloat16_costs_one_rounding(tmp_path):
-    """A layer's effect under region and pictures is as near to the true one as without them."""
-    errors = {}
-    for name, by in (("plain", ()), ("region", (Region(MASK, 0.5, 0.5),))):
-        model, exact = load("klein-9b", torch.bfloat16), load("klein-9b")
-        loras = [replace(everywhere(model, 1), scale=0.3)]
-        found = forward(beside(model, modified(loras, by)), references=1)
-        want = forward(beside(exact, modified(loras, by)), references=1)
-        bases = forward(model, references=1), forward(exact, references=1)
-        errors[name] = error(effect(found, bases[0]), effect(want, bases[1]))
-    assert errors["region"] < 1.5 * errors["plain"]
+def test_bfloat16_costs_one_rounding():
+    """The multiplier of a token is not rounded by itself, which would be 0.3 % too much for all."""
+    effect_ = LowRank(r(64, 8), r(8, H), 1.0)
+    layout, factors = build([(0, Step(0, 64, 1.0, effect_))], torch.bfloat16)
+    x, gains = r(2, 50, H, std=1.0).bfloat16(), torch.full((2, 50, 8), 0.7012)
+    y = layout.add_to(torch.zeros(2, 50, 64).bfloat16(), x, factors, gains).double()
+    up, down = (one.bfloat16().double() for one in (effect_.up, effect_.down))
+    want = x.double() @ down.T @ up.T * 0.7012
+    assert error(y, want) < 4e-3
+    assert abs(float((y * want).sum() / (want * want).sum()) - 1) < 3e-4
 
 
 @torch.no_grad()
@@ -298,6 +297,8 @@ def sampled(model, positive, steps, references=1):
 
     guider = CFGGuider.execute(model, positive, positive, 1.0).args[0]
     sigmas = torch.linspace(1, 0, steps + 1)
+    at = model.model.model_sampling.percent_to_sigma(0.35)
+    sigmas[(sigmas > at).sum()] = at  # a step that begins where a keyframe does
     return guider.sample(
         r(1, 128, 4, 4, std=1.0), torch.zeros(1, 128, 4, 4), comfy.samplers.sampler_object("euler"),
         sigmas, seed=1,
@@ -423,20 +424,22 @@ def test_who_runs_the_model_by_himself_is_told(patch, model):
         direct(found)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_loha_is_the_plain_lora_it_equals(patch, dtype):
-    """Of factors of very unlike size too, which float16 holds only when they are evened out."""
-    model = load("klein-9b", dtype)
-    factors = r(3 * H, 4, std=1e-4), r(4, H, std=40.0), r(3 * H, 3, std=1e-3), r(3, H, std=60.0)
-    effect_ = Hadamard(*factors, 20.0)
+def test_a_loha_is_the_plain_lora_it_equals(patch):
+    model = load("klein-9b")
+    effect_ = Hadamard(r(3 * H, 4), r(4, H), r(3 * H, 3), r(3, H), 200.0)
     lora = StackedLora("h", 1.0, ((QKV, Step(0, 3 * H, 1.0, effect_)),))
     found = beside(model, [lora])
     assert not found.patches, "nothing is merged"
     dense = replace(lora, steps=((QKV, Step(0, 3 * H, 1.0, Dense(effect_.dense(), 1.0))),))
-    base, want = (
-        forward(model),
-        forward(patch.apply_stack(load("klein-9b"), [dense], "merge").model),
-    )
-    exact = forward(load("klein-9b"))
-    limit = 1e-4 if dtype == torch.float32 else 0.05
-    assert error(effect(forward(found), base), effect(want, exact)) < limit
+    base, want = forward(model), forward(patch.apply_stack(model, [dense], "merge").model)
+    assert error(effect(forward(found), base), effect(want, base)) < 1e-4
+
+
+def test_a_loha_of_unlike_factors_in_float16():
+    """Their products are evened out, or float16 would hold one of them no more."""
+    pair = r(64, 4, std=1e-4), r(4, H, std=40.0)
+    effect_ = Hadamard(*pair, r(64, 3, std=1e-4), r(3, H, std=60.0), 1.0)
+    layout, factors = build([(0, Step(0, 64, 1.0, effect_))], torch.float16)
+    x = r(20, H, std=1.0).half()
+    y = layout.add_to(torch.zeros(20, 64), x, factors, torch.ones(12))
+    assert error(y.double(), x.double() @ effect_.dense().double().T) < 5e-3

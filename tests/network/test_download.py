@@ -468,9 +468,15 @@ def drip(exchange: Exchange) -> None:
 def test_a_stop_is_noticed_and_the_part_stays(room: Room, route: Route) -> None:
     room.server.routes["/f"] = route
     started = time.monotonic()
+    pressed = stop_after(0.8)
+
+    def should_stop() -> None:
+        if route is not drip or (room.part.exists() and room.part.stat().st_size):
+            pressed()
+
     with pytest.raises(Stop):
-        room.get(should_stop=stop_after(0.8), backoff_s=30.0)
-    assert time.monotonic() - started < 0.8 + 1.0
+        room.get(should_stop=should_stop, backoff_s=30.0)
+    assert time.monotonic() - started < 20
     assert not room.target.exists()
     if route is drip:
         kept = room.part.read_bytes()
@@ -485,9 +491,14 @@ def test_a_stop_is_noticed_and_the_part_stays(room: Room, route: Route) -> None:
 def test_progress_comes_while_a_body_drips(room: Room) -> None:
     room.server.routes["/f"] = drip
     reports: list[int] = []
+
+    def stop_at_the_third() -> None:
+        if len(set(reports)) >= 3:
+            raise Stop
+
     with pytest.raises(Stop):
-        room.get(should_stop=stop_after(1.2), progress=lambda done, _: reports.append(done))
-    assert len(set(reports)) >= 3
+        room.get(should_stop=stop_at_the_third, progress=lambda done, _: reports.append(done))
+    assert max(reports) < len(BODY)
 
 
 def test_retry_after_is_waited_for(room: Room) -> None:
@@ -555,7 +566,7 @@ def test_two_workers_on_one_target_fetch_once(room: Room) -> None:
     gate = threading.Event()
 
     def slow(exchange: Exchange) -> None:
-        gate.wait(5)
+        gate.wait(90)
         ranged(BODY)(exchange)
 
     room.server.routes["/f"] = slow
@@ -579,7 +590,7 @@ def test_the_wait_for_another_worker_can_be_stopped(room: Room) -> None:
         started = time.monotonic()
         with pytest.raises(Stop):
             room.get(should_stop=stop_after(0.4))
-        assert time.monotonic() - started < 0.4 + 1.0
+        assert time.monotonic() - started < 20
 
 
 # ---- a least speed, and a quota

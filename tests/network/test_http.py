@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Authority, Exchange, Route, Server, Stop, serving, stop_after
+from loopback import Authority, Exchange, Route, Server, Stop, serving, stop_after, until
 
 from flux2_lora_edit.network import errors
 from flux2_lora_edit.network.address import PUBLIC_ONLY, AddressPolicy
@@ -27,6 +27,8 @@ from flux2_lora_edit.network.connection import Transport
 from flux2_lora_edit.network.exchange import Answer, Upload
 
 MIB = 1 << 20
+# What ends by itself ends later: in 30 seconds by the defaults, in 90 where a test makes it hang.
+AT_ONCE = 20.0
 
 
 def client_of(
@@ -68,11 +70,7 @@ def network_threads() -> list[threading.Thread]:
 
 def settle() -> None:
     """Waits for the threads of abandoned streams."""
-    for _ in range(40):
-        if not network_threads():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"threads left: {network_threads()}")
+    until(lambda: not network_threads())
 
 
 def test_a_body_arrives_whole(server: Server, policy: AddressPolicy, transport: Transport) -> None:
@@ -296,18 +294,18 @@ def test_a_429_says_when_to_come_back(
 
 
 def silent(exchange: Exchange) -> None:
-    exchange.pause(20)
+    exchange.pause(90)
 
 
 def stalls_in_headers(exchange: Exchange) -> None:
     exchange.send(OK + b"X-")
-    exchange.pause(20)
+    exchange.pause(90)
 
 
 def stalls_in_body(exchange: Exchange) -> None:
     exchange.head(200, {"Content-Length": 100})
     exchange.send(b"half")
-    exchange.pause(20)
+    exchange.pause(90)
 
 
 def drips(exchange: Exchange) -> None:
@@ -338,7 +336,7 @@ def test_a_stop_is_noticed_wherever_the_server_stalls(
     server: Server, policy: AddressPolicy, transport: Transport, stall: str
 ) -> None:
     server.routes["/a"] = STALLS[stall]
-    with within(0.4 + 1.0), pytest.raises(Stop):
+    with within(AT_ONCE), pytest.raises(Stop):
         fetch_bytes(
             server.origin + "/a",
             max_bytes=1000,
@@ -354,7 +352,7 @@ def test_silence_has_an_end(
     server: Server, policy: AddressPolicy, transport: Transport, stall: str
 ) -> None:
     server.routes["/a"] = STALLS[stall]
-    with within(3.0), pytest.raises(errors.Stalled):
+    with within(AT_ONCE), pytest.raises(errors.Stalled):
         fetch_bytes(
             server.origin + "/a",
             max_bytes=1000,
@@ -370,7 +368,7 @@ def test_dripping_headers_have_an_end(
 ) -> None:
     """Each byte resets the socket's own timeout; the stream's patience does not."""
     server.routes["/a"] = drips_headers
-    with within(3.0), pytest.raises(errors.Stalled):
+    with within(AT_ONCE), pytest.raises(errors.Stalled):
         fetch_bytes(
             server.origin + "/a",
             max_bytes=1000,
@@ -386,7 +384,7 @@ def test_a_deadline_ends_a_dripping_body(
     server: Server, policy: AddressPolicy, transport: Transport
 ) -> None:
     server.routes["/a"] = drips
-    with within(3.0), pytest.raises(errors.DeadlineExceeded):
+    with within(AT_ONCE), pytest.raises(errors.DeadlineExceeded):
         fetch_bytes(
             server.origin + "/a",
             max_bytes=1000,
@@ -405,7 +403,7 @@ def test_dripped_bytes_are_seen_as_they_come(
         server.origin + "/a", max_bytes=1000, policy=policy, transport=transport
     ) as stream:
         pieces = stream.pieces
-        with within(1.5):
+        with within(AT_ONCE):
             assert [next(pieces)[:1] for _ in range(3)] == [b"x"] * 3
 
 
@@ -415,18 +413,18 @@ def test_a_stop_is_noticed_before_there_is_a_connection(authority: Authority, bl
 
     def resolve(host: str, port: int, **kind: Any) -> list[Any]:
         if blocked == "look-up":
-            gone.wait(5)
+            gone.wait(90)
         return found("8.8.8.8")
 
     listener = socket.create_server(("127.0.0.1", 0))  # accepts, never says a word
 
     def dial(address: tuple[str, int], timeout: float) -> socket.socket:
         if blocked == "connect":
-            gone.wait(5)
+            gone.wait(90)
             raise TimeoutError
         return socket.create_connection(listener.getsockname(), timeout)
 
-    with within(0.4 + 1.0), pytest.raises(Stop):
+    with within(AT_ONCE), pytest.raises(Stop):
         fetch_bytes(
             "https://example.com/",
             max_bytes=9,
@@ -442,10 +440,10 @@ def test_a_name_that_is_never_found_has_an_end() -> None:
     gone = threading.Event()
 
     def resolve(host: str, port: int, **kind: Any) -> list[Any]:
-        gone.wait(5)
+        gone.wait(90)
         return []
 
-    with within(3.0), pytest.raises(errors.Stalled):
+    with within(AT_ONCE), pytest.raises(errors.Stalled):
         fetch_bytes(
             "https://example.com/",
             max_bytes=9,
@@ -761,7 +759,7 @@ def test_a_small_fetch_waits_as_long_as_the_server_asks(server: Server, client: 
 def test_a_stop_ends_the_wait_between_two_tries(server: Server, client: HttpClient) -> None:
     server.routes["/a"] = lambda e: e.answer(429, b"", Retry_After="30")
     stopped = replace(client.within(attempts=2), should_stop=stop_after(0.4))
-    with within(0.4 + 1.0), pytest.raises(Stop):
+    with within(AT_ONCE), pytest.raises(Stop):
         stopped.get_bytes(server.origin + "/a")
 
 
@@ -821,7 +819,7 @@ def test_a_redirects_body_is_not_read(
             sent.append(65536)
 
     server.routes |= {"/a": talkative, "/b": lambda e: e.answer(200, b"there")}
-    with within(30.0):
+    with within(60.0):
         assert client.within(max_bytes=9).get_bytes(server.origin + "/a") == b"there"
     assert sum(sent) < 32 * MIB, "more than the buffers of two sockets has left the server"
     settle()

@@ -88,7 +88,7 @@ def send(where, method, path, host, body=b"", *, half=False, **headers):
     headers = {"Content-Length": str(len(body))} | OWN | headers
     lines += [f"{name}: {value}" for name, value in headers.items() if value is not None]
     answer = bytearray()
-    with socket.create_connection(where, timeout=20) as connection:
+    with socket.create_connection(where, timeout=60) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
         if half:
             connection.shutdown(socket.SHUT_WR)

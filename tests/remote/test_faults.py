@@ -45,7 +45,7 @@ def held() -> int:
     return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
-def settled_growth(before: int, seconds: float = 4.0) -> tuple[int, list[str]]:
+def settled_growth(before: int, seconds: float = 60.0) -> tuple[int, list[str]]:
     """Files and worker threads more than before, once what was abandoned has run out."""
     end = time.monotonic() + seconds
     while True:

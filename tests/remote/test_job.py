@@ -27,7 +27,7 @@ from flux2_lora_edit.remote.context import Interrupted, JobContext, Pace, finish
 from flux2_lora_edit.remote.errors import JobFailed, JournalError, Stopped, TimedOut, Transient
 from flux2_lora_edit.remote.job import Job
 
-PROMPT_S = 4.0
+PROMPT_S = 20.0
 """What ends "at once" ends well within this on the busiest machine; what hangs, hangs longer."""
 
 
@@ -225,8 +225,8 @@ def test_the_loop_of_a_stopped_prompt_closes_at_once(standin: Standin, tmp_path:
     """ComfyUI runs each prompt in a loop of its own: a hung call must not hold its end."""
     token, stop = new_token(), Stop()
     account = standin.state.account(token, "status_hang_always", Timing(0, 30))
-    context = context_at(standin, tmp_path, token, stop, pace=replace(QUICK, call_s=9.0))
-    context = replace(context, api=replace(context.api, read_s=9.0, total_s=9.0), deadline=1e9)
+    context = context_at(standin, tmp_path, token, stop, pace=replace(QUICK, call_s=60.0))
+    context = replace(context, api=replace(context.api, read_s=60.0, total_s=60.0), deadline=1e9)
     # It runs a whole asyncio.run.
     stopped_job(context, stop, lambda: account.counts.get("status", 0) > 0)
     assert stop.taken < PROMPT_S
@@ -234,7 +234,7 @@ def test_the_loop_of_a_stopped_prompt_closes_at_once(standin: Standin, tmp_path:
 
 def test_a_deadline_keeps_the_id_and_the_job(standin: Standin, tmp_path: Path) -> None:
     token = new_token()
-    account = standin.state.account(token, timing=Timing(0, 3.0))
+    account = standin.state.account(token, timing=Timing(0, 600))
     context = context_at(standin, tmp_path, token, seconds=1.0)
     began = time.monotonic()
     with pytest.raises(TimedOut) as caught:
@@ -244,6 +244,7 @@ def test_a_deadline_keeps_the_id_and_the_job(standin: Standin, tmp_path: Path) -
     assert caught.value.request_id == account.jobs[0].id and "cancel" not in account.counts
     again = context_at(standin, tmp_path, token, session="later")
     (entry,) = again.journal.open_requests()
+    account.jobs[0].timing = Timing(0, 0)
     assert len(asyncio.run(resumed(again, entry))) == 1
     assert account.submissions == 1
 
@@ -260,11 +261,21 @@ def test_an_unknown_state_is_warned_of_once(
 
 def test_progress_tells_the_place_in_the_queue(standin: Standin, tmp_path: Path) -> None:
     token, seen = new_token(), []
-    account = standin.state.account(token, timing=Timing(2.0, 0.5))
+    account = standin.state.account(token, timing=Timing(600, 600))
     standin.state.new_job(account, MODEL, {})  # one that waits before ours
     context = context_at(standin, tmp_path, token)
     job = Job(context, MODEL, payload())
-    job.context = replace(context, report=lambda: seen.append((job.phase, job.position)))
+
+    def seen_in(phase: Phase, timing: Timing) -> None:
+        if job.phase is phase:
+            account.jobs[1].timing = timing
+
+    def report() -> None:
+        seen.append((job.phase, job.position))
+        seen_in(Phase.RUNNING, Timing(0, 0))
+        seen_in(Phase.QUEUED, Timing(0, 600))
+
+    job.context = replace(context, report=report)
 
     async def main() -> None:
         await job.submit()
@@ -301,20 +312,23 @@ def test_the_wait_between_polls_is_spread(standin: Standin, tmp_path: Path) -> N
     assert asked and set(asked) == {(0.85, 1.15)}
 
 
-def test_four_jobs_side_by_side_take_the_time_of_one(standin: Standin, tmp_path: Path) -> None:
+def test_four_jobs_go_on_side_by_side(standin: Standin, tmp_path: Path) -> None:
+    """None of them ends before the last is there."""
     token = new_token()
-    standin.state.account(token, timing=Timing(0.5, 2.0))
+    account = standin.state.account(token, timing=Timing(600, 600))
 
-    async def main() -> float:
-        began = time.monotonic()
+    async def main() -> None:
         contexts = [context_at(standin, tmp_path, token, session=str(n)) for n in range(4)]
-        await asyncio.gather(
-            *(whole_job(context, payload(seed)) for seed, context in enumerate(contexts))
-        )
-        return time.monotonic() - began
+        jobs = [whole_job(context, payload(seed)) for seed, context in enumerate(contexts)]
+        all_done = asyncio.gather(*jobs)
+        while len(account.jobs) < 4 and not all_done.done():
+            await asyncio.sleep(0.01)
+        for job in account.jobs:
+            job.timing = Timing(0, 0)
+        await all_done
 
-    assert asyncio.run(main()) < 2 * 2.5
-    assert len(standin.state.account(token).jobs) == 4
+    asyncio.run(main())
+    assert len(account.jobs) == 4
 
 
 def test_the_event_loop_never_blocks(standin: Standin, tmp_path: Path) -> None:
@@ -334,7 +348,8 @@ def test_the_event_loop_never_blocks(standin: Standin, tmp_path: Path) -> None:
         await task
         return worst
 
-    assert asyncio.run(main()) < 0.8, "an answer takes 1 s: whoever waits for it here blocks"
+    # A busy machine may hold it up once, and whoever waits here for an answer of 1 s does always.
+    assert any(asyncio.run(main()) < 0.8 for _ in range(4))
 
 
 def test_a_stop_is_noticed_within_a_fifth_of_a_second(standin: Standin, tmp_path: Path) -> None:
@@ -346,8 +361,11 @@ def test_a_stop_is_noticed_within_a_fifth_of_a_second(standin: Standin, tmp_path
         return stop.taken
 
     def best(wait) -> float:
-        """Of five: a busy machine may hold up one, and an unfit wait fails them all."""
-        return min(asyncio.run(main(wait)) for _ in range(5))
+        """Of some: a busy machine may hold up one, and an unfit wait fails them all."""
+        taken = [asyncio.run(main(wait))]
+        while min(taken) >= 0.2 and len(taken) < 20:
+            taken.append(asyncio.run(main(wait)))
+        return min(taken)
 
     hung = threading.Event()
     assert best(lambda stop: finish(start(hung.wait), stop)) < 0.2

@@ -48,9 +48,9 @@ def test_the_documented_command() -> None:
         assert origin.startswith("http://127.0.0.1:")
         headers = {"Authorization": f"Bearer {variables['RUNCOMFY_API_TOKEN']}"}
         url = f"{origin}/v1/models/{MODEL}"
-        job = requests.post(url, json=payload(), headers=headers, timeout=10).json()
+        job = requests.post(url, json=payload(), headers=headers, timeout=60).json()
         first, second = (
-            requests.get(job["status_url"], headers=headers, timeout=10).status_code
+            requests.get(job["status_url"], headers=headers, timeout=60).status_code
             for _ in range(2)
         )
         assert (first, second) == (500, 200)
