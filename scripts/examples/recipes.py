@@ -21,7 +21,7 @@ FOLDER = "flux2"
 NOTE = (440, 460)
 
 
-def _box(at: dict[str, Ref], images: int, title: str, height: int = 520) -> Box:
+def recipe_box(at: dict[str, Ref], images: int, title: str, height: int = 520) -> Box:
     """The box of ``local``'s nodes, with a widget for the megapixels of a match."""
     names = tuple(f"image_{number}" for number in range(1, images + 1))
     ports = ports_of(at, names)
@@ -48,7 +48,7 @@ def _kv_cache() -> Sheet:
     at = local(graph, KLEIN_KV, MEET, images=images, loras=loras, size="match image")
     cache = graph.add("FluxKVCache", "Flux KV Cache", model=at["apply"])
     graph.set(at["sampler"], model=cache)
-    box = _box(at, 2, "Edit with the KV cache (FLUX.2 klein 9B KV)")
+    box = recipe_box(at, 2, "Edit with the KV cache (FLUX.2 klein 9B KV)")
     models, apply, *others = box.columns
     box = box._replace(columns=(models, (*apply, cache), *others))
     return _sheet(graph, (*images.values(), loras), box, at["save"])
@@ -61,7 +61,7 @@ def _turbo() -> Sheet:
     family = DEV._replace(steps=8)
     at = local(graph, family, HIGHER, images=images, loras=loras, size="match image")
     graph.set(at["sampler"], preset="dev with Turbo LoRA")
-    box = _box(at, 3, EDIT)
+    box = recipe_box(at, 3, EDIT)
     # The preset stands in their place.
     ports = [port for port in box.inputs if port.inner not in ("guidance", "steps")]
     place = [port.name for port in ports].index("seed")
@@ -111,7 +111,7 @@ def _upscale() -> Sheet:
     )
     graph.set(at["save"], images=tiled)
     before = graph.add("PreviewImage", "Before the second pass", images=at["decode"])
-    box = _box(at, 1, "Edit, then enlarge (FLUX.2)", 560)
+    box = recipe_box(at, 1, "Edit, then enlarge (FLUX.2)", 560)
     ports = list(box.inputs)
     place = [port.name for port in ports].index("guidance_scale")
     ports[place:place] = [
@@ -134,7 +134,7 @@ def _folder() -> Sheet:
     at = local(
         graph, KLEIN, WINTER, images=images, loras=loras, size="match image", prefix="folder/edit"
     )
-    box = _box(at, 3, EDIT)
+    box = recipe_box(at, 3, EDIT)
     return _sheet(graph, (every, loras), box, at["save"])
 
 
@@ -172,7 +172,7 @@ def _scales() -> Sheet:
         (Outlet("scales", every),),
         (NOTE[0], 170),
     )
-    box = _box(at, 1, "Edit once for each scale (FLUX.2)", 540)
+    box = recipe_box(at, 1, "Edit once for each scale (FLUX.2)", 540)
     ports = list(box.inputs)
     place = [port.name for port in ports].index("guidance_scale")
     ports.insert(place, Port("columns", grid, "columns"))

@@ -34,6 +34,7 @@ class Contents(NamedTuple):
     grid: bool
     region: bool
     padded: bool
+    lora_regions: int
 
 
 def contents(prompt: Prompt) -> Contents:
@@ -45,15 +46,18 @@ def contents(prompt: Prompt) -> Contents:
         for name, value in entry["inputs"].items()
         if name in ("lora_1", "lora_2", "lora_3")
     ]
+    regions = kinds.count("Flux2EditLoraRegion")
     return Contents(
         # A folder is drawn as three pictures.
         kinds.count("LoadImage") + 3 * kinds.count("LoadImageDataSetFromFolder"),
-        sum(slot != "none" for slot in slots),
+        # A region is one's own LoRA, which the stack does not name yet.
+        max(sum(slot != "none" for slot in slots), regions),
         "Flux2EditSampler" in kinds,
         "Flux2EditRunComfy" in kinds,
         "ImageGrid" in kinds,
         "Flux2EditRegionCrop" in kinds,
         "ImagePadForOutpaint" in kinds,
+        regions,
     )
 
 
@@ -74,6 +78,8 @@ def draw_thumbnail(prompt: Prompt, label: str, sign: str, path: Path) -> None:
             _grid(pen, box, color)
         elif about.region:
             _patched(picture, box, about.padded)
+        elif about.lora_regions:
+            _halved(picture, box)
         else:
             draw_scene(pen, box, RESULT)
     badges = [(label, places[0] if len(places) == 1 else QUIET)]
@@ -108,6 +114,18 @@ def _patched(picture: Image.Image, box: Box, padded: bool) -> None:
         ImageDraw.Draw(spot).ellipse(_spot(whole), fill=255)
         first.paste(second, mask=spot)
     picture.paste(first, (round(left), round(top)))
+
+
+def _halved(picture: Image.Image, box: Box) -> None:
+    """One picture in two ways, left and right."""
+    left, top, right, bottom = map(round, box)
+    draw_scene(ImageDraw.Draw(picture), box, RESULT)
+    other = Image.new("RGB", (right - left, bottom - top))
+    draw_scene(ImageDraw.Draw(other), (0, 0, right - left, bottom - top), SCENES[1])
+    middle = (right - left) // 2
+    picture.paste(other.crop((middle, 0, right - left, bottom - top)), (left + middle, top))
+    line = (left + middle, top, left + middle, bottom)
+    ImageDraw.Draw(picture).line(line, fill=GROUND, width=4 * SCALE)
 
 
 def _spot(box: Box) -> Box:

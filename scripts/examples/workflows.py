@@ -2,7 +2,7 @@
 
 from host.graph import Graph
 
-from . import recipes, regions
+from . import recipes, regions, where_when
 from .graphs import PICTURE, hosted, local, pictures, stack
 from .models import DEV, EDIT_LORA, KLEIN, KLEIN_BASE, STYLE_LORA, Family
 from .sheets import Column, Example, Sheet
@@ -143,4 +143,5 @@ EXAMPLES = (
     ),
     *recipes.EXAMPLES,
     *regions.EXAMPLES,
+    *where_when.EXAMPLES,
 )

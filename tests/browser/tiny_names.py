@@ -14,6 +14,7 @@ PAINTED = "painted.png"  # with a hole, which is the mask
 HOLE = (36, 36, 60, 60)
 FOLDER = "flux2"  # of the input folder, as the example of a folder names it
 FETCHED_LORAS = ("toy-duotone.safetensors", "ai-toolkit.safetensors")
+CHOSEN_LORAS = ("toy-mosaic.safetensors", "toy-duotone.safetensors")
 TILED_VAE = "flux2-vae-tiny.safetensors"  # the host decodes no tiles with taef2
 ITS_REPO = "owner/tiny-lora"
 
@@ -28,8 +29,9 @@ def with_tiny_models(prompt: Prompt, vae: str = "") -> Prompt:
     local = {
         entry["inputs"]["lora_stack"][0]
         for entry in prompt.values()
-        if entry["class_type"] == "Flux2EditApplyLoraStack"
+        if entry["class_type"] != "Flux2EditRunComfy" and "lora_stack" in entry["inputs"]
     }
+    regions = [e for e in prompt.values() if e["class_type"] == "Flux2EditLoraRegion"]
     painted = {
         entry["inputs"]["mask"][0]
         for entry in prompt.values()
@@ -58,6 +60,8 @@ def with_tiny_models(prompt: Prompt, vae: str = "") -> Prompt:
             added[PICTURE] = {"class_type": "LoadImage", "inputs": {"image": "small-1.png"}}
         elif kind == "Flux2EditLoraStack" and node in local:
             _install(inputs)
+            for region in regions:
+                _choose(inputs, int(region["inputs"]["lora"]))
     return prompt | added
 
 
@@ -77,3 +81,10 @@ def _install(inputs: dict[str, Any]) -> None:
         if inputs[slot] == "hugging face":
             del inputs[f"{slot}.repo"]
             inputs |= {slot: "installed", f"{slot}.file": FETCHED_LORAS[0]}
+
+
+def _choose(inputs: dict[str, Any], number: int) -> None:
+    """A toy's LoRA in a slot that is left to the user."""
+    slot = f"lora_{number}"
+    inputs |= {slot: "installed", f"{slot}.file": CHOSEN_LORAS[number - 1]}
+    inputs |= {f"{slot}.scale": 1.0, f"{slot}.enabled": True}
