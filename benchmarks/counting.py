@@ -7,7 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _VIEWS = frozenset(
-    "view slice detach expand narrow alias _unsafe_view _reshape_alias transpose t".split()
+    "view slice detach expand narrow alias _unsafe_view _reshape_alias transpose t "
+    "unsqueeze".split()
 )
 
 

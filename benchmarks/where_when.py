@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import bench
@@ -40,7 +40,7 @@ class Size(NamedTuple):
     rounds: int
 
 
-FULL = Size(2048, 1, 1, 32, 512, 15)
+FULL = Size(1024, 1, 1, 32, 128, 9)
 GPU = Size(4096, 2, 6, 64, 512, 30)
 QUICK = Size(256, 1, 1, 8, 16, 2)
 TARGETS = {"steps": 1.01, "core percent": 1.01, "pictures": 1.01, "region": 1.02, "both": 1.03}
@@ -57,7 +57,6 @@ class Subject:
         self.base = subjects.model(*size[:3], "klein-9b", torch.bfloat16)
         self.loras = subjects.Applier(paths, "side path").read(self.base, subjects.SCALES)
         self.sides = {name: self.applied(by) for name, by in modifiers(batch, size.side).items()}
-        self.sides["no LoRA"] = self.base
         self.load()
 
     def applied(self, by: tuple[Any, ...]) -> Any:
@@ -186,7 +185,7 @@ HEAD = (
 )
 
 
-def hooks(size: Size, paths: Any, device: Any) -> list[str]:
+def hooks(size: Size, paths: Any) -> list[str]:
     """The host's LoRA hook with 21 keyframes over 28 steps, and our schedule of 21 moments."""
     import comfy.hooks
     import comfy.utils
@@ -346,6 +345,72 @@ def flat(subject: Subject, forwards: int) -> list[str]:
     ]
 
 
+def at_true_size(name: str, images: int) -> list[str]:
+    """What is read, written and started more than by the unmodified side path, counted on shapes
+    without memory, and what a GPU of 4.3 TB/s, 790 TFLOP/s and 2.5 us a kernel would need for it.
+    """
+    import gpu
+
+    klein_4b = ("klein-4b", 3072, 5, 20)
+    shape = {"dev": gpu.DEV, "klein 9B": gpu.KLEIN_9B, "klein 4B": klein_4b}[name]
+    _, width, double, single = shape
+    tokens = {"image": images, "text": 512, "joint": images + 512}
+    layers = [(stream, double, rows, columns) for stream in ("image", "text")
+              for rows, columns in ((3, 1), (1, 1), (6, 1), (1, 3))]  # fmt: skip
+    layers += [("joint", single, 9, 1), ("joint", single, 1, 4)]
+    most = {}
+    for how in ("unmodified", "pictures", "region", "both"):
+        ops = size = 0
+        for stream, times, rows, columns in layers:
+            given = rows * width, columns * width, tokens[stream], 1 if stream == "text" else None
+            counter = one_layer(*given, how)
+            ops, size = ops + times * len(counter.ops), size + times * counter.bytes
+        most[how] = ops, size
+    ops, size = most.pop("unmodified")
+    forward = gpu.flops(shape, images, 512) / 790e12
+    lines = []
+    for how, found in most.items():
+        more = found[0] - ops, found[1] - size
+        seconds = more[1] / 4.3e12 + more[0] * 2.5e-6
+        lines.append(
+            f"| {name}, {images} image tokens, {how} | {more[0]:+d} | {more[1] / 2**20:+.0f} MiB | "
+            f"{forward * 1e3:.0f} ms | {1 + seconds / forward:.4f} |"
+        )
+    return lines
+
+
+def one_layer(rows: int, columns: int, tokens: int, constant: int | None, how: str) -> Counter:
+    """The side path of one weight on ``tokens``; those of the text have one multiplier."""
+    import torch
+
+    from flux2_lora_edit.lora_loader.adapters.lora import LowRank
+    from flux2_lora_edit.lora_loader.beside import build
+    from flux2_lora_edit.lora_loader.fuse import Step
+    from flux2_lora_edit.lora_loader.patch.side_path import SideLayer
+
+    where = torch.device("meta")
+
+    def empty(*shape: int, dtype: Any = torch.bfloat16) -> Any:
+        return torch.empty(shape, dtype=dtype, device=where)
+
+    loras = [
+        (number, Step(0, rows, 1.0, LowRank(empty(rows, rank), empty(rank, columns), 1.0)))
+        for number, rank in enumerate(subjects.RANKS)
+    ]
+    layer = SideLayer(*build(loras, torch.bfloat16))
+    numbers = sum(subjects.RANKS)
+    layer.gains[where] = empty(numbers, dtype=torch.float32)
+    if how in ("pictures", "both"):
+        layer.gains[where] = empty(1, numbers, dtype=torch.float32)
+    if how in ("region", "both"):
+        layer.tokens[where] = empty(1, constant or tokens, 3, dtype=torch.float32)
+        layer.parts[where] = empty(numbers, dtype=torch.int64)
+    x, y = empty(1, tokens, columns), empty(1, tokens, rows)
+    with Counter(1) as counter:
+        layer.add_to(y, x)
+    return counter
+
+
 def no_waiting(subject: Subject) -> list[str]:
     """A GPU's own word on whether forwards wait for it."""
     import torch
@@ -362,24 +427,32 @@ def no_waiting(subject: Subject) -> list[str]:
     return ["Waiting for the device: none (torch.cuda.set_sync_debug_mode raised nothing)."]
 
 
-def measure(size: Size, device: Any, forwards: int, most: int) -> list[str]:
-    """The lines of the results."""
+def measure(size: Size, device: Any, forwards: int, most: int) -> Iterator[str]:
+    """The lines of the results, as they are found."""
     import torch
 
-    lines = []
     with subjects.three_loras(*size[:3]) as paths, torch.inference_mode():
         alone = Subject(size, paths, 1, device)
-        lines += [HEAD.format(1), *(one for n in range(most + 1) for one in ratios(alone, n)), ""]
-        lines += no_waiting(alone)
+        yield HEAD.format(1)
+        for references in range(most + 1):
+            yield from ratios(alone, references)
+        yield from ("", *no_waiting(alone), "")
         del alone
         batch = Subject(size._replace(side=size.side // 2), paths, 4, device)
-        lines += ["", HEAD.format(4), *(one for n in (0, most) for one in ratios(batch, n)), ""]
+        yield HEAD.format(4)
+        for references in (0, most):
+            yield from ratios(batch, references)
         del batch
-        lines += [*hooks(size, paths, device), "", *four_scales(size, paths), ""]
+        yield from ("", *hooks(size, paths), "", *four_scales(size, paths), "")
+    yield "| counted at true size | operations | bytes | a forward, at least | modelled |"
+    yield "|---|---|---|---|---|"
+    for name in ("klein 4B", "klein 9B", "dev"):
+        for images in (4096, 16384):
+            yield from at_true_size(name, images)
+    yield ""
     small = QUICK._replace(width=128)
     with subjects.three_loras(*small[:3]) as paths, torch.inference_mode():
-        lines += flat(Subject(small, paths, 1, device), forwards)
-    return lines
+        yield from flat(Subject(small, paths, 1, device), forwards)
 
 
 def main() -> int:
@@ -396,13 +469,16 @@ def main() -> int:
         sys.exit("There is no GPU that torch can use.")
     size = QUICK if asked.quick else GPU if asked.device == "cuda" else FULL
     size = size._replace(rounds=asked.rounds or size.rounds)
-    lines = measure(size, asked.device, 100 if asked.quick else 1000, 1 if asked.quick else 3)
     heading = ", ".join(f"{name} {value}" for name, value in about.items())
     shape = (f"Width {size.width}, {size.double} double and {size.single} single blocks, "
              f"{size.side**2} tokens a picture and reference (a quarter in the batch of 4), "
              f"{size.text} text tokens, {size.rounds} rounds.")  # fmt: skip
-    text = "\n".join(["# A LoRA where and when it is wanted", "", heading, "", shape, "", *lines])
-    print(text)
+    lines = ["# A LoRA where and when it is wanted", "", heading, "", shape, ""]
+    print("\n".join(lines))
+    for line in measure(size, asked.device, *((100, 1) if asked.quick else (1000, 3))):
+        print(line, flush=True)
+        lines.append(line)
+    text = "\n".join(lines)
     if asked.write:
         (ROOT / "benchmarks" / "results" / "where_when.md").write_text(text + "\n")
     return int("**no**" in text)

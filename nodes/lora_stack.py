@@ -24,7 +24,10 @@ SLOTS = {f"lora_{number}": f"LoRA slot {number}" for number in range(1, MAX_LORA
 
 LORA_STACK, DOWNLOAD = LoraStackType.io_type, "Flux2EditDownloadLoras"
 # Who takes an entry by its source, and not by its name on this disk.
-BY_SOURCE = ("Flux2EditApplyLoraStack", "Flux2EditRunComfy", "Flux2EditLoraStack", DOWNLOAD)
+BY_SOURCE = (
+    "Flux2EditApplyLoraStack", "Flux2EditRunComfy", "Flux2EditLoraStack", DOWNLOAD,
+    "Flux2EditLoraSchedule", "Flux2EditLoraRegion",
+)  # fmt: skip
 
 Slot = Mapping[str, Any]
 

@@ -16,12 +16,11 @@ from flux2_lora_edit.lora_loader.fuse import StackedLora, Step
 from flux2_lora_edit.lora_loader.modifiers.schedule import Schedule
 from host import tiny
 
-SIDE = 4
-CELLS = SIDE * SIDE
+CELLS = (4, 6)
 FADE = Schedule(((0.0, 1.0), (1.0, -1.0)))
 """1 at the first step, and as far under 0 as the run is behind its middle."""
-LEFT = torch.tensor([1.0, 1.0, 0.25, 0.0]).expand(1, SIDE, SIDE)
-TOP = torch.tensor([[1.0], [0.5], [0.0], [0.0]]).expand(1, SIDE, SIDE)
+LEFT = torch.tensor([1.0, 1.0, 1.0, 0.25, 0.0, 0.0]).expand(1, *CELLS)
+TOP = torch.tensor([[1.0], [0.5], [0.0], [0.0]]).expand(1, *CELLS)
 
 
 def small(variant: str = "dev") -> Any:
@@ -95,12 +94,14 @@ def recorded(model: Any) -> tuple[Any, list[Run]]:
 
 
 def noise(batch: int = 1) -> torch.Tensor:
-    return r(batch, 128, SIDE, SIDE, std=1.0)
+    return r(batch, 128, *CELLS, std=1.0)
 
 
 def text_of(model: Any, seed: int, **options: Any) -> list[Any]:
     columns = model.model.diffusion_model.txt_in.weight.shape[1]
-    return [[r(1, 8, columns, seed=seed, std=1.0), {"guidance": 2.5, **options}]]
+    # Without a pooled output older hosts make no conditioning of FLUX.2.
+    given = {"guidance": 2.5, "pooled_output": torch.zeros(1, 1), **options}
+    return [[r(1, 8, columns, seed=seed, std=1.0), given]]
 
 
 def sample(
@@ -120,7 +121,7 @@ def sample(
     sigmas = torch.linspace(1, 0, steps + 1) ** 0.6 if sigmas is None else sigmas
     return comfy.sample.sample_custom(
         model, noise(batch), cfg, comfy.samplers.sampler_object(sampler), sigmas,
-        positive, text_of(model, 2, **given), torch.zeros(batch, 128, SIDE, SIDE),
+        positive, text_of(model, 2, **given), torch.zeros(batch, 128, *CELLS),
         disable_pbar=True, seed=0,
     )  # fmt: skip
 
@@ -151,7 +152,7 @@ def by_picture(run: Run, pictures: tuple[float, ...]) -> torch.Tensor:
 def by_token(
     run: Run, stream: str, masks: torch.Tensor, text: float, references: float
 ) -> torch.Tensor:
-    """(rows, tokens): ``masks`` (pictures or 1, SIDE, SIDE) on the output's tokens."""
+    """(rows, tokens): ``masks`` (pictures or 1, height, width) on the output's tokens."""
     if stream in ("text", "none"):
         return torch.tensor([[text]])
     rows, count = run.x.shape[0], run.given["c_crossattn"].shape[1]

@@ -25,7 +25,7 @@ FILES = {
     "pyproject.toml",
     "requirements.txt",
 }
-NODES = 10
+NODES = 12
 
 
 def published() -> list[str]:

@@ -52,3 +52,19 @@ def test_quantised_layers_keep_the_effect(module, comfy_inprocess):
     rows = module("quantised_fidelity").measure(True)
     # int8 keeps more of the effect by itself; hosts before it have fp8 and nvfp4.
     assert [row.met for row in rows if not row.name.startswith("int8")] == [True] * 4, rows
+
+
+def test_what_a_schedule_and_a_region_add_to_a_layer(module, comfy_inprocess):
+    """By step and picture nothing; by token two operations on float32 numbers for each token and
+    rank, which are a small part of what the layer reads and writes."""
+    tokens, ranks = 4608, 112
+    layers = {
+        how: module("where_when").one_layer(9 * 4096, 4096, tokens, None, how)
+        for how in ("unmodified", "pictures", "region", "both")
+    }
+    plain = layers["unmodified"]
+    assert layers["pictures"].ops == plain.ops
+    for how in ("region", "both"):
+        assert sorted(layers[how].ops) == sorted([*plain.ops, "index_select", "mul"])
+        more = layers[how].bytes - plain.bytes
+        assert more < 6 * 4 * tokens * ranks < 0.05 * plain.bytes

@@ -124,7 +124,7 @@ def test_stop_ends_a_run(page):
     # A picture so large that a hundred steps outlast the slowest hand on a busy machine.
     prompt = small_edit(steps=100)
     (size,) = (node for node in prompt.values() if node["class_type"] == "Flux2EditImageSize")
-    size["inputs"]["image_size"] = "square_hd"
+    size["inputs"]["image_size"] = "square"
     page.load_api(prompt)
     page.fit()
     seen = _watch(page)

@@ -16,7 +16,7 @@ from host.client import PromptRefused
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 WORKFLOWS = sorted(path for path in FIXTURES.glob("*/*.json") if not path.stem.endswith(".api"))
-NODES = 10
+NODES = 12
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ def test_labels_stand_below_and_are_legible_at_half_the_width():
     letters = below.point(lambda value: 255 * (value < 128)).getbbox()
     assert (letters[3] - letters[1]) / 2 >= 10, "less than 10 pixels high at 900 wide"
     assert picture.height > drawn(6).height
+    assert area(picture, COLOURS[0])[1] >= sheet.MARGIN + sheet.HEADING, "the heading is covered"
 
 
 def test_a_long_name_ends_in_its_own_cell():

@@ -308,7 +308,7 @@ def test_a_siblings_failure_settles_the_job(client: Client, account) -> None:
     began = time.monotonic()
     result = client.run(prompt)
     assert result.status == "error" and "prompt is empty" in result.error.message
-    assert time.monotonic() - began < 15, "a job takes two minutes"
+    assert time.monotonic() - began < 60, "a job takes two minutes"
     until(lambda: all(job.cancelled for job in account.jobs))
     assert account.submissions <= 1 and all(job.cancelled for job in account.jobs)
     account.timing = QUICK

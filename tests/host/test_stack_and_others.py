@@ -51,6 +51,8 @@ def through(graph, way, stack):
         return graph.add("TestOtherStacker", lora_stack=stack)
     if way == "a reroute":
         return graph.add("TestReroute", value=stack).out(1)
+    if way == "our schedule":
+        return graph.add("Flux2EditLoraSchedule", lora_stack=stack, schedule="0:1, 1:0")
     return graph.add("Flux2EditLoraStack", lora_stack=stack) if way == "our stack" else stack
 
 
@@ -59,7 +61,9 @@ def said(result, node):
     return "".join(result.outputs.get(node, {}).get("text", ""))
 
 
-@pytest.mark.parametrize("way", ["nothing", "another stacker", "a reroute", "our stack"])
+@pytest.mark.parametrize(
+    "way", ["nothing", "another stacker", "a reroute", "our stack", "our schedule"]
+)
 def test_another_packs_applier_gets_the_installed_name(server, client, file, way):
     graph = Graph()
     unet = unet_of(graph)
@@ -105,6 +109,20 @@ def test_who_fetches_or_only_looks_needs_nothing_between(client, file):
     graph.add("TestDumpPatchedWeights", model=model, name="others")
     result = client.run(graph.prompt)
     assert result.error.node_id == downloaded and said(result, stack) == ""
+
+
+def test_who_takes_the_source_does_not_run_again_for_a_file_that_has_come(server, client, file):
+    """Behind nodes that set more on the stack too: the sampler would run again with them."""
+    graph = Graph()
+    unet, stack = unet_of(graph), hub_stack(graph)
+    scheduled = graph.add("Flux2EditLoraSchedule", lora_stack=stack, schedule="0:1, 1:0")
+    region = graph.add("Flux2EditLoraRegion", lora_stack=scheduled, blocks="single=0")
+    applied = graph.add("Flux2EditApplyLoraStack", model=unet, lora_stack=region)
+    graph.add("PreviewAny", source=applied.out(2))
+    assert client.run(graph.prompt).error.node_id == applied
+    fetched(server, file)
+    ran = client.run(graph.prompt).check().executed
+    assert applied in ran and not {stack, scheduled, region} & {*ran}
 
 
 def test_one_file_by_its_repo_and_by_its_name_is_one_lora(server, client, file):

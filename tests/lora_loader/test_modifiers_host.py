@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from modified_runs import (
+    CELLS,
     FADE,
     LEFT,
     TOP,
@@ -287,3 +288,36 @@ def test_a_tiled_sampler_is_refused(patch, model):
     side.set_model_unet_function_wrapper(tiles)
     runs = recording(side)
     check(model, runs, [(scheduled, lambda run, _: by_step(run))])
+
+
+@pytest.mark.parametrize("way", ["two positives", "DualCFGGuider"])
+def test_three_conditionings_in_one_chunk(patch, model, monkeypatch, way):
+    import comfy.samplers
+    from comfy_extras import nodes_custom_sampler
+
+    memory(monkeypatch, MUCH)
+    pictures, masks = (1.0, -0.5), torch.cat([LEFT, TOP])
+    loras = [
+        lora(model, 10, 0.7, Schedule(FADE.pairs, pictures=pictures)),
+        lora(model, 20, 1.2, Region(masks, text=0.5)),
+    ]
+    clone, runs = recorded(patch.apply_stack(model, loras, "auto").model)
+    one, two, three = (text_of(model, seed) for seed in (1, 2, 3))
+    if way == "DualCFGGuider":
+        guider = nodes_custom_sampler.Guider_DualCFG(clone)
+        guider.set_conds(one, two, three)
+        guider.set_cfg(3.0, 2.0)
+    else:
+        guider = comfy.samplers.CFGGuider(clone)
+        guider.set_conds(one + two, three)
+        guider.set_cfg(3.0)
+    guider.sample(
+        noise(2), torch.zeros(2, 128, *CELLS), comfy.samplers.sampler_object("euler"),
+        torch.linspace(1, 0, 3), disable_pbar=True, seed=0,
+    )  # fmt: skip
+    assert [len(run.halves) for run in runs] == [3, 3]
+    gains = [
+        lambda run, _: by_step(run) * by_picture(run, pictures),
+        lambda run, stream: by_token(run, stream, masks, 0.5, 1.0),
+    ]
+    check(model, runs, list(zip(loras, gains, strict=True)))
