@@ -62,7 +62,10 @@ def contents(prompt: Prompt) -> Contents:
 
 
 def draw_thumbnail(prompt: Prompt, label: str, sign: str, path: Path) -> None:
-    """Write a JPEG; ``label`` names the model or the service, ``sign`` what is special, if any."""
+    """Write a JPEG; ``label`` names the model or the service, ``sign`` what is special, if any.
+
+    Raises ValueError where these are too long.
+    """
     about = contents(prompt)
     picture = Image.new("RGB", (SIZE[0] * SCALE, SIZE[1] * SCALE), GROUND)
     pen = ImageDraw.Draw(picture)
@@ -195,6 +198,8 @@ def _badges(pen: ImageDraw.ImageDraw, badges: list[tuple[str, str]], loras: int)
         pen.rounded_rectangle(box, 24 * SCALE, fill=color)
         pen.text((left + width / 2, 428 * SCALE), text, fill=INK, font=font, anchor="mm")
         left += width + 14 * SCALE
+    if left > SIZE[0] * SCALE:
+        raise ValueError(f"the thumbnail has no room for {badges}")
 
 
 def _box(left: float, top: float, right: float, bottom: float) -> Box:
