@@ -60,6 +60,7 @@ class SideLayer(nn.Module):
         self.gains: dict[torch.device, Tensor] = {}
         self.parts: dict[torch.device, Tensor] = {}
         self.tokens: dict[torch.device, Tensor] = {}
+        self.references = 0  # of those tokens, the last
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """What the module returned for ``x``, with what the stack makes of ``x`` added."""
@@ -83,12 +84,13 @@ class SideLayer(nn.Module):
         gains = (gains if gains.dim() > 1 else gains.unsqueeze(0)).unsqueeze(1)
         tokens = self.tokens.get(x.device)
         if tokens is not None:
-            if 1 < tokens.shape[1] < x.shape[1]:
-                raise ModifierError(
-                    "Another node adds tokens of its own to the model's, and a LoRA region cannot "
-                    "tell where they lie. Take that node out, or FLUX.2 LoRA Region."
-                )
             # The KV cache leaves out the references, which are the last.
+            if tokens.shape[1] > 1 and tokens.shape[1] - x.shape[1] not in (0, self.references):
+                raise ModifierError(
+                    "Another node adds tokens of its own to the model's, or merges them, and a "
+                    "LoRA region cannot tell where they lie. Take that node out, or FLUX.2 LoRA "
+                    "Region."
+                )
             seen = tokens if tokens.shape[1] == 1 else tokens.narrow(1, 0, x.shape[1])
             gains = gains * seen.index_select(-1, self.parts[x.device])
         if 1 < gains.shape[0] < x.shape[0]:  # timestep zero doubles the rows
@@ -158,7 +160,7 @@ class SidePath(nn.Module):
             for layer, own in zip(self.layers, self._gains[device].split(counts, -1), strict=True):
                 layer.gains[device] = own
         if tokens or self._tokens:
-            self._set_tokens(tokens, parts.split(counts), device)
+            self._set_tokens(tokens, parts.split(counts), device, run.references if run else 0)
         self._scales[device] = scales if run is None else None
 
     def _numbers(
@@ -173,8 +175,9 @@ class SidePath(nn.Module):
         return kept[device, scales], kept[device]
 
     def _set_tokens(
-        self, tokens: Mapping[str, Tensor], parts: Sequence[Tensor], device: torch.device
-    ) -> None:
+        self, tokens: Mapping[str, Tensor], parts: Sequence[Tensor], device: torch.device,
+        references: int,
+    ) -> None:  # fmt: skip
         """The tokens' multipliers by stream, for the layers that see it; or no more."""
         for stream in (IMAGE, TEXT, JOINT, NONE):
             if stream not in tokens:
@@ -182,7 +185,7 @@ class SidePath(nn.Module):
             else:
                 _copied(self._tokens, (device, stream), tokens[stream])
         for name, layer, own in zip(self.layouts, self.layers, parts, strict=True):
-            found = self._tokens.get((device, stream_of(name)))
+            found, layer.references = self._tokens.get((device, stream_of(name))), references
             if found is None:
                 layer.tokens.pop(device, None)
             elif layer.tokens.get(device) is not found:

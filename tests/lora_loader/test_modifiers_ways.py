@@ -287,15 +287,16 @@ def test_nothing_grows(patch):
     assert kept()[1:4] == before[1:4]
 
 
-def test_tokens_of_another_node_are_refused(patch):
+@pytest.mark.parametrize("places", [[*range(24), 0, 1, 2], [*range(20)]], ids=["more", "fewer"])
+def test_tokens_of_another_node_are_refused(patch, places):
     """Nothing tells where they lie."""
     model = small()
     side = patch.apply_stack(model, [lora(model, 10, 0.7, Region(LEFT))], "auto").model
 
-    def more(given):
-        given["img"] = torch.cat([given["img"], given["img"][:, :3]], 1)
+    def others(given):
+        given["img"] = given["img"][:, places]
         return given
 
-    side.set_model_post_input_patch(more)
+    side.set_model_post_input_patch(others)
     with pytest.raises(ModifierError, match="Another node adds tokens of its own"):
         recording(side)
