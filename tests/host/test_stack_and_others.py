@@ -180,9 +180,9 @@ def test_the_hosted_node_sends_the_address_and_pays_once(server, client, account
     assert sent == [[{"path": "owner/others", "scale": scale}] for scale in scales]
 
 
-def test_the_hosted_node_refuses_more_than_a_scale_before_it_is_paid(client, standin):
-    account, graph = standin.state.account("others"), Graph()
-    paid, stack = account.submissions, hub_stack(graph)
+def test_the_hosted_node_refuses_more_than_a_scale_before_it_is_paid(client, account):
+    graph, paid = Graph(), account.submissions
+    stack = hub_stack(graph)
     scheduled = graph.add(
         "Flux2EditLoraSchedule", lora_stack=stack, schedule="0:1, 1:0", pictures="1, 0"
     )

@@ -97,7 +97,7 @@ def test_words_ignore_separators_and_case():
     )  # fmt: skip
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_is_split_or_not(key):
     split = split_key(key)
@@ -112,7 +112,7 @@ PIECE = st.sampled_from(
 )
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.lists(PIECE, max_size=14), st.sampled_from([".", "_", "/", "-", "", "__"]))
 def test_any_words_resolve_into_the_model_or_not_at_all(pieces, separator):
     split = split_key(separator.join(pieces))
