@@ -17,7 +17,7 @@ from ..lora_loader.sources import (
     site_for_others,
 )
 from ..lora_loader.sources.elsewhere import looked_at, named, refuse_secret, within
-from ..lora_loader.stack import MAX_SCALE, LoraEntry, as_entries
+from ..lora_loader.stack import LoraEntry, as_entries
 from ..network.errors import NetworkError
 from ..remote.errors import InvalidInput
 from ..remote.plan import RemoteLora, image_addresses
@@ -83,11 +83,6 @@ def _source(entry: LoraEntry) -> Source:
             f"{entry.slot} has more than a scale ({what}), and RunComfy takes a scale alone. Take "
             "FLUX.2 LoRA Schedule and FLUX.2 LoRA Region out of its stack, or sample on your own "
             "GPU."
-        )
-    if entry.strength_model < 0:
-        raise InvalidInput(
-            f"{entry.slot}: scale is {entry.strength_model:g}; RunComfy takes 0 to {MAX_SCALE:g}. "
-            "Below 0 a LoRA works on your own GPU alone."
         )
     source = entry.source
     if not isinstance(source, InstalledSource):

@@ -197,7 +197,7 @@ def test_the_hosted_node_refuses_more_than_a_scale_before_it_is_paid(client, acc
             "and RunComfy takes a scale alone.",
         ),
         (blocks, "LoRA slot 2 has more than a scale (blocks single=0), and RunComfy takes a scale"),
-        (negative, "LoRA slot 2: scale is -0.5; RunComfy takes 0 to 4. Below 0 a LoRA works on"),
+        (negative, "LoRA slot 2: its strength is -0.5; RunComfy takes 0 to 4."),
     ):
         graph.set(hosted, lora_stack=taken)
         result = client.run(graph.prompt)

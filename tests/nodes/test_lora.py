@@ -118,9 +118,9 @@ def test_the_queue_takes(nodes, inputs):
         (slot(1, file="/etc/passwd"), "outside ComfyUI's loras folders"),
         (
             slot(1, file="sea.safetensors", scale=4.05),
-            "slot 1: scale is 4.05; it takes 0 to 4",
+            "slot 1: scale is 4.05; it takes -4 to 4",
         ),
-        (slot(1, file="sea.safetensors", scale=-1), "scale is -1"),
+        (slot(1, file="sea.safetensors", scale=-4.5), "scale is -4.5; it takes -4 to 4"),
         (slot(1, file="sea.safetensors", scale=float("nan")), "scale is nan"),
         (slot(3, "hugging face", repo="nope"), "LoRA slot 3: .*names no Hugging Face repo"),
         (slot(3, "url", url="http://example.com/a"), "LoRA slot 3: The URL must start with https"),

@@ -37,8 +37,8 @@ def changes_beside(model: Any, base: Base) -> dict[str, Tensor]:
     """As ``changes``, with what side paths add: each layer's answer to the unit vectors."""
     found = changes(model, base)
     for run in model.wrappers.get("apply_model", {}).get("flux2_lora_edit", []):
-        side_path, scales = run.args
-        side_path.set_scales(scales, torch.device("cpu"))
+        side_path, strengths = run.args
+        side_path.set_gains(strengths, torch.device("cpu"))
         for name, layer in zip(side_path.layouts, side_path.layers, strict=True):
             key = f"{name}.weight"
             rows, columns = base.weights[key].shape
