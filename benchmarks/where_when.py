@@ -270,7 +270,7 @@ def hooks(size: Size, paths: Any) -> list[str]:
     return lines
 
 
-def sampled(model: Any, size: Size, hook: Any, steps: int, batch: int = 1) -> Any:
+def sampled(model: Any, size: Size, hook: Any, steps: int) -> Any:
     """The host's own sampling, loading included."""
     import comfy.hooks
     import comfy.sample
@@ -280,7 +280,6 @@ def sampled(model: Any, size: Size, hook: Any, steps: int, batch: int = 1) -> An
     make = torch.Generator().manual_seed(0)
     columns = model.model.diffusion_model.txt_in.weight.shape[1]
     noise = torch.randn(1, 128, size.side // 2, size.side // 2, generator=make)
-    noise = noise.repeat(batch, 1, 1, 1)
     given = [[torch.randn(1, size.text, columns, generator=make), {}]]
     if hook is not None:
         given = comfy.hooks.set_hooks_for_conditioning(given, hook)
@@ -323,40 +322,6 @@ class Patched:
 
         for name, real in self.real.items():
             setattr(ModelPatcher, name, real)
-
-
-def four_scales(size: Size, paths: Any) -> list[str]:
-    """One LoRA at four scales: a batch of four pictures, and four queues of the host."""
-    from dataclasses import replace
-
-    from flux2_lora_edit.lora_loader.modifiers.schedule import Schedule
-    from flux2_lora_edit.lora_loader.patch import apply_stack
-
-    model, steps = subjects.model(*size[:3], "klein-9b"), 4
-    lora = subjects.Applier(paths[:1], "side path").read(model, (1.0,))[0]
-    schedule = Schedule(((0.0, 1.0),), pictures=PICTURES)
-    ours = apply_stack(model, [replace(lora, modifiers=(schedule,))], "side path").model
-    host = subjects.StockApplier(paths[:1])
-
-    def queues(scales: tuple[float, ...]) -> None:
-        for scale in scales:
-            sampled(host(model, (scale,)), size, None, steps)
-
-    lines = [
-        "| four pictures of 4 steps | s | weights patched | bytes moved by it |",
-        "|---|---|---|---|",
-    ]
-    sides = {
-        "one batch, four scales": lambda: sampled(ours, size, None, steps, 4),
-        "four queues of the host": lambda: queues((0.25, 0.5, 1.0, 1.5)),
-    }
-    for name, run in sides.items():
-        with Patched() as patched:
-            run()
-        seconds = timed(run)
-        lines.append(f"| {name} | {seconds:.2f} | {patched.count} | "
-                     f"{patched.bytes / 2**20:.0f} MiB |")  # fmt: skip
-    return lines
 
 
 def flat(subject: Subject, forwards: int) -> list[str]:
@@ -487,7 +452,7 @@ def measure(size: Size, device: Any, forwards: int, most: int) -> Iterator[str]:
         for references in (0, most):
             yield from ratios(batch, references)
         del batch
-        yield from ("", *hooks(size, paths), "", *four_scales(size, paths), "")
+        yield from ("", *hooks(size, paths), "")
     yield "| counted at true size | operations | bytes | a forward, at least | modelled |"
     yield "|---|---|---|---|---|"
     for name in ("klein 4B", "klein 9B", "dev"):

@@ -18,7 +18,7 @@ from modified_runs import (
     recording,
     small,
 )
-from tiny_stacks import QKV, error, load, r, steady_memory
+from tiny_stacks import QKV, Graphs, error, load, r, steady_memory
 from tiny_stacks import module as module_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -55,17 +55,6 @@ def three(model):
         lambda run, stream: by_token(run, stream, LEFT, 0.5, 0.25),
     ]
     return loras, list(zip(loras, gains, strict=True))
-
-
-class Graphs:
-    """A torch.compile backend that runs the graphs as they are, and counts them."""
-
-    def __init__(self):
-        self.count = 0
-
-    def __call__(self, graph, _inputs):
-        self.count += 1
-        return graph.forward
 
 
 def stepped(model, step, steps=4, batch=2, references=1):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tiny_stacks import (
+    Graphs,
     beside,
     direct,
     effect,
@@ -15,17 +16,6 @@ from tiny_stacks import (
 )
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")
-
-
-class Graphs:
-    """A torch.compile backend that runs the graphs as they are, and counts them."""
-
-    def __init__(self):
-        self.count = 0
-
-    def __call__(self, graph, _inputs):
-        self.count += 1
-        return graph.forward
 
 
 # One block: tracing a whole model takes a minute. And the very modules that the stack adapts.
