@@ -315,7 +315,8 @@ def test_core_percent_and_hold_is_the_hosts_own_hooks(tmp_path):
     values = [(0.0, 0.5), (0.1, -1.0), (0.2, 2.0), (0.35, 0.0), (0.5, 1.5), (0.8, -0.5)]
     columns = model.model.diffusion_model.txt_in.weight.shape[1]
     references = [r(1, 128, 2, 3, seed=n, std=1.0) for n in range(2)]
-    words = [[r(1, TEXT, columns, std=1.0), {"reference_latents": references}]]
+    known = {"reference_latents": references, "pooled_output": r(1, 8)}  # which 0.18 asks for
+    words = [[r(1, TEXT, columns, std=1.0), known]]
     hook = comfy.hooks.create_hook_lora(dict(made.weights), 1.0, 0.0)
     frames = comfy.hooks.HookKeyframeGroup()
     for start, strength in values:
