@@ -52,7 +52,7 @@ class Region:
 
     def describe(self) -> str:
         """For the report: "region 40 % of the picture, text 0, references 1"."""
-        area = 1.0 if self.mask is None else float(self.mask.float().mean())
+        area = 1.0 if self.mask is None else float(self.mask.float().nan_to_num().mean())
         count = 1 if self.mask is None else len(self.mask)
         masks = "" if count == 1 else f" ({count} masks)"
         return (
