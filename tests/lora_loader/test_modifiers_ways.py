@@ -80,7 +80,9 @@ WHOLE = ["diffusion_model"]
 BLOCK = ["diffusion_model.single_blocks.0"]
 
 
-@pytest.mark.parametrize(("keys", "compile_first"), [(WHOLE, True), (WHOLE, False), (BLOCK, True)])
+@pytest.mark.parametrize(
+    ("keys", "compile_first"), [(WHOLE, True), (WHOLE, False), (BLOCK, True), (BLOCK, False)]
+)
 def test_compiled_once_for_every_step_schedule_and_mask(patch, keys, compile_first, monkeypatch):
     helpers = pytest.importorskip("comfy_api.torch_helpers")
     steady_memory(monkeypatch)
