@@ -12,7 +12,8 @@ Shape = tuple[int, ...]
 
 PREFIX = "diffusion_model."
 """Before the names of the transformer's weights, where the host names a whole MODEL's."""
-_BLOCK = re.compile(r"(double_blocks|single_blocks)\.(\d+)\.")
+BLOCK = re.compile(r"(double|single)_blocks\.(\d+)\.")
+"""In the name of a weight: the kind of its block, and the number."""
 
 
 class NotFlux2Error(ValueError):
@@ -59,11 +60,11 @@ def identify(shapes: Mapping[str, Shape]) -> Flux2Model:
     modulation = found.get("double_stream_modulation_img.lin.weight", ())
     if len(image_in) != 2 or len(modulation) != 2:
         raise NotFlux2Error(_what_it_is(found))
-    blocks = {"double_blocks": 0, "single_blocks": 0}
-    for match in map(_BLOCK.match, found):
+    blocks = {"double": 0, "single": 0}
+    for match in map(BLOCK.match, found):
         if match is not None:
             blocks[match[1]] = max(blocks[match[1]], int(match[2]) + 1)
-    sizes = (image_in[0], blocks["double_blocks"], blocks["single_blocks"])
+    sizes = (image_in[0], blocks["double"], blocks["single"])
     known = {(m.width, m.double_blocks, m.single_blocks): m.name for m in RELEASED}
     return Flux2Model(known.get(sizes), *sizes, guidance="guidance_in.in_layer.weight" in found)
 

@@ -1,6 +1,5 @@
 """LORA_STACK: a list of (name, strength_model, strength_clip), as other stacker packs pass it."""
 
-import re
 import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -14,6 +13,8 @@ MAX_LORAS = 3
 MAX_SCALE = 4.0
 """The largest scale of a slot, and with a minus the least: the hosted API's limit is the same, but
 begins at 0."""
+SLOTS = {str(number): f"LoRA slot {number}" for number in range(1, MAX_LORAS + 1)}
+"""The slots' numbers, and what messages call them."""
 
 
 class StackError(ValueError):
@@ -124,8 +125,8 @@ def modified(stack: object, which: str, by: Iterable[Modifier | Blocks]) -> list
     it names none, nothing changes.
     """
     entries = as_entries(stack)
-    slots = [re.fullmatch(r"LoRA slot (\d)", entry.slot) for entry in entries]
-    numbers = [slot[1] if slot else "" for slot in slots]
+    known = {slot: number for number, slot in SLOTS.items()}
+    numbers = [known.get(entry.slot, "") for entry in entries]
     if "" in numbers or numbers != sorted(set(numbers)):
         numbers = [str(place) for place in range(1, len(entries) + 1)]
     by = tuple(by)

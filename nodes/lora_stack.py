@@ -10,16 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..lora_loader import sources
+from ..lora_loader import sources, stack
 from ..lora_loader.sources import EXTENSION, InstalledSource, Source, SourceError
-from ..lora_loader.stack import MAX_LORAS, MAX_SCALE, LoraEntry, combine
+from ..lora_loader.stack import MAX_SCALE, LoraEntry, combine
 from ..network.errors import NetworkError
 from . import host
 from .host import LoraStackType, io
 
 NONE, INSTALLED, HUB, URL = KINDS = ("none", "installed", "hugging face", "url")
 _FIELDS = {INSTALLED: "file", HUB: "repo", URL: "url"}
-SLOTS = {f"lora_{number}": f"LoRA slot {number}" for number in range(1, MAX_LORAS + 1)}
+SLOTS = {f"lora_{number}": slot for number, slot in stack.SLOTS.items()}
 """The slots' inputs, and what messages call them."""
 
 LORA_STACK, DOWNLOAD = LoraStackType.io_type, "Flux2EditDownloadLoras"

@@ -48,7 +48,7 @@ class Additive:
     weight, ``by_all`` those that every row of the weight needs whole.
     """
 
-    kind: ClassVar[str] = "full difference"
+    kind: ClassVar[str]
     by_row: ClassVar[tuple[str, ...]] = ()
     by_all: ClassVar[tuple[str, ...]] = ()
 

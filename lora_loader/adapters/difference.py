@@ -12,6 +12,7 @@ from .base import Additive, Algorithm, Geometry, Given, Shape, matrix
 class Dense(Additive):
     """A full change of the weight: ComfyUI's and LyCORIS' ``.diff``, norms, full-rank LoRA."""
 
+    kind = "full difference"
     by_row = ("diff",)
 
     diff: Tensor

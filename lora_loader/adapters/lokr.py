@@ -17,6 +17,8 @@ class Kronecker(Additive):
     ``left`` (a, b) and ``right`` (c, d), or pairs (a, r), (r, b): out = a * c, in = b * d.
     """
 
+    kind = "LoKr"
+
     left: tuple[Tensor, ...]
     right: tuple[Tensor, ...]
     scale: float

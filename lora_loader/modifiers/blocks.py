@@ -1,12 +1,9 @@
 """A LoRA's multiplier by the block that a weight lies in: static, for every kind of adapter."""
 
-import re
 from dataclasses import dataclass
 
-from ...flux2.variants import Flux2Model
+from ...flux2.variants import BLOCK, Flux2Model
 from .text import LAST, ModifierError, Rule, parse_blocks
-
-_BLOCK = re.compile(r"(double|single)_blocks\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Blocks:
 
     def of(self, key: str) -> float:
         """The multiplier of the weight of that name."""
-        block = _BLOCK.search(key)
+        block = BLOCK.search(key)
         kind, number = (block[1], int(block[2])) if block else ("other", 0)
         found = 1.0
         for of, first, last, multiplier in self.rules:

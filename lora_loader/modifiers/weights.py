@@ -48,29 +48,14 @@ class Forward(NamedTuple):
         return self.rows // self.chunks
 
 
-class Scheduled(NamedTuple):
-    """A LoRA by its number in the stack and its name, with a schedule of it."""
-
-    number: int
-    name: str
-    by: Schedule
-
-
-class Placed(NamedTuple):
-    """A LoRA by its number in the stack and its name, with a region of it."""
-
-    number: int
-    name: str
-    by: Region
-
-
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Of a stack of ``count`` LoRAs, of which some have schedules or regions, or both."""
+    """Of a stack of ``count`` LoRAs, of which some have schedules or regions, or both: each with
+    the LoRA's number in the stack and its name."""
 
     count: int
-    schedules: tuple[Scheduled, ...]
-    regions: tuple[Placed, ...]
+    schedules: tuple[tuple[int, str, Schedule], ...]
+    regions: tuple[tuple[int, str, Region], ...]
 
     def rows(self, run: Forward, kept: Kept) -> Tensor | None:
         """(1 or rows, count): the LoRAs' multipliers by step and picture; None where all are 1.
@@ -82,7 +67,7 @@ class Weights:
         columns = torch.ones(1, self.count, device=run.sigma.device)
         for number, name, schedule in self.schedules:
             columns[:, number] *= _now(schedule, name, run, kept)
-        if not any(one.by.pictures for one in self.schedules):
+        if not any(schedule.pictures for _, _, schedule in self.schedules):
             return columns
         return columns * _kept(kept, (run.rows, run.chunks), run, self._by_picture)
 
@@ -132,7 +117,7 @@ class Weights:
         noise, seen = run.noise, (run.pictures, *run.cells)
         if noise is not None and (noise[0], *noise[-2:]) != seen:
             raise ModifierError(
-                f"{self.regions[0].name} has a region, and the model is shown a part of the "
+                f"{self.regions[0][1]} has a region, and the model is shown a part of the "
                 "picture at a time: an area conditioning or a tiled sampler. Use a mask "
                 "conditioning instead, or no LoRA region."
             )
@@ -143,8 +128,8 @@ def weights_of(stack: Sequence[tuple[str, Sequence[Modifier]]]) -> Weights | Non
     every = [(n, name, by) for n, (name, modifiers) in enumerate(stack) for by in modifiers]
     if not every:
         return None
-    schedules = (Scheduled(n, name, by) for n, name, by in every if isinstance(by, Schedule))
-    regions = (Placed(n, name, by) for n, name, by in every if isinstance(by, Region))
+    schedules = ((n, name, by) for n, name, by in every if isinstance(by, Schedule))
+    regions = ((n, name, by) for n, name, by in every if isinstance(by, Region))
     return Weights(len(stack), tuple(schedules), tuple(regions))
 
 

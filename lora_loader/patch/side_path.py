@@ -114,6 +114,7 @@ class SidePath(nn.Module):
         super().__init__()
         self.layouts = layouts
         self.layers = tuple(map(SideLayer, layouts.values(), factors))
+        self.streams = tuple(map(stream_of, layouts))  # of each layer
         self.held = nn.ModuleList(self.layers)  # where the host finds their factors
         # Plain attributes: as buffers the host would move them.
         self._gains: dict[torch.device, Tensor] = {}
@@ -157,10 +158,11 @@ class SidePath(nn.Module):
             tokens = weights.tokens(run, kept)
         counts = [len(one.gains) for one in self.layouts.values()]
         if _copied(self._gains, device, gains):
-            for layer, own in zip(self.layers, self._gains[device].split(counts, -1), strict=True):
-                layer.gains[device] = own
+            own = self._gains[device].split(counts, -1), parts.split(counts)
+            for layer, *views in zip(self.layers, *own, strict=True):
+                layer.gains[device], layer.parts[device] = views
         if tokens or self._tokens:
-            self._set_tokens(tokens, parts.split(counts), device, run.references if run else 0)
+            self._set_tokens(tokens, device, run.references if run else 0)
         self._scales[device] = scales if run is None else None
 
     def _numbers(
@@ -175,21 +177,20 @@ class SidePath(nn.Module):
         return kept[device, scales], kept[device]
 
     def _set_tokens(
-        self, tokens: Mapping[str, Tensor], parts: Sequence[Tensor], device: torch.device,
-        references: int,
-    ) -> None:  # fmt: skip
+        self, tokens: Mapping[str, Tensor], device: torch.device, references: int
+    ) -> None:
         """The tokens' multipliers by stream, for the layers that see it; or no more."""
         for stream in (IMAGE, TEXT, JOINT, NONE):
             if stream not in tokens:
                 self._tokens.pop((device, stream), None)
             else:
                 _copied(self._tokens, (device, stream), tokens[stream])
-        for name, layer, own in zip(self.layouts, self.layers, parts, strict=True):
-            found, layer.references = self._tokens.get((device, stream_of(name))), references
+        for stream, layer in zip(self.streams, self.layers, strict=True):
+            found, layer.references = self._tokens.get((device, stream)), references
             if found is None:
                 layer.tokens.pop(device, None)
-            elif layer.tokens.get(device) is not found:
-                layer.tokens[device], layer.parts[device] = found, own.clone()
+            else:
+                layer.tokens[device] = found
 
     def of(self, patcher: Any) -> "SidePath":
         """The copy of this that the host's ``patcher`` has for its GPU; or this."""

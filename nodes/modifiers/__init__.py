@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from ...lora_loader.modifiers.blocks import Blocks
 from ...lora_loader.modifiers.weights import Modifier
-from ...lora_loader.stack import MAX_LORAS, as_entries, modified
+from ...lora_loader.stack import SLOTS, as_entries, modified
 from .. import host
 from ..host import LoraStackType, io
 
-WHICH = ("all", *map(str, range(1, MAX_LORAS + 1)))
+WHICH = ("all", *SLOTS)
 
 
 def stack_inputs() -> list[io.Input]:
