@@ -50,7 +50,7 @@ class Sides:
         model, made = self.models[0], []
         for scale in SCALES:  # the loader hands the model on where the scale is 0
             applied = self.host(model, (scale,)) if scale else model
-            made.append(self.sample(applied, 1))
+            made.append(subjects.sample(applied, self.cells, 1, STEPS))
         return torch.cat(made)
 
     def one_batch(self) -> Any:
@@ -62,25 +62,7 @@ class Sides:
             replace(lora, modifiers=(self.by_picture,)) for lora in self.ours.read(model, (1.0,))
         ]
         side = apply_stack(model, loras, "side path", side_paths=self.ours.side_paths).model
-        return self.sample(side, len(SCALES))
-
-    def sample(self, patcher: Any, pictures: int) -> Any:
-        """All pictures from one noise."""
-        import comfy.sample
-        import comfy.samplers
-        import torch
-
-        make = torch.Generator().manual_seed(0)
-        columns = patcher.model.diffusion_model.txt_in.weight.shape[1]
-        one = torch.randn(1, 128, self.cells, self.cells, generator=make)
-        text = torch.randn(1, subjects.TEXT_TOKENS, columns, generator=make)
-        said = [[text, {"reference_latents": [one]}]]
-        noise = one.repeat(pictures, 1, 1, 1)
-        return comfy.sample.sample_custom(
-            patcher, noise, 1.0, comfy.samplers.sampler_object("euler"),
-            torch.linspace(1.0, 0.0, STEPS + 1), said, said, torch.zeros_like(noise),
-            disable_pbar=True, seed=0,
-        )  # fmt: skip
+        return subjects.sample(side, self.cells, 1, STEPS, len(SCALES))
 
 
 @contextmanager

@@ -115,21 +115,23 @@ def ours(patcher: Any, paths: list[Path], mode: str = "merge") -> Any:
     return Applier(paths, mode)(patcher, SCALES)
 
 
-def sample(patcher: Any, side: int = 16, references: int = 0, steps: int = 1) -> Any:
+def sample(
+    patcher: Any, side: int = 16, references: int = 0, steps: int = 1, pictures: int = 1
+) -> Any:
     """The host's own sampling, loading included: ``side ** 2`` image tokens, as many for each
-    reference."""
+    reference; all ``pictures`` of the batch from one noise."""
     import comfy.sample
     import comfy.samplers
     import torch
 
     generator = torch.Generator().manual_seed(0)
     columns = patcher.model.diffusion_model.txt_in.weight.shape[1]
-    noise = torch.randn(1, 128, side, side, generator=generator)
+    one = torch.randn(1, 128, side, side, generator=generator)
     text = torch.randn(1, TEXT_TOKENS, columns, generator=generator)
     options = {"guidance": 2.5}
     if references:
-        options["reference_latents"] = [noise] * references
-    conditioning = [[text, options]]
+        options["reference_latents"] = [one] * references
+    conditioning, noise = [[text, options]], one.repeat(pictures, 1, 1, 1)
     return comfy.sample.sample_custom(
         patcher, noise, 1.0, comfy.samplers.sampler_object("euler"),
         torch.linspace(1.0, 0.0, steps + 1), conditioning, conditioning, torch.zeros_like(noise),
