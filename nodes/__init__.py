@@ -11,8 +11,8 @@ from .modifiers.region import Flux2EditLoraRegion
 from .modifiers.schedule import Flux2EditLoraSchedule
 from .region.crop import Flux2EditRegionCrop
 from .region.paste import Flux2EditRegionPaste
+from .routes.runcomfy import register_routes
 from .runcomfy import Flux2EditRunComfy
-from .runcomfy_routes import register_routes
 from .sampler import Flux2EditSampler
 
 

@@ -33,7 +33,7 @@ def serve(monkeypatch, tmp_path):
     """Serves the routes on a listening socket, in a thread; ends with the test."""
     from aiohttp import web
 
-    from flux2_lora_edit.nodes import runcomfy_routes
+    from flux2_lora_edit.nodes.routes import runcomfy as runcomfy_routes
 
     for name in ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "YOUR_API_TOKEN", "RUNCOMFY_API_BASE"):
         monkeypatch.delenv(name, raising=False)
@@ -187,7 +187,7 @@ def test_a_broken_body_is_refused_in_words(method, path, name, port, caplog):
         status, text = send(where, method, path, "localhost", body, **headers)
     assert status == expected, text
     # aiohttp logs what it finds wrong with a request by itself; nothing may come from here.
-    assert "Traceback" not in text and "runcomfy_routes" not in caplog.text
+    assert "Traceback" not in text and "routes" not in caplog.text
     assert json.loads(send(where, "GET", "token", "localhost")[1])["hint"] == "…6789"
 
 
@@ -196,11 +196,11 @@ def test_less_than_it_says_and_gone(port, caplog):
         send(("127.0.0.1", port), "PUT", "token", "localhost", TOKEN, half=True,
              **{"Content-Length": "100"})  # fmt: skip
         assert send(("127.0.0.1", port), "GET", "token", "localhost")[0] == 200
-    assert "runcomfy_routes" not in caplog.text
+    assert "routes" not in caplog.text
 
 
 def test_the_history_names_requests_and_their_sum(port, tmp_path, monkeypatch):
-    from flux2_lora_edit.nodes import runcomfy_routes
+    from flux2_lora_edit.nodes.routes import runcomfy as runcomfy_routes
     from flux2_lora_edit.remote.account import SESSION, open_account
 
     where = ("127.0.0.1", port)

@@ -1,0 +1,1 @@
+"""What this pack serves to its own parts of ComfyUI's page."""
