@@ -97,18 +97,53 @@ def test_english_says_what_the_schema_says(nodes):
     assert json.loads(path.read_text("utf-8")) == json.loads(text)
 
 
+def texts(entry, prefix=""):
+    """(place, text) of every text of a table of words."""
+    for key, value in entry.items():
+        place = f"{prefix}{key}"
+        yield from texts(value, f"{place}.") if isinstance(value, dict) else [(place, value)]
+
+
+def signs(text):
+    """What a translation keeps: numbers, names with signs in them, addresses."""
+    text = re.sub(r"(\d)00 万", r"\1", text.replace("×", "x"))  # 4 megapixels are 400 万像素
+    words = re.findall(r"[\w./:=+@-]*[\d_/=@][\w./:=+@-]*", text, re.ASCII)
+    return {word.strip(".:/-+") for word in words} - {""}
+
+
+def unescaped(text):
+    return re.sub(r"\{'(.)'\}", r"\1", text)
+
+
 @pytest.mark.parametrize("language", ["zh", "ja"])
-def test_other_languages_name_every_node_and_input(nodes, language):
+def test_other_languages_say_of_every_node_what_english_says(nodes, language):
     words = read(language, "nodeDefs.json")
-    assert sorted(words) == sorted(nodes)
+    assert list(words) == list(read("en", "nodeDefs.json"))
     for node, info in nodes.items():
-        entry, english = words[node], words_of(info)
-        assert set(entry["inputs"]) == set(english["inputs"]), node
-        assert all(part["name"].strip() for part in entry["inputs"].values()), node
-        for key in ("display_name", "description"):
-            assert entry[key].strip(), f"{node}.{key}"
-        assert entry["description"] != english["description"], f"{node} is not translated"
-        assert not re.search(r"[@{}|]", re.sub(r"\{'.'\}", "", entry["description"])), node
+        told, english = dict(texts(words[node])), dict(texts(words_of(info)))
+        assert list(told) == list(english), node
+        for place, text in told.items():
+            assert text.strip(), f"{node}.{place}"
+            if place.endswith(("tooltip", "description")):
+                assert re.search("[\u3040-\u30ff\u4e00-\u9fff]", text), f"{node}.{place}: {text}"
+                plain = unescaped(text)
+                assert text == escape(plain), f"{node}.{place} is not escaped"
+                assert signs(plain) == signs(unescaped(english[place])), f"{node}.{place}"
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_a_translated_tooltip_calls_the_choices_by_their_names(nodes, language):
+    words, named = read(language, "nodeDefs.json"), 0
+    for node, info in nodes.items():
+        for name, options in inputs_of(info["input"]):
+            told = words[node]["inputs"][name.replace(".", "_")]["tooltip"]
+            for choice in options.get("options") or ():
+                choice = choice["key"] if isinstance(choice, dict) else str(choice)
+                word = rf"(?<![\w./-]){re.escape(choice)}(?![\w./-])"
+                if re.search(word, options["tooltip"]):
+                    assert re.search(word, told, re.ASCII), f"{node}.{name}: {choice}"
+                    named += 1
+    assert named > 20
 
 
 @pytest.mark.parametrize("name", ["main.json", "settings.json"])
