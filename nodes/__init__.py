@@ -11,7 +11,8 @@ from .modifiers.region import Flux2EditLoraRegion
 from .modifiers.schedule import Flux2EditLoraSchedule
 from .region.crop import Flux2EditRegionCrop
 from .region.paste import Flux2EditRegionPaste
-from .routes.runcomfy import register_routes
+from .routes import lora_files as files_routes
+from .routes import runcomfy as runcomfy_routes
 from .runcomfy import Flux2EditRunComfy
 from .sampler import Flux2EditSampler
 
@@ -20,9 +21,10 @@ class Flux2LoraEdit(ComfyExtension):
     """The pack, as ComfyUI asks for it."""
 
     async def on_load(self) -> None:
-        """Add the routes of the settings page, but under ``--disable-api-nodes``."""
+        """Add the picker's route, and but under ``--disable-api-nodes`` the settings page's."""
+        files_routes.register_routes(host.PromptServer.instance)
         if not host.args.disable_api_nodes:
-            register_routes(host.PromptServer.instance)
+            runcomfy_routes.register_routes(host.PromptServer.instance)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The nodes in the order of ComfyUI's menu; those that need the internet where allowed."""

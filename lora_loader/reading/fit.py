@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ...flux2.variants import Flux2Model
@@ -96,6 +96,16 @@ def read_lora(
         key for key in file.header.tensors if fitted.text_encoder and is_text_encoder(words(key))
     )
     return ReadLora(tuple(steps), report, refused, tuple(warnings), text_keys)
+
+
+def refused(known: Facts, layout: Layout, model: Flux2Model) -> str:
+    """Why ``read_lora`` would refuse a file for the model, as far as its header tells; or ""."""
+    fitted, training = fit(known, layout), trained_for(known)
+    report = _report(LoraEntry("", 1.0, 1.0), fitted, (), training)
+    report = replace(report, matched=len(fitted.fitting))
+    return wrong_base(training, model) or refusal(
+        report, fitted.weights, fitted.text_encoder, training, model
+    )
 
 
 def fit(known: Facts, layout: Layout) -> Fit:

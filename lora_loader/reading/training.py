@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...flux2.variants import RELEASED, Flux2Model
 from ..adapters.base import Unfit
@@ -90,16 +91,27 @@ class Training:
         return self.base_model or "an unknown model"
 
 
-def trained_for(facts: Facts) -> Training:
-    """Everything a file tells about the base model, without a tensor read."""
+class Anatomy(NamedTuple):
+    """What modules tell of the model: its width, the least that it has of both blocks, and the
+    first that FLUX.1 alone has, or ""."""
+
+    width: int | None
+    double_blocks: int
+    single_blocks: int
+    sign: str
+
+
+def trained_for(facts: Facts, known: Anatomy | None = None) -> Training:
+    """Everything a file tells about the base model, without a tensor read; its ``anatomy`` may be
+    ``known``."""
     metadata = facts.header.metadata
-    width, blocks, sign = _anatomy(facts)
+    width, double, single, sign = known or anatomy(facts)
     named = [metadata[key] for key in _METADATA_KEYS if key in metadata]
     family, variant = _from_hint(" ".join(named).lower())
     if family == "FLUX.1":
         sign = sign or "its metadata says so"
-    if width == FLUX1_WIDTH and (blocks["double"] > 5 or blocks["single"] > 20):
-        sign = sign or f"it has {blocks['double']} double and {blocks['single']} single blocks"
+    if width == FLUX1_WIDTH and (double > 5 or single > 20):
+        sign = sign or f"it has {double} double and {single} single blocks"
     told = {**metadata, _NAMES: "\n".join(list(facts.header.tensors)[:50])}
     trainers = (
         trainer
@@ -110,16 +122,16 @@ def trained_for(facts: Facts) -> Training:
         "FLUX.1" if sign else family,
         None if sign else variant,
         width,
-        blocks["double"],
-        blocks["single"],
+        double,
+        single,
         next(iter(named), "")[:200] or None,
         sign,
         next(trainers, ""),
     )
 
 
-def _anatomy(facts: Facts) -> tuple[int | None, dict[str, int], str]:
-    """The width, the blocks by kind, and the first that FLUX.1 alone has, as the modules tell."""
+def anatomy(facts: Facts) -> Anatomy:
+    """The anatomy of the model that a file's modules are of."""
     widths: Counter[int] = Counter()
     blocks = {"double": 0, "single": 0}
     sign = ""
@@ -132,7 +144,8 @@ def _anatomy(facts: Facts) -> tuple[int | None, dict[str, int], str]:
             if block[3] in _WIDTH_IN and rows and columns:
                 widths[columns] += 1
         sign = sign or _flux1_sign(stem, block, rows or 0, columns or 0)
-    return widths.most_common(1)[0][0] if widths else None, blocks, sign
+    width = widths.most_common(1)[0][0] if widths else None
+    return Anatomy(width, blocks["double"], blocks["single"], sign)
 
 
 def _flux1_sign(stem: str, block: re.Match[str] | None, rows: int, columns: int) -> str:

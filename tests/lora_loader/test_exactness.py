@@ -21,6 +21,7 @@ from kinds.measure import (  # noqa: E402
     changes,
     changes_beside,
     errors,
+    listed_fits,
     load_model,
     write,
 )
@@ -54,8 +55,10 @@ def check(changed: dict[str, torch.Tensor], truth: dict[str, torch.Tensor], kind
 def test_exact(name, geometry, tmp_path):
     base, model = geometry
     built = KINDS[name].build(base)
-    ours = apply_ours(model, write(built, tmp_path))
+    files = write(built, tmp_path)
+    ours = apply_ours(model, files)
     check(changes(ours.model, base), built.truth, KINDS[name])
+    assert all(listed_fits(base, path) for path, _ in files), "the picker says otherwise"
     beside = applied(model, ours.stack, "side path").model
     check(changes_beside(beside, base), built.truth, KINDS[name])
     assert not model.patches and not model.wrappers, "the incoming MODEL was changed"
@@ -78,9 +81,11 @@ def test_unsupported_parts_are_named_and_the_rest_is_exact(name, geometry, tmp_p
 def test_what_no_weight_change_can_be_is_refused(name, geometry, tmp_path):
     base, model = geometry
     kind = KINDS[name]
+    files = write(kind.build(base), tmp_path)
     with pytest.raises(ValueError, match=kind.says) as caught:
-        apply_ours(model, write(kind.build(base), tmp_path))
+        apply_ours(model, files)
     assert "LoRA slot 1" in str(caught.value)
+    assert not all(listed_fits(base, path) for path, _ in files), "the picker says otherwise"
 
 
 @pytest.mark.parametrize("name", ["dreambooth, every Linear", "ai-toolkit DoRA", "PEFT, OFT"])

@@ -56,6 +56,20 @@ def write(built: Built, folder: Path) -> list[tuple[Path, float]]:
     return [(written[id(file)], scale) for file, scale in built.slots]
 
 
+def listed_fits(base: Base, path: Path) -> bool | None:
+    """What the picker's list says of a file for this model; no disk but the file is touched."""
+    from flux2_lora_edit.flux2.variants import identify
+    from flux2_lora_edit.lora_loader.catalogue import Catalogue, installed_files
+    from flux2_lora_edit.lora_loader.reading.layout import Layout
+    from flux2_lora_edit.lora_loader.reading.listing import ModelFile
+
+    shapes = {key: tuple(weight.shape) for key, weight in base.weights.items()}
+    model = ModelFile(identify(shapes), Layout(shapes), base.geometry)
+    catalogue = Catalogue(lambda: path / "a file is no folder")
+    (row,) = catalogue.rows(installed_files([path.name], [path.parent]), model)
+    return row.fits
+
+
 def apply_core(model: Any, files: Iterable[tuple[Path, float]]) -> Any:
     """ComfyUI's own loader, as its LoraLoaderModelOnly node calls it."""
     import comfy.sd
