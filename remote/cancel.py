@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .api.answers import Phase, phase_of
-from .context import start
+from .context import UNSENT, start
 from .errors import RemoteError, Stopped
 from .journal import DELIVERED, LEFT
 
@@ -17,18 +18,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RESUME = (
-    "it will finish and bill. To fetch its result without paying again, put this id into "
-    "resume_request_id."
+    "will finish and bill. To fetch it without paying again, press Fetch beside its id in "
+    "Settings, FLUX.2 LoRA Edit, RunComfy, or put the id into resume_request_id."
 )
-_RUNNING = (
-    f"Stopped waiting. The job already runs at RunComfy, which cannot be cancelled: {_RESUME}"
-)
+_RUNNING = f"Stopped waiting. What already runs at RunComfy cannot be cancelled: it {_RESUME}"
 _NOT_OURS = (
-    "Stopped waiting. The request was submitted before, so it was not cancelled; run it again to "
-    "fetch its result without paying again."
+    "Stopped waiting. What was submitted before was not cancelled; run the same again to fetch it "
+    "without paying again."
 )
 _UNCONFIRMED = (
-    "Stopped. The job was asked to cancel, but RunComfy has not confirmed it: if it runs, "
+    "Stopped. RunComfy was asked to cancel and has not confirmed it: what runs all the same "
     f"{_RESUME}"
 )
 
@@ -65,6 +64,18 @@ async def leave(job: Job) -> str:
     return cancelling.result() if cancelling.done() else f"{_UNCONFIRMED}\n{job.request_id}"
 
 
+def fates(jobs: Sequence[Job]) -> str:
+    """What became of stopped jobs: the same words once, with the ids of all whose fate they are."""
+    found: dict[str, list[str]] = {}
+    for job in jobs:
+        found.setdefault(str(job.error).removesuffix(job.request_id), []).append(job.request_id)
+    unsent = len(found.pop(UNSENT, ()))
+    told = [words + "\n".join(ids) for words, ids in found.items()]
+    if unsent:
+        told.append(f"Not submitted: {unsent}." if told else UNSENT)
+    return "\n".join(told)
+
+
 def cancel(job: Job) -> str:
     """Ask once, blocking, for a queued job's end; what came of it."""
     job.write(LEFT)  # first: a crash before the answer leaves it open
@@ -75,7 +86,7 @@ def cancel(job: Job) -> str:
         outcome = job.context.api.cancel(job.request_id)
         if phase_of(outcome) is Phase.CANCELLED:
             job.write("cancelled", usd=None)
-            told = "Stopped. The job was still queued and is cancelled."
+            told = "Stopped. What was still queued is cancelled."
         elif outcome == "not_cancellable":
             told = _RUNNING
     except Exception as error:  # noqa: BLE001 (whatever it is, the job is not lost)

@@ -9,9 +9,21 @@ from .api.models import MODELS
 from .job import Job
 from .journal import SUBMITTING, UNKNOWN, Entry
 
+OPEN = "open"
+"""The word that stands for every open request in ``resume_request_id``."""
+_RENEWED = (
+    "Some open requests were made with another RunComfy token; RunComfy decides whether this one "
+    "may fetch them."
+)
 
-def progress_text(jobs: Sequence[Job], elapsed: float, price: str) -> str:
-    """What the jobs are doing, in one line; only what RunComfy said, no invented percent."""
+
+def progress_text(
+    jobs: Sequence[Job], elapsed: float, price: str, notices: Sequence[str] = ()
+) -> str:
+    """What the jobs are doing, in one line; only what RunComfy said, no invented percent.
+
+    Notices stand in the next lines: each text replaces the one before it on the node.
+    """
     count = {phase: sum(job.phase is phase for job in jobs) for phase in Phase}
     places = [j.position for j in jobs if j.phase is Phase.QUEUED and j.position is not None]
     many = len(jobs) > 1
@@ -25,7 +37,8 @@ def progress_text(jobs: Sequence[Job], elapsed: float, price: str) -> str:
         parts.append(f"{count[Phase.FAILED]} failed")
     parts.append(f"{elapsed:.0f} s")
     line = " · ".join(filter(None, [*parts, price]))
-    return "\n".join(filter(None, [line, *dict.fromkeys(job.notice for job in jobs)]))
+    said = dict.fromkeys([*notices, *(job.notice for job in jobs)])
+    return "\n".join(filter(None, [line, *said]))
 
 
 def info_of(
@@ -39,15 +52,15 @@ def info_of(
     """The ``info`` output, without prompt, pictures, addresses or account.
 
     ``cost_usd`` is what RunComfy states, None where it states nothing. A request that was submitted
-    by an earlier run is ``fetched_again``, and its cost is not of this run. ``spent``: US dollars
-    of what this process submitted and fetched.
+    by an earlier run (or is resumed by its id) is ``fetched_again``, and its cost is not of this
+    run. ``spent``: US dollars of what this process submitted and fetched.
     """
     rows: list[dict[str, Any]] = [
         {
             "request_id": job.request_id,
             "seed": job.payload.get("seed"),
             "status": "succeeded" if job.result else "failed",
-            "fetched_again": bool(job.before and job.payload),
+            "fetched_again": bool(job.before),
             "cost_usd": getattr(job.result, "cost", None),
             "created_at": getattr(job.result, "created_at", None),
             "finished_at": getattr(job.result, "finished_at", None),
@@ -76,14 +89,25 @@ def info_of(
 def summary(info: dict[str, Any]) -> str:
     """What the run came to, in a line; notices and what went wrong with some in the next ones."""
     rows, cost = info["requests"], info["cost_usd"]
-    done = sum(row["status"] == "succeeded" for row in rows)
-    line = f"{done} of {len(rows)} delivered · {info['seconds']:.0f} s"
-    if cost is not None:
+    done = [row for row in rows if row["status"] == "succeeded"]
+    again = sum(row["fetched_again"] for row in done)
+    line = f"{len(done)} of {len(rows)} delivered · {info['seconds']:.0f} s"
+    if cost is not None and again < len(rows):
         line += f" · cost ${cost:g}"
-    if again := sum(row["fetched_again"] and row["status"] == "succeeded" for row in rows):
-        line += f" · {again} fetched again without paying"
+    if again:
+        line += " · already paid" if again == len(rows) else f" · {again} already paid"
     errors = dict.fromkeys(row["error"] for row in rows if row["error"])
     return "\n".join([line, *info["notices"], *errors])
+
+
+def open_notice(entries: Sequence[Entry], account: str) -> str:
+    """What is open of earlier runs, and how it is had for nothing. ``account``: this run's."""
+    text = (
+        f"{len(entries)} earlier RunComfy requests are open. To fetch them without paying again, "
+        f"press Fetch in Settings, FLUX.2 LoRA Edit, RunComfy, or write '{OPEN}' into "
+        "resume_request_id."
+    )
+    return text if all(entry.account == account for entry in entries) else f"{text} {_RENEWED}"
 
 
 def open_row(entry: Entry) -> dict[str, Any]:

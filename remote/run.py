@@ -18,6 +18,7 @@ from .account import Account
 from .api.answers import Phase, clean
 from .api.client import MAY_HAVE_RUN, is_request_id
 from .api.models import Price, read_price
+from .cancel import fates
 from .context import JobContext, finish, start
 from .errors import (
     Gone,
@@ -32,12 +33,10 @@ from .job import Job
 from .journal import ACCEPTED, DELIVERED, HANDED, LEFT, MAX_OPEN, Entry, Journal
 from .pictures.media import Picture
 from .plan import Plan, Settings, make_plan
-from .report import info_of, progress_text, summary
+from .report import OPEN, info_of, open_notice, progress_text, summary
 
 logger = logging.getLogger(__name__)
 
-OPEN = "open"
-"""The word that stands for every open request in ``resume_request_id``."""
 MAX_RESUMED = 16
 MAX_MINUTES = 240
 PARALLEL = 4
@@ -47,10 +46,6 @@ PRICE_S = 10.0
 SETTLE_S = 2.0
 """Seconds that the record is waited for when a run ends badly; it is written all the same."""
 NOT_TAKEN = (Refused, OutcomeUnknown, JournalError)
-_RENEWED = (
-    "Some open requests were made with another RunComfy token; RunComfy decides whether this one "
-    "may fetch them."
-)
 
 
 class Run:
@@ -77,6 +72,7 @@ class Run:
         self.jobs: list[Job] = []
         self.open_requests: list[Entry] = []
         self.notices: list[str] = []
+        self.earlier = ""  # what is open of earlier runs, said as long as it is so
         self.price = Price()
         self._said = ""
 
@@ -136,6 +132,8 @@ class Run:
         still = [entry for entry in self.open_requests if entry.request_id not in taken]
         session = self.account.session
         session.spent += sum(job.usd or 0.0 for job in done if not job.before)
+        if still:
+            self.notices.append(open_notice(still, self.account.journal.account))
         seconds = time.monotonic() - self.began
         info = info_of(self.jobs, still, self.price.text, self.notices, seconds, session.spent)
         told = summary(info)
@@ -178,15 +176,10 @@ class Run:
         journal = account.journal
         self.open_requests = await finish(start(journal.open_requests), self.interrupted)
         if self.open_requests:
-            ids = ", ".join(e.request_id or f"({e.state}, no id)" for e in self.open_requests[-5:])
-            text = (
-                f"{len(self.open_requests)} earlier RunComfy requests are open: {ids}. Write "
-                f"'{OPEN}' into resume_request_id to fetch them without paying again."
-            )
-            if any(entry.account != journal.account for entry in self.open_requests):
-                text += f" {_RENEWED}"
-            logger.warning("RunComfy: %s", text)
-            self.show(text)
+            self.earlier = open_notice(self.open_requests, journal.account)
+            ids = ", ".join(entry.request_id or entry.state for entry in self.open_requests[-5:])
+            logger.warning("RunComfy: %s %s", self.earlier, ids)
+            self.show(self.earlier)
         api, policy = account.api, account.policy
         return JobContext(api, journal, policy, self.interrupted, self.deadline, self._progress)
 
@@ -215,7 +208,8 @@ class Run:
                     f"${max_cost:g}. Nothing was submitted. Raise max_cost, or run fewer."
                 )
             many = f"{count} requests × {self.price.text} = " if count > 1 else ""
-            self.show(f"{many}${total:g} for this run")
+            told = [f"{many}${total:g} for this run", *self.notices, self.earlier]
+            self.show("\n".join(filter(None, told)))
         elif max_cost > 0:
             of = f" (it says {self.price.text})" if self.price.text else ""
             raise InvalidInput(
@@ -238,7 +232,8 @@ class Run:
         raise errors[0]
 
     def _progress(self) -> None:
-        text = progress_text(self.jobs, time.monotonic() - self.began, self.price.text)
+        seconds, notices = time.monotonic() - self.began, [*self.notices, self.earlier]
+        text = progress_text(self.jobs, seconds, self.price.text, notices)
         if text != self._said:
             self._said = text
             self.show(text)
@@ -267,9 +262,9 @@ async def run_all(jobs: Sequence[Job], parallel: int = PARALLEL) -> None:
     for ended in await asyncio.gather(*map(one, jobs), return_exceptions=True):
         if ended is not None:
             raise ended
-    stopped = [str(job.error) for job in jobs if isinstance(job.error, Stopped)]
+    stopped = [job for job in jobs if isinstance(job.error, Stopped)]
     if stopped:
-        raise Stopped("\n".join(dict.fromkeys(stopped)))
+        raise Stopped(fates(stopped))
 
 
 async def _obtain(job: Job, jobs: Sequence[Job], sending: asyncio.Lock) -> None:

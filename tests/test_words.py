@@ -12,9 +12,10 @@ import re
 from pathlib import Path
 
 import pytest
+import said
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
+DOCS, LOCALES, WORDS = ROOT / "web" / "docs", ROOT / "locales", ROOT / "web" / "words"
 HOSTED = "Flux2EditRunComfy"
 # What people type who do not know the pack; each finds at least one node.
 TYPED = (
@@ -100,18 +101,108 @@ def test_english_says_what_the_schema_says(nodes):
     assert json.loads(path.read_text("utf-8")) == json.loads(text)
 
 
+def texts(entry, prefix=""):
+    """(place, text) of every text of a table of words."""
+    for key, value in entry.items():
+        place = f"{prefix}{key}"
+        yield from texts(value, f"{place}.") if isinstance(value, dict) else [(place, value)]
+
+
+def signs(text):
+    """What a translation keeps: numbers, names with signs in them, addresses."""
+    text = re.sub(r"(\d)00 万", r"\1", text.replace("×", "x"))  # 4 megapixels are 400 万像素
+    words = re.findall(r"[\w./:=+@-]*[\d_/=@][\w./:=+@-]*", text, re.ASCII)
+    return {word.strip(".:/-+") for word in words} - {""}
+
+
+def unescaped(text):
+    return re.sub(r"\{'(.)'\}", r"\1", text)
+
+
 @pytest.mark.parametrize("language", ["zh", "ja"])
-def test_other_languages_name_every_node_and_input(nodes, language):
+def test_other_languages_say_of_every_node_what_english_says(nodes, language):
     words = read(language, "nodeDefs.json")
-    assert sorted(words) == sorted(nodes)
+    assert list(words) == list(read("en", "nodeDefs.json"))
     for node, info in nodes.items():
-        entry, english = words[node], words_of(info)
-        assert set(entry["inputs"]) == set(english["inputs"]), node
-        assert all(part["name"].strip() for part in entry["inputs"].values()), node
-        for key in ("display_name", "description"):
-            assert entry[key].strip(), f"{node}.{key}"
-        assert entry["description"] != english["description"], f"{node} is not translated"
-        assert not re.search(r"[@{}|]", re.sub(r"\{'.'\}", "", entry["description"])), node
+        told, english = dict(texts(words[node])), dict(texts(words_of(info)))
+        assert list(told) == list(english), node
+        for place, text in told.items():
+            assert text.strip(), f"{node}.{place}"
+            if place.endswith(("tooltip", "description")):
+                assert re.search("[\u3040-\u30ff\u4e00-\u9fff]", text), f"{node}.{place}: {text}"
+                plain = unescaped(text)
+                assert text == escape(plain), f"{node}.{place} is not escaped"
+                assert signs(plain) == signs(unescaped(english[place])), f"{node}.{place}"
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_a_translated_tooltip_calls_the_choices_by_their_names(nodes, language):
+    words, named = read(language, "nodeDefs.json"), 0
+    for node, info in nodes.items():
+        for name, options in inputs_of(info["input"]):
+            told = words[node]["inputs"][name.replace(".", "_")]["tooltip"]
+            for choice in options.get("options") or ():
+                choice = choice["key"] if isinstance(choice, dict) else str(choice)
+                word = rf"(?<![\w./-]){re.escape(choice)}(?![\w./-])"
+                if re.search(word, options["tooltip"]):
+                    assert re.search(word, told, re.ASCII), f"{node}.{name}: {choice}"
+                    named += 1
+    assert named > 20
+
+
+def told_in(language):
+    """English sentence -> what the page says in its place."""
+    return json.loads((WORDS / f"{language}.json").read_text("utf-8"))
+
+
+def pattern_of(sentence):
+    """A sentence of the tables with a group for each value, as ``web/js/words.js`` reads it."""
+    pieces = re.split(r"\{(\w+)\}", sentence.replace("“", '"').replace("”", '"'))
+    value = {True: r"([-+]?[\d.,]+ ?%?)", False: "(.*?)"}
+    made = [
+        value[bool(re.fullmatch(r"n\d*", piece))] if at % 2 else re.escape(piece)
+        for at, piece in enumerate(pieces)
+    ]
+    return max(pieces[::2], key=len), re.compile("".join(made))
+
+
+def is_told(filled, patterns):
+    """Whether a sentence with 7 for each value is one of the tables' and leaves no words."""
+    for piece, pattern in patterns:
+        for form in (filled, f"{filled}.", f"7 {filled}", f"7 {filled}.", filled.strip("():")):
+            found = pattern.fullmatch(form) if piece in form else None
+            if found and not re.search(r"[a-z]{2,} [a-z]{2,}", " ".join(found.groups())):
+                return True
+    head, colon, rest = filled.partition(": ")
+    return bool(colon) and rest == "7" and is_told(head, patterns)
+
+
+def test_every_sentence_has_words_in_the_other_languages():
+    """What fails here is written into ``web/words``, with a name for each value."""
+    schema = "\n".join(text for _, text in texts(read("en", "nodeDefs.json")))
+    patterns = [pattern_of(sentence) for sentence in told_in("zh")]
+    found, silent = {**said.in_python(), **said.in_scripts()}, said.listed(said.NAMES + said.PARTS)
+    assert len(found) > 500 and not sorted(silent - {*found})
+    missing = [
+        f"{place}: {sentence}"
+        for sentence, place in found.items()
+        if sentence not in silent
+        and not (len(sentence) > 40 and sentence in schema)
+        and not is_told(sentence.replace("{}", "7").replace("“", '"').replace("”", '"'), patterns)
+    ]
+    assert not missing, "\n" + "\n".join(missing)
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_a_translated_sentence_keeps_values_numbers_and_names(language):
+    table = told_in(language)
+    assert list(table) == list(told_in("zh"))
+    for english, text in table.items():
+        values = r"\{(\w+)\}"
+        assert set(re.findall(values, text)) == set(re.findall(values, english)), english
+        plain, other = (re.sub(values, " ", one) for one in (text, english))
+        assert signs(plain) >= signs(other), english
+        assert text != english or not re.search(r"[A-Za-z]{2}", other), english
 
 
 @pytest.mark.parametrize("name", ["main.json", "settings.json"])

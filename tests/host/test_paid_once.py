@@ -129,7 +129,7 @@ def test_a_list_is_one_run_and_keeps_what_succeeded(house: House, account, stand
     result = house.run_anew(listed(1, "one", "two", "three", "four"))
     assert account.submissions == 5, "the failed one alone is paid again"
     assert len(result.images("1s")) == 4 and info_of(result)["cost_usd"] == 0.021
-    assert "3 fetched again without paying" in result.texts[-1][1]
+    assert "3 already paid" in result.texts[-1][1]
 
 
 def test_an_unfit_item_is_told_before_any_is_paid(house: House, account) -> None:
@@ -199,7 +199,7 @@ def test_killed_behind_the_node_it_is_fetched_again(house: House, account) -> No
     (house.base / "input" / "go").write_text("on")
     result = house.page.run(prompt).check()
     assert account.submissions == 1 and len(result.images("1s")) == 1
-    assert "fetched again without paying" in result.texts[-1][1]
+    assert "· already paid" in result.texts[-1][1]
     until(lambda: house.open_ids() == [])
     assert house.open_ids() == []
 

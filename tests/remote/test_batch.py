@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from remote_support import MODEL, context_at, new_token, payload
+from remote_support import MODEL, context_at, new_token, payload, settings
 from standin_server import Standin, Timing
 
+from flux2_lora_edit.remote.account import Account
 from flux2_lora_edit.remote.api.answers import Phase
 from flux2_lora_edit.remote.context import JobContext
 from flux2_lora_edit.remote.errors import (
@@ -21,7 +22,9 @@ from flux2_lora_edit.remote.errors import (
     TimedOut,
 )
 from flux2_lora_edit.remote.job import Job
-from flux2_lora_edit.remote.run import run_all
+from flux2_lora_edit.remote.journal import LEFT
+from flux2_lora_edit.remote.run import Run, run_all
+from flux2_lora_edit.remote.sessions import Session
 
 
 def batch(jobs: list[Job], parallel: int = 4) -> None:
@@ -116,7 +119,38 @@ def test_stop_settles_all_of_them_within_a_second(standin: Standin, tmp_path: Pa
     assert time.monotonic() - seen[0] < 20, "a job takes 30 s"
     assert account.submissions == 4, "those behind the limit were never sent"
     assert account.counts["cancel"] == 4 and all(job.cancelled for job in account.jobs)
-    assert str(caught.value).count("is cancelled") == 4
+    # Said once, with all the ids.
+    assert str(caught.value).splitlines() == [
+        "Stopped. What was still queued is cancelled.",
+        *(job.id for job in account.jobs),
+        "Not submitted: 2.",
+    ]
+
+
+def test_what_is_open_is_said_as_long_as_it_is_so(standin: Standin, tmp_path: Path) -> None:
+    """From the first line to the last; and what is fetched again is not told as paid again."""
+    token = new_token()
+    account = standin.state.account(token, timing=Timing(0.2, 0.05))
+    context = context_at(standin, tmp_path, token)
+    (left,) = jobs_of(context, 1)
+    asyncio.run(left.submit())
+    left.write(LEFT)
+
+    def run(ids: str = "") -> list[str]:
+        told: list[str] = []
+        own = Account(context.api, context.journal, context.policy, Session())
+        one = Run(lambda: own, lambda: False, told.append)
+        asyncio.run(one.resume(ids) if ids else one.generate([settings(seed=1)]))
+        asyncio.run(one.hand_over())
+        return told
+
+    said = run()
+    assert len(said) >= 3 and "for this run" in said[1]
+    assert all("1 earlier RunComfy requests are open" in text for text in said)
+    assert "cost $0.021" in said[-1]
+    *_, last = run(left.request_id)
+    assert last.endswith("· already paid") and "$" not in last
+    assert account.submissions == 2
 
 
 def test_time_that_is_up_submits_nothing_more(standin: Standin, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_stop_while_queued_cancels_once_and_says_so(standin: Standin, tmp_path: 
     account = standin.state.account(token, timing=Timing(30, 30))
     context = context_at(standin, tmp_path, token, stop)
     text, taken = stopped_job(context, stop, lambda: account.counts.get("status", 0) > 1)
-    assert "still queued and is cancelled" in text and account.jobs[0].id in text
+    assert "still queued is cancelled" in text and account.jobs[0].id in text
     assert taken < PROMPT_S
     assert account.counts["cancel"] == 1 and account.jobs[0].cancelled
     assert context.journal.entries()[-1].state == "cancelled"

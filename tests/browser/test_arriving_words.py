@@ -1,0 +1,183 @@
+"""Words that must arrive: after Stop, after an error, before a paid run; and one press fetches."""
+
+import re
+import time
+
+import pytest
+from browser.hand import note_change, undo
+from frontends import NEWEST
+from shots import ARTIFACTS
+from standin_faults import FAULTS
+from standin_server.state import Timing
+from test_settings import open_settings
+
+from host.graph import Graph
+
+# The frontends and renderers that differ: what the oldest host pins, what is pinned, the newest.
+PAGES = [("classic", "1.41.21"), ("classic", "pinned"), ("nodes2", NEWEST)]
+TEXT = """(id) => app.graph.getNodeById(id).widgets
+    ?.find(w => w.name === 'flux2_edit_text')?.element"""
+STOPPED = "What already runs at RunComfy cannot be cancelled"
+NODE = 1
+
+
+def hosted(**inputs):
+    graph = Graph()
+    node = graph.add(
+        "Flux2EditRunComfy",
+        prompt="a lighthouse",
+        mode="auto",
+        image_size="square",
+        guidance_scale=2.5,
+        num_inference_steps=28,
+        seed=time.monotonic_ns() % 2**31,
+        output_format="png",
+        **{"batch_count": 1, "resume_request_id": "", **inputs},
+    )
+    graph.add("PreviewAny", source=node.out(3))
+    return graph.prompt
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open(client):
+    """Other tests count what is open of the one account."""
+    yield
+    route = f"{client.url}/flux2-lora-edit/open-requests"
+    for entry in client.get("/flux2-lora-edit/open-requests")["open_requests"]:
+        key = {"key": entry["key"]}
+        client.http.delete(route, json=key, headers={"X-Flux2-Lora-Edit": "1"}).raise_for_status()
+
+
+def alert(page, node=NODE):
+    """The text of an error that a node shows, as a screen reader is told."""
+    return page.js(
+        f"""(id) => {{
+            const element = ({TEXT})(id)
+            return element?.getAttribute('role') === 'alert' ? element.innerText : ''
+        }}""",
+        node,
+    )
+
+
+@pytest.mark.parametrize(("renderer", "frontend"), PAGES)
+def test_the_last_words_stay(renderer, frontend, pages, token, standin, client):
+    page = pages.get(renderer, frontend)
+    account = standin.state.account(token)
+    before, account.timing = account.timing, Timing(0, 600)
+    try:
+        # Stopped.
+        page.load_api(hosted(batch_count=2))
+        page.fit(1.0)
+        run = page.start()
+        page.page.wait_for_function(f"(id) => ({TEXT})(id)?.textContent.includes('2 running')",
+                                    arg=NODE)  # fmt: skip
+        client.interrupt()
+        assert page.wait_for_end(run) == "interrupted"
+        page.page.wait_for_timeout(300)  # what the newest one clears, it clears a moment later
+        said = page.text_of(NODE)
+        ids = [job.id for job in account.jobs[-2:]]
+        assert said.count(STOPPED) == 1 and all(id in said for id in ids), said
+        page.fit(1.0)
+        page.screenshot(ARTIFACTS / f"words-stopped-{renderer}-{frontend}.png")
+        assert not alert(page)
+        note_change(page)
+        page.js("(id) => { app.graph.getNodeById(id).widgets[0].value = 'another' }", NODE)
+        note_change(page)
+        undo(page)
+        assert page.text_of(NODE) == said
+    finally:
+        account.timing = before
+    # What was left open is said all the time.
+    page.js("() => { window.__said = []; app.api.addEventListener('progress_text', "
+            "({ detail }) => window.__said.push(detail.text)) }")  # fmt: skip
+    page.load_api(hosted())
+    assert page.queue() == "success"
+    told = [*page.js("() => window.__said"), page.text_of(NODE)]
+    assert len(told) > 2 and all("requests are open" in text for text in told), told
+    assert "cost $" in told[-1]
+    # One press fetches, whatever graph is open.
+    paid = account.submissions
+    for job in account.jobs:
+        job.timing = before
+    dialog = open_settings(page)
+    row = page.page.locator("#flux2-lora-edit-open-requests").get_by_role("listitem").last
+    assert ids[1] in row.inner_text() and "RunComfy finishes and bills it" in row.inner_text()
+    row.get_by_role("button", name="Fetch").click()
+    row.get_by_text("Nothing was paid for it now").wait_for()
+    row.scroll_into_view_if_needed()
+    page.screenshot(ARTIFACTS / f"settings-fetch-{renderer}-{frontend}.png")
+    page.page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    assert account.submissions == paid and page.text_of(NODE) == told[-1]
+    still = client.get("/flux2-lora-edit/open-requests")["open_requests"]
+    assert ids[1] not in [entry["request_id"] for entry in still]
+    page.fit(1.0)
+    page.screenshot(ARTIFACTS / f"words-open-{renderer}-{frontend}.png")
+    assert not page.errors, page.errors[:3]
+
+
+@pytest.mark.parametrize(("renderer", "frontend"), PAGES)
+def test_an_error_is_on_its_node(renderer, frontend, pages, token, standin):
+    page = pages.get(renderer, frontend)
+    account = standin.state.account(token)
+    plain, standin.faults = standin.faults, FAULTS
+    standin.state.account(token, "submit_500_after")
+    prompt = hosted()
+    try:
+        page.load_api(prompt)
+        assert page.queue() == "error"
+    finally:
+        account.fault, standin.faults = "", plain
+    shown = alert(page)
+    assert "Error" in shown and "may have been accepted" in shown, shown
+    page.fit(1.0)
+    page.screenshot(ARTIFACTS / f"words-error-{renderer}-{frontend}.png")
+    page.js("(id) => { app.graph.getNodeById(id).widgets.find(w => w.name === 'seed').value++ }",
+            NODE)  # fmt: skip
+    assert page.queue() == "success"
+    assert not alert(page) and "delivered" in page.text_of(NODE)
+    page.errors = [error for error in page.errors if "500" not in error]
+    assert not page.errors, page.errors[:3]
+
+
+@pytest.mark.parametrize(("renderer", "frontend"), PAGES)
+def test_a_refused_prompt_is_told_at_its_node(renderer, frontend, pages):
+    page = pages.get(renderer, frontend)
+    graph = Graph()
+    stack = graph.add("Flux2EditLoraStack", **{
+        "lora_1": "none", "lora_2": "installed", "lora_2.file": "ai-toolkit.safetensor",
+        "lora_2.scale": 1.0, "lora_2.enabled": True, "lora_3": "none",
+    })  # fmt: skip
+    info = graph.add("Flux2EditLoraInfo", lora_stack=stack)
+    graph.add("PreviewAny", source=info)
+    page.js("""() => {
+        window.__told = []
+        addEventListener('flux2-lora-edit:error', ({ detail }) =>
+            window.__told.push([String(detail.node.id), detail.inputs, detail.text]))
+    }""")
+    page.load_api(graph.prompt)
+    page.fit(1.0)
+    page.js("async () => { await app.queuePrompt(0, 1) }")
+    page.page.wait_for_function(f"(id) => ({TEXT})(id)?.textContent", arg=NODE)
+    shown = alert(page)
+    assert "Not run" in shown and "LoRA slot 2" in shown and "ai-toolkit.safetensors" in shown, (
+        shown
+    )
+    node, inputs, text = page.js("() => window.__told.at(-1)")
+    assert (node, inputs) == ("1", ["lora_2"]) and text in shown
+    page.page.wait_for_function(
+        """(id) => {
+        const marked = app.graph.getNodeById(id).inputs.filter(slot => slot.hasErrors)
+        return marked.map(slot => slot.name).join() === 'lora_2'
+    }""",
+        arg=NODE,
+    )  # the page marks lora_stack
+    page.page.keyboard.press("Escape")  # older pages show it in a dialog as well
+    page.settle()
+    page.screenshot(ARTIFACTS / f"words-refused-{renderer}-{frontend}.png")
+    page.js("""(id) => { app.graph.getNodeById(id).widgets.find(w => w.name === 'lora_2.file')
+        .value = 'ai-toolkit.safetensors' }""", NODE)  # fmt: skip
+    assert page.queue() == "success"
+    assert not alert(page)
+    page.errors = [error for error in page.errors if not re.search("400|PromptExec", error)]
+    assert not page.errors, page.errors[:3]
