@@ -21,6 +21,9 @@ HOSTED = "Flux2EditRunComfy"
 TYPED = (
     "lora",
     "power lora",
+    "hugging face",
+    "civitai",
+    "url",
     "lora stack",
     "kontext",
     "reference image",

@@ -9,6 +9,7 @@ from frontends import NEWEST
 from shots import ARTIFACTS
 from standin_faults import FAULTS
 from standin_server.state import Timing
+from test_settings import open_settings
 
 from host.graph import Graph
 
@@ -35,6 +36,16 @@ def hosted(**inputs):
     )
     graph.add("PreviewAny", source=node.out(3))
     return graph.prompt
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open(client):
+    """Other tests count what is open of the one account."""
+    yield
+    route = f"{client.url}/flux2-lora-edit/open-requests"
+    for entry in client.get("/flux2-lora-edit/open-requests")["open_requests"]:
+        key = {"key": entry["key"]}
+        client.http.delete(route, json=key, headers={"X-Flux2-Lora-Edit": "1"}).raise_for_status()
 
 
 def alert(page, node=NODE):
@@ -84,6 +95,22 @@ def test_the_last_words_stay(renderer, frontend, pages, token, standin, client):
     told = [*page.js("() => window.__said"), page.text_of(NODE)]
     assert len(told) > 2 and all("requests are open" in text for text in told), told
     assert "cost $" in told[-1]
+    # One press fetches, whatever graph is open.
+    paid = account.submissions
+    for job in account.jobs:
+        job.timing = before
+    dialog = open_settings(page)
+    row = page.page.locator("#flux2-lora-edit-open-requests").get_by_role("listitem").last
+    assert ids[1] in row.inner_text() and "RunComfy finishes and bills it" in row.inner_text()
+    row.get_by_role("button", name="Fetch").click()
+    row.get_by_text("Nothing was paid for it now").wait_for()
+    row.scroll_into_view_if_needed()
+    page.screenshot(ARTIFACTS / f"settings-fetch-{renderer}-{frontend}.png")
+    page.page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    assert account.submissions == paid and page.text_of(NODE) == told[-1]
+    still = client.get("/flux2-lora-edit/open-requests")["open_requests"]
+    assert ids[1] not in [entry["request_id"] for entry in still]
     page.fit(1.0)
     page.screenshot(ARTIFACTS / f"words-open-{renderer}-{frontend}.png")
     assert not page.errors, page.errors[:3]

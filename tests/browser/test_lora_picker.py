@@ -1,13 +1,10 @@
 """The LoRA picker on the real page: what it says of the installed files, and how one is chosen."""
 
-import json
-
 import pytest
 from browser.comfy_page import ComfyPage
 from frontends import NEWEST
-from PIL import Image
 from shots import ARTIFACTS
-from small_edit import APPLY, STACK, small_edit
+from small_edit import STACK, small_edit
 
 FRONTENDS = ("pinned", NEWEST, "1.41.21")
 # As the page's own modules see each other, wherever ComfyUI has put the pack.

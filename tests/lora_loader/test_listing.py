@@ -2,7 +2,6 @@
 wrong, Apply refuses. Here damaged files and other bases; ``test_exactness.py`` has every kind of
 file that there is a producer for."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import paper_models  # noqa: E402
 from kinds import bad_files, wrong_base  # noqa: E402
 from kinds.base import Base  # noqa: E402
 
-from flux2_lora_edit.flux2.variants import RELEASED  # noqa: E402
 from flux2_lora_edit.lora_loader.catalogue import Catalogue, installed_files  # noqa: E402
 from flux2_lora_edit.lora_loader.read_stack import (  # noqa: E402
     LoraFiles,
@@ -23,7 +21,7 @@ from flux2_lora_edit.lora_loader.read_stack import (  # noqa: E402
     read_stack,
 )
 from flux2_lora_edit.lora_loader.reading.file import read_header  # noqa: E402
-from flux2_lora_edit.lora_loader.reading.listing import HeaderReader, read_model  # noqa: E402
+from flux2_lora_edit.lora_loader.reading.listing import read_model  # noqa: E402
 from flux2_lora_edit.lora_loader.stack import LoraEntry  # noqa: E402
 
 SIZES = {"dev": "dev", "klein 9B": "klein-9b", "klein 4B": "klein-4b"}

@@ -21,8 +21,11 @@ const MAX_TEXT = 20_000
 const LOOK_MS = 200
 const LOOK_LONGEST_MS = 600_000
 // Control characters, and what turns the direction of text or cannot be seen.
-const UNSEEN =
-  /[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g
+const UNSEEN = new RegExp(
+  '[\\x00-\\x09\\x0b-\\x1f\\x7f-\\x9f\\xad\\u061c\\u180e\\u200b\\u200e\\u200f\\u2028-\\u202e' +
+    '\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb]',
+  'g'
+)
 // The one site whose pages our own texts name. Files and servers have a say in a text: no others.
 const OUR_LINKS = /(https:\/\/www\.runcomfy\.com\/[\w/-]*\w)/
 
@@ -77,11 +80,11 @@ export function withLinks(line) {
 
 /** One row for each line, its further rows indented, so that a list of LoRAs reads as one. */
 function fill(element, text, head) {
-  const lines = text.replace(UNSEEN, '\ufffd').slice(0, MAX_TEXT).split('\n').map((line) => t(line))
+  const lines = text.replace(UNSEEN, '\ufffd').slice(0, MAX_TEXT).split('\n')
   const rows = lines.map((line) => {
     const row = document.createElement('div')
     Object.assign(row.style, { paddingLeft: '1em', textIndent: '-1em', minHeight: '1lh' })
-    row.append(...withLinks(line))
+    row.append(...withLinks(t(line)))
     return row
   })
   if (head) {
@@ -125,7 +128,7 @@ function addTextWidget(node) {
   return widget
 }
 
-/** Show the text on the node, and make the node as tall as that needs, never smaller than it was. */
+/** Show the text on the node, made as tall as that needs, never smaller than it was. */
 function showText(node, text, head = '') {
   dropWidget(node, PROGRESS_TEXT)
   const widget = findWidget(node, NAME) ?? addTextWidget(node)
