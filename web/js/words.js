@@ -138,13 +138,11 @@ class Reader {
   }
 }
 
-/** The page's language, as its family: 'zh-TW' reads 'zh' sooner than English. */
-function language() {
-  return String(app.extensionManager?.setting?.get('Comfy.Locale') ?? 'en').split('-')[0]
-}
+/** A language by its family: 'zh-TW' reads 'zh' sooner than English. */
+const family = (locale) => String(locale ?? 'en').split('-')[0]
+const language = () => family(app.extensionManager?.setting?.get('Comfy.Locale'))
 
-async function load() {
-  const name = language()
+async function load(name) {
   if (!LANGUAGES.includes(name) || tables.has(name)) return
   tables.set(name, null)
   try {
@@ -167,10 +165,11 @@ export function t(english) {
 app.registerExtension({
   name: 'flux2-lora-edit.words',
   async init() {
-    await load()
-    app.ui?.settings?.addEventListener?.('Comfy.Locale.change', async () => {
-      await load()
-      words.dispatchEvent(new Event('change'))
+    app.ui?.settings?.addEventListener?.('Comfy.Locale.change', async ({ detail }) => {
+      await load(family(detail?.value))
+      // The setting has its new value only after this event.
+      setTimeout(() => words.dispatchEvent(new Event('change')))
     })
+    await load(language())
   }
 })
