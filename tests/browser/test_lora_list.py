@@ -4,10 +4,10 @@ import json
 
 import pytest
 from browser.comfy_page import ComfyPage
-from browser.hand import Point, note_change, redo, undo
+from browser.hand import Point, redo, undo
 from frontends import NEWEST
 from shots import ARTIFACTS
-from small_edit import APPLY, SAMPLER, STACK, small_edit
+from small_edit import APPLY, SAMPLER, small_edit
 
 OLDEST = "1.41.21"
 FRONTENDS = ("pinned", NEWEST, OLDEST)
