@@ -19,6 +19,7 @@ const lists = new Map() // a model's name -> the promise of its list
 // --- which model
 
 const linkOf = (graph, id) => (id == null ? undefined : (graph.getLink?.(id) ?? graph.links?.[id]))
+const text = (value) => (typeof value === 'string' ? value : '')
 const isAny = (type) => type === '*' || type === 0 || type === ''
 
 /** The nodes that stand for a subgraph, wherever they are. */
@@ -87,14 +88,16 @@ function modelBehind(node, input, seen = new Set()) {
   const [giver] = originOf(node, input) ?? []
   if (!giver || seen.has(giver)) return ''
   seen.add(giver)
-  const widget = giver.widgets?.find((one) => MODEL_WIDGETS.includes(one.name))
-  if (widget) return String(valueOf(giver, widget) ?? '')
-  for (const next of giver.inputs ?? []) {
-    if (next.type !== 'MODEL' && !isAny(next.type)) continue
-    const found = modelBehind(giver, next, seen)
-    if (found) return found
+  const through = (fits) => {
+    for (const next of giver.inputs ?? []) {
+      const found = fits(next.type) ? modelBehind(giver, next, seen) : ''
+      if (found) return found
+    }
+    return ''
   }
-  return ''
+  const widget = giver.widgets?.find((one) => MODEL_WIDGETS.includes(one.name))
+  const own = () => text(widget && valueOf(giver, widget))
+  return through((type) => type === 'MODEL') || own() || through(isAny)
 }
 
 /** The name of the model's file that a stack's LoRAs are applied to; '' where none is known. */
@@ -119,8 +122,6 @@ export function modelOf(node) {
 
 // --- what is known of the files
 
-const text = (value) => (typeof value === 'string' ? value : '')
-
 /** An entry as others may rely on it, whatever the server says. */
 function entryOf(row) {
   const words = Array.isArray(row?.trigger_words) ? row.trigger_words : []
@@ -138,11 +139,11 @@ async function load(model) {
   const query = model ? `?model=${encodeURIComponent(model)}` : ''
   try {
     const response = await api.fetchApi(ROUTE + query) // the browser keeps it by its ETag
-    if (!response.ok) return { model: '', files: [] }
-    const answer = await response.json()
-    const files = (Array.isArray(answer?.files) ? answer.files : []).map(entryOf)
-    return { model: text(answer?.model), files: files.filter((file) => file.name) }
+    const answer = response.ok ? await response.json() : {}
+    const files = answer.files.map(entryOf).filter((file) => file.name)
+    return { model: text(answer.model), files }
   } catch {
+    lists.delete(model) // to be asked again
     return { model: '', files: [] }
   }
 }

@@ -4,6 +4,7 @@
 // widget; without it the stock widget's own list is there.
 
 import { loraList } from './lora_files.js'
+import { installedNames } from './lora_slots.js'
 import { t } from './words.js'
 
 const ROW = 52 // pixels, all alike: only the rows in sight are made
@@ -57,9 +58,7 @@ function addStyle() {
 
 /** The names that the stock widget offers: what there is to choose where nothing else is known. */
 function stockNames(node) {
-  const widget = node?.widgets?.find((one) => /^lora_\d\.file$/.test(one.name))
-  const values = widget?.options?.values
-  const names = Array.isArray(values) ? values : []
+  const names = node ? installedNames(node) : []
   return names.filter((name) => /\.safetensors$/i.test(name)).map((name) => ({ name }))
 }
 
