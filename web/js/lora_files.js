@@ -7,12 +7,13 @@ import { app } from '../../../scripts/app.js'
 import { api } from '../../../scripts/api.js'
 
 const ROUTE = '/flux2-lora-edit/lora-files'
+const STACK = 'Flux2EditLoraStack'
 const APPLY = 'Flux2EditApplyLoraStack'
 const STACK_TYPE = 'LORA_STACK'
 // The widgets of loaders that name a model's file.
 const MODEL_WIDGETS = ['unet_name', 'ckpt_name', 'gguf_name', 'model_name', 'model_path']
-const FROM_OUTSIDE = -10 // a link's origin, where it comes in through a subgraph's border
-const TO_OUTSIDE = -20
+const FROM_OUTSIDE = '-10' // a link's origin, where it comes in through a subgraph's border
+const TO_OUTSIDE = '-20'
 
 const lists = new Map() // a model's name -> the promise of its list
 
@@ -40,7 +41,7 @@ function targetsOf(node, output) {
 }
 
 function ends(graph, link) {
-  if (link.target_id === TO_OUTSIDE)
+  if (String(link.target_id) === TO_OUTSIDE)
     return standIns(graph).flatMap((outer) => targetsOf(outer, outer.outputs?.[link.target_slot]))
   const node = graph.getNodeById(link.target_id)
   if (!node) return []
@@ -59,7 +60,7 @@ function originOf(node, input) {
 }
 
 function beginning(graph, link) {
-  if (link.origin_id === FROM_OUTSIDE) {
+  if (String(link.origin_id) === FROM_OUTSIDE) {
     for (const outer of standIns(graph)) {
       const input = outer.inputs?.[link.origin_slot]
       const found = originOf(outer, input)
@@ -181,6 +182,10 @@ app.registerExtension({
   name: 'flux2-lora-edit.lora-files',
   refreshComboInNodes() {
     lists.clear()
+  },
+  nodeCreated(node) {
+    // The headers are read before anybody asks: of thousands, that takes seconds.
+    if (node.comfyClass === STACK && !lists.size) loraFiles()
   },
   setup() {
     // A run may have fetched some.
