@@ -109,8 +109,6 @@ def trained_for(facts: Facts, found: Anatomy) -> Training:
     family, variant = _from_hint(" ".join(named).lower())
     if family == "FLUX.1":
         sign = sign or "its metadata says so"
-    if width == FLUX1_WIDTH and (double > 5 or single > 20):
-        sign = sign or f"it has {double} double and {single} single blocks"
     told = {**metadata, _NAMES: "\n".join(list(facts.header.tensors)[:50])}
     trainers = (
         trainer
@@ -144,7 +142,10 @@ def anatomy(facts: Facts) -> Anatomy:
                 widths[columns] += 1
         sign = sign or _flux1_sign(stem, block, rows or 0, columns or 0)
     width = widths.most_common(1)[0][0] if widths else None
-    return Anatomy(width, blocks["double"], blocks["single"], sign)
+    double, single = blocks.values()
+    if width == FLUX1_WIDTH and max(double - 5, single - 20) > 0:  # more than klein 4B has
+        sign = sign or f"it has {double} double and {single} single blocks"
+    return Anatomy(width, double, single, sign)
 
 
 def _flux1_sign(stem: str, block: re.Match[str] | None, rows: int, columns: int) -> str:

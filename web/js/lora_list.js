@@ -135,6 +135,7 @@ function makeList(node) {
       value,
       names: slots.installedNames(node),
       onPick(name) {
+        if (!name) return write(number, { kind: slots.NONE })
         const fresh = read(number).kind === slots.NONE ? { scale: 1, enabled: true } : {}
         write(number, { kind: slots.INSTALLED, name, ...fresh })
         rowOf(number).element.focus({ preventScroll: true })
