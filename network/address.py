@@ -100,8 +100,8 @@ class AddressPolicy:
         if proxy is not None and not _is_proxy(proxy):
             raise ValueError(
                 f"{PROXY_VARIABLE} must look like http://host:port or "
-                "http://user:password@host:port, where / ? # @ in a password are written "
-                "%2F %3F %23 %40"
+                "http://user:password@host:port, where /, ?, # and @ in a password are written "
+                "%2F, %3F, %23 and %40"
             )
         return cls(proxy=proxy)
 

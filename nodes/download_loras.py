@@ -28,7 +28,7 @@ class Flux2EditDownloadLoras(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 LoraStackType.Input(
-                    "lora_stack",
+                    "lora_stack", optional=True,
                     tooltip="From FLUX.2 LoRA Stack; installed files pass through as they are.",
                 )
             ],
@@ -47,7 +47,7 @@ class Flux2EditDownloadLoras(io.ComfyNode):
         return os.fspath(host.loras_folders()[0]) if host.loras_folders() else ""
 
     @classmethod
-    def execute(cls, lora_stack: object) -> io.NodeOutput:
+    def execute(cls, lora_stack: object = None) -> io.NodeOutput:
         node_id = cls.hidden.unique_id
         files = [(entry, locate(node_id, entry)) for entry in combine(lora_stack, [])]
         fetched, lines = [], []

@@ -100,7 +100,8 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="FLUX.2 dev, klein 9B or klein 4B."),
                 LoraStackType.Input(
-                    "lora_stack", tooltip="From FLUX.2 LoRA Stack or another pack's stacker."
+                    "lora_stack", optional=True,
+                    tooltip="From FLUX.2 LoRA Stack or another pack's stacker.",
                 ),
                 io.Clip.Input(
                     "clip", optional=True,
@@ -141,7 +142,7 @@ class Flux2EditApplyLoraStack(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: io.Model.Type, lora_stack: object,
+        cls, model: io.Model.Type, lora_stack: object = None,
         clip: Any = None, mode: str = "auto", on_mismatch: str = "error",
     ) -> io.NodeOutput:  # fmt: skip
         if on_mismatch not in ("error", "warn"):
@@ -193,7 +194,8 @@ class Flux2EditLoraInfo(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 LoraStackType.Input(
-                    "lora_stack", tooltip="From FLUX.2 LoRA Stack or another pack's stacker."
+                    "lora_stack", optional=True,
+                    tooltip="From FLUX.2 LoRA Stack or another pack's stacker.",
                 )
             ],
             outputs=[
@@ -206,7 +208,7 @@ class Flux2EditLoraInfo(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, lora_stack: object) -> io.NodeOutput:
+    def execute(cls, lora_stack: object = None) -> io.NodeOutput:
         info, trigger_words = describe_stack(as_entries(lora_stack), locate_local)
         shown = host.show_text(info, cls.hidden.unique_id)
         return io.NodeOutput(info, trigger_words, ui=shown)

@@ -18,6 +18,8 @@ from . import host
 from .host import LoraStackType, io
 
 NONE, INSTALLED, HUB, URL = KINDS = ("none", "installed", "hugging face", "url")
+CHOOSE = "choose a LoRA"
+"""What a new slot says for a file: the first of the alphabet would be anybody's guess."""
 _FIELDS = {INSTALLED: "file", HUB: "repo", URL: "url"}
 SLOTS = {f"lora_{number}": slot for number, slot in stack.SLOTS.items()}
 """The slots' inputs, and what messages call them."""
@@ -36,7 +38,7 @@ def slot_input(name: str) -> io.DynamicCombo.Input:
     """A slot: its kind, and the inputs of that kind."""
     where = {
         INSTALLED: io.Combo.Input(
-            "file", options=installed_names(),
+            "file", options=[CHOOSE, *installed_names()],
             tooltip="A .safetensors file of ComfyUI's loras folders. Type to search.",
         ),
         HUB: io.String.Input(
@@ -126,7 +128,8 @@ def _source(name: str, kind: str, value: Any) -> Source:
             return sources.parse_hub(value)
         if kind == URL:
             return sources.parse_url(value)
-        found = sources.resolve_installed(value, installed_names(), host.loras_folders)
+        chosen = "" if value == CHOOSE else value
+        found = sources.resolve_installed(chosen, installed_names(), host.loras_folders)
         installed_path(found)  # it is there, and not only listed
         return InstalledSource(found)
     except SourceError as error:
@@ -200,7 +203,7 @@ class Flux2EditLoraStack(io.ComfyNode):
             ),
             search_aliases=[
                 "lora", "power lora", "lora stack", "lora stacker", "lora loader", "multi lora",
-                "rgthree",
+                "rgthree", "hugging face", "huggingface", "civitai", "url",
             ],
             inputs=[
                 *(slot_input(name) for name in SLOTS),

@@ -12,14 +12,18 @@ import re
 from pathlib import Path
 
 import pytest
+import said
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
+DOCS, LOCALES, WORDS = ROOT / "web" / "docs", ROOT / "locales", ROOT / "web" / "words"
 HOSTED = "Flux2EditRunComfy"
 # What people type who do not know the pack; each finds at least one node.
 TYPED = (
     "lora",
     "power lora",
+    "hugging face",
+    "civitai",
+    "url",
     "lora stack",
     "kontext",
     "reference image",
@@ -144,6 +148,61 @@ def test_a_translated_tooltip_calls_the_choices_by_their_names(nodes, language):
                     assert re.search(word, told, re.ASCII), f"{node}.{name}: {choice}"
                     named += 1
     assert named > 20
+
+
+def told_in(language):
+    """English sentence -> what the page says in its place."""
+    return json.loads((WORDS / f"{language}.json").read_text("utf-8"))
+
+
+def pattern_of(sentence):
+    """A sentence of the tables with a group for each value, as ``web/js/words.js`` reads it."""
+    pieces = re.split(r"\{(\w+)\}", sentence.replace("“", '"').replace("”", '"'))
+    value = {True: r"([-+]?[\d.,]+ ?%?)", False: "(.*?)"}
+    made = [
+        value[bool(re.fullmatch(r"n\d*", piece))] if at % 2 else re.escape(piece)
+        for at, piece in enumerate(pieces)
+    ]
+    return max(pieces[::2], key=len), re.compile("".join(made))
+
+
+def is_told(filled, patterns):
+    """Whether a sentence with 7 for each value is one of the tables' and leaves no words."""
+    for piece, pattern in patterns:
+        for form in (filled, f"{filled}.", f"7 {filled}", f"7 {filled}.", filled.strip("():")):
+            found = pattern.fullmatch(form) if piece in form else None
+            if found and not re.search(r"[a-z]{2,} [a-z]{2,}", " ".join(found.groups())):
+                return True
+    head, colon, rest = filled.partition(": ")
+    return bool(colon) and rest == "7" and is_told(head, patterns)
+
+
+def test_every_sentence_has_words_in_the_other_languages():
+    """What fails here is written into ``web/words``, with a name for each value."""
+    schema = "\n".join(text for _, text in texts(read("en", "nodeDefs.json")))
+    patterns = [pattern_of(sentence) for sentence in told_in("zh")]
+    found, silent = {**said.in_python(), **said.in_scripts()}, said.listed(said.NAMES + said.PARTS)
+    assert len(found) > 500 and not sorted(silent - {*found})
+    missing = [
+        f"{place}: {sentence}"
+        for sentence, place in found.items()
+        if sentence not in silent
+        and not (len(sentence) > 40 and sentence in schema)
+        and not is_told(sentence.replace("{}", "7").replace("“", '"').replace("”", '"'), patterns)
+    ]
+    assert not missing, "\n" + "\n".join(missing)
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_a_translated_sentence_keeps_values_numbers_and_names(language):
+    table = told_in(language)
+    assert list(table) == list(told_in("zh"))
+    for english, text in table.items():
+        values = r"\{(\w+)\}"
+        assert set(re.findall(values, text)) == set(re.findall(values, english)), english
+        plain, other = (re.sub(values, " ", one) for one in (text, english))
+        assert signs(plain) >= signs(other), english
+        assert text != english or not re.search(r"\b[a-z]{2}", other), english
 
 
 @pytest.mark.parametrize("name", ["main.json", "settings.json"])

@@ -76,7 +76,7 @@ class Report:
         "ink.safetensors: matched 88/88, rank 16, ai-toolkit, FLUX.2 klein 9B, scale 1"
         """
         if not self.loras:
-            return "No LoRA is enabled; the model passes through unchanged."
+            return "No LoRAs: the model passes through unchanged."
         lines = []
         for lora in self.loras:
             rank = "-".join(str(rank) for rank in lora.ranks[:1] + lora.ranks[1:][-1:])

@@ -15,7 +15,7 @@ def stack_inputs() -> list[io.Input]:
     """The stack, and which LoRA of it."""
     return [
         LoraStackType.Input(
-            "lora_stack",
+            "lora_stack", optional=True,
             tooltip=(
                 "From FLUX.2 LoRA Stack or another pack's stacker. What is set here is for Apply "
                 "FLUX.2 LoRA Stack: other packs' nodes know the plain scale, and a stacker of "

@@ -70,8 +70,8 @@ class Flux2EditLoraRegion(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, lora_stack: object, lora: str = "all", text: float = 1.0, references: float = 1.0,
-        blocks: str = "", mask: Any = None,
+        cls, lora_stack: object = None, lora: str = "all", text: float = 1.0,
+        references: float = 1.0, blocks: str = "", mask: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
         for name, value in (("text", text), ("references", references)):
             if not 0 <= value <= 1:  # nor NaN

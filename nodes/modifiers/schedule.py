@@ -66,7 +66,7 @@ class Flux2EditLoraSchedule(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, lora_stack: object, lora: str = "all", schedule: str = "0:1",
+        cls, lora_stack: object = None, lora: str = "all", schedule: str = "0:1",
         between: str = BETWEEN[0], clock: str = CLOCKS[0], pictures: str = "",
     ) -> io.NodeOutput:  # fmt: skip
         read = Schedule.read(schedule, between, clock, pictures)

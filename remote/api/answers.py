@@ -86,9 +86,9 @@ def explain(answer: Answer, *secrets: str) -> str:
     code, meaning = answer.error_code, answer.meaning
     words = message_of(answer.body, *secrets)
     text = _SENTENCES.get(code) or _SENTENCES.get(meaning) or _SENTENCES.get(meaning // 100)
-    text = text or "RunComfy answered with an error."
+    text = (text or "RunComfy answered with an error.").removesuffix(".")
     number = f"{answer.status}" + (f", code {code}" if code else "")
-    return f"{text} (HTTP {number})" + (f' It says: "{words}".' if words else "")
+    return f"{text} (HTTP {number})." + (f' It says: "{words}".' if words else "")
 
 
 def message_of(body: Mapping[str, Any] | None, *secrets: str, depth: int = _MAX_DEPTH) -> str:

@@ -73,7 +73,10 @@ def _name(page):
 
 
 def _choose_lora(page):
-    """Set the first slot to installed and pick a file in its list, by typing a part of its name."""
+    """In the stock widgets: set the first slot to installed and pick a file by typing a part."""
+    face = "(on) => app.extensionManager.setting.set('Flux2LoraEdit.Stack.List', on)"
+    page.js(face, False)
+    page.settle()
     if _name(page) == "classic":
         _pick(page, widget(page, STACK, "lora_1"), "installed")
         _pick(page, widget(page, STACK, "lora_1.file"), "kohya")

@@ -100,6 +100,7 @@ def queue(nodes, inputs):
         slot(2, "url", url="https://example.com/a.safetensors"),
         slot(1, file="gone.safetensors", enabled=False),
         slot(1, file="gone.safetensors", scale=0.0),
+        slot(1, file="choose a LoRA", enabled=False),
         slot(1, "url", url="nonsense", enabled=False),
     ],
 )
@@ -114,6 +115,10 @@ def test_the_queue_takes(nodes, inputs):
         (
             slot(1, file="../../secret.safetensors"),
             "slot 1: .*outside ComfyUI's loras folders",
+        ),
+        (
+            slot(2, file="choose a LoRA"),
+            "LoRA slot 2: No LoRA file is chosen. Choose one, or set the slot to none.",
         ),
         (slot(1, file="/etc/passwd"), "outside ComfyUI's loras folders"),
         (
@@ -308,6 +313,23 @@ def test_apply_nothing(nodes, model):
     assert patched is model and clip is None and json.loads(report)["loras"] == []
 
 
+def test_an_open_lora_stack_is_no_loras(nodes, model):
+    """As it is when the stack before it is muted or bypassed; whatever stands between."""
+    output = apply(nodes, model, None)
+    assert output.args[0] is model and "No LoRAs" in output.ui["text"][0]
+    between = (
+        nodes.Flux2EditLoraSchedule, nodes.Flux2EditLoraRegion, nodes.Flux2EditDownloadLoras,
+        nodes.Flux2EditLoraInfo, nodes.Flux2EditApplyLoraStack,
+    )  # fmt: skip
+    for node in between:
+        inputs = node.GET_NODE_INFO_V1()["input"]
+        assert "lora_stack" in inputs["optional"], node.__name__
+        hidden = type("Hidden", (), {"unique_id": None})
+        execute = type(node.__name__, (node,), {"hidden": hidden}).execute
+        given = {"model": model} if "model" in inputs.get("required", {}) else {}
+        assert execute(**given).args[0] in ([], model, "The stack is empty."), node
+
+
 def test_another_packs_stack_is_resolved_like_ours(nodes, model):
     patched, *_ = apply(nodes, model, [["styles\\ink", -0.5, 0]], mode="merge").args
     assert len(patched.patches) == 10
@@ -376,8 +398,10 @@ def test_schemas(nodes):
         [], ["file", "scale", "enabled"], ["repo", "scale", "enabled"], ["url", "scale", "enabled"],
     ]  # fmt: skip
     assert all(i.tooltip for option in options for i in option.inputs)
+    # The first of the list is what a new slot says: no file that nobody has chosen.
+    assert options[1].inputs[0].options[0] == "choose a LoRA"
     applied = nodes.Flux2EditApplyLoraStack.define_schema()
-    assert [i.id for i in applied.inputs] == ["model", "lora_stack", "mode", "on_mismatch", "clip"]
+    assert [i.id for i in applied.inputs] == ["model", "mode", "on_mismatch", "lora_stack", "clip"]
     assert [o.display_name for o in applied.outputs] == ["model", "clip", "report"]
     info = nodes.Flux2EditLoraInfo.define_schema()
     assert [o.display_name for o in info.outputs] == ["info", "trigger_words"]

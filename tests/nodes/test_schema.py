@@ -111,11 +111,7 @@ def test_what_has_a_default_may_be_left_out_of_a_prompt(node_classes):
                 required.setdefault(node.__name__, {})[name] = kind
     assert required == {
         "Flux2EditLoraStack": {"file": "COMBO", "repo": "STRING", "url": "STRING"},
-        "Flux2EditLoraSchedule": {"lora_stack": "LORA_STACK"},
-        "Flux2EditLoraRegion": {"lora_stack": "LORA_STACK"},
-        "Flux2EditDownloadLoras": {"lora_stack": "LORA_STACK"},
-        "Flux2EditApplyLoraStack": {"model": "MODEL", "lora_stack": "LORA_STACK"},
-        "Flux2EditLoraInfo": {"lora_stack": "LORA_STACK"},
+        "Flux2EditApplyLoraStack": {"model": "MODEL"},
         "Flux2EditConditioning": {"clip": "CLIP", "vae": "VAE"},
         "Flux2EditSampler": {
             "model": "MODEL", "positive": "CONDITIONING", "latent_image": "LATENT",
