@@ -7,7 +7,7 @@ import { app } from '../../../scripts/app.js'
 import { api } from '../../../scripts/api.js'
 import { note } from './node_text.js'
 import { button, call, TOKEN_EVENT } from './runcomfy_settings.js'
-import { t } from './words.js'
+import { t, words } from './words.js'
 
 const NODE = 'Flux2EditRunComfy'
 const NAME = 'flux2_edit_price'
@@ -16,6 +16,7 @@ const ADDRESSES_HEIGHT = 60
 const DECIDES = ['mode', 'batch_count', 'resume_request_id', 'image_urls']
 
 const faces = new Map() // node -> what its face says
+const hints = new WeakMap() // node -> what shows its placeholder in the page's language
 let asked = null // { when, known: a promise }
 
 /** Whether a token is set and each mode's price; an empty answer where the server gives none. */
@@ -68,6 +69,7 @@ function settingsButton() {
 async function refresh(node) {
   const known = await prices()
   if (!faces.has(node)) return // gone meanwhile
+  hints.get(node)?.()
   const text = costOf(node, known)
   if (faces.get(node) === text) return
   faces.set(node, text)
@@ -99,7 +101,9 @@ function addFace(node) {
   if (addresses) {
     // The space that is left is the prompt's.
     addresses.options.getMaxHeight = () => ADDRESSES_HEIGHT
-    if (addresses.element) addresses.element.placeholder = t(addresses.element.placeholder)
+    const { element } = addresses
+    const english = element?.placeholder
+    if (english) hints.set(node, () => (element.placeholder = t(english)))
   }
   change()
 }
@@ -117,6 +121,7 @@ app.registerExtension({
   setup() {
     // A value that no hand has changed (undo, another pack) is seen here at the latest.
     api.addEventListener('graphChanged', refreshAll)
+    words.addEventListener('change', refreshAll)
     window.addEventListener(TOKEN_EVENT, () => {
       asked = null
       refreshAll()
