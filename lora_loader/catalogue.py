@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from ..network.files import read_record, write_atomically
+from ..network.files import read_record, record_of, write_atomically
 from .reading.listing import UNKNOWN, UNREADABLE, HeaderReader, Listed, ModelFile, read_model
 from .reading.scaling import short_text
 from .reading.training import Training, wrong_base
@@ -29,8 +29,8 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 
 
 class InstalledFile(NamedTuple):
-    """A file in one of the folders, by its name there; ``changed`` is its size and the times of it
-    and of the words beside it. ``picture``: whether one lies beside it."""
+    """A file in one of the folders, by its name there. ``changed`` is its size and its time, and
+    those of the words beside it, 0 and -1 where there are none; ``picture``: there is one too."""
 
     name: str
     folder: int
@@ -52,31 +52,43 @@ class Row(NamedTuple):
 def installed_files(names: Iterable[str], folders: Sequence[Path]) -> list[InstalledFile]:
     """The files of these names relative to the ``folders``, each in the first that has it; a folder
     is read once, and of its files only what stands in the folder."""
-    wanted, found = list(dict.fromkeys(names)), {}
+    wanted = list(dict.fromkeys(names))
+    found: dict[str, InstalledFile] = {}
     for number, root in enumerate(folders):
         within: dict[str, list[str]] = {}
         for name in wanted:
             if name not in found:
                 within.setdefault(os.path.dirname(name), []).append(name)
         for folder, here in within.items():
-            with suppress(OSError, ValueError):
-                with os.scandir(root / folder) as entries:
-                    beside = {entry.name: entry for entry in entries}
-                for name in here:
-                    if os.path.basename(name) in beside:
-                        found[name] = _installed(name, number, root, beside)
+            beside: dict[str, os.DirEntry[str]] = {}
+            with suppress(OSError, ValueError), os.scandir(root / folder) as entries:
+                beside = {entry.name: entry for entry in entries}
+            for name in here:
+                if (file := _installed(name, number, root, beside)) is not None:
+                    found[name] = file
     return [found[name] for name in wanted if name in found]
 
 
-def _installed(name: str, number: int, root: Path, beside: Mapping[str, Any]) -> InstalledFile:
-    """Raises OSError."""
+def _installed(
+    name: str, number: int, root: Path, beside: Mapping[str, os.DirEntry[str]]
+) -> InstalledFile | None:
+    """None where the folder has no such file."""
     own = os.path.basename(name)
     stem = own.rpartition(".")[0]
-    stat = beside[own].stat()
-    words = (beside[one] for one in (f"{stem}.txt", f"{own}.json") if one in beside)
-    changed = (stat.st_size, stat.st_mtime_ns, *(one.stat().st_mtime_ns for one in words))
+    changed: list[int] = []
+    for part in (own, f"{stem}.txt", f"{own}.json"):
+        known = 0, -1
+        with suppress(OSError):
+            entry = beside.get(part)
+            # A file: to open a pipe waits for whoever writes into it.
+            if entry is not None and entry.is_file():
+                known = entry.stat().st_size, entry.stat().st_mtime_ns
+        changed += known
+    if changed[1] < 0:
+        return None
     pictures = (f"{stem}{mark}{end}" for mark in ("", ".preview") for end in PICTURES)
-    return InstalledFile(name, number, root / name, changed, any(p in beside for p in pictures))
+    picture = any(one in beside for one in pictures)
+    return InstalledFile(name, number, root / name, tuple(changed), picture)
 
 
 class Catalogue:
@@ -129,20 +141,21 @@ class Catalogue:
             return self._models[key]
 
     def _read(self, file: InstalledFile) -> Listed:
-        sidecar = noted = None
-        if len(file.changed) > 2:
+        sidecar, noted = "", None
+        if file.changed[2]:
             sidecar = short_text(file.path.with_suffix(".txt"), MAX_SIDECAR_BYTES)
-            noted = (read_record(Path(f"{file.path}.json")) or {}).get("trigger_words")
-        words = tuple(noted) if isinstance(noted, list) else ()
-        return self._reader.read(file.path, sidecar or "", words)
+        if file.changed[4]:
+            noted = (read_record(record_of(file.path)) or {}).get("trigger_words")
+        return self._reader.read(file.path, sidecar, noted if isinstance(noted, list) else ())
 
     def _fits(self, file: InstalledFile, listed: Listed, model: ModelFile) -> bool | None:
         if listed.training is None or not listed.digest:
             return False if listed.base == UNREADABLE else None
         key = f"{listed.digest}:{model.digest}"
-        if key not in self._verdicts:
+        fits = wrong_base(listed.training, model.model) is None
+        if fits and key not in self._verdicts:  # which of files that are alike but for their words
             self._verdicts[key] = self._reader.fits(file.path, listed, model)
-        fits = self._verdicts[key] and wrong_base(listed.training, model.model) is None
+        fits = fits and self._verdicts[key]
         return None if listed.base == UNKNOWN and not fits else fits
 
     def _load(self) -> None:

@@ -27,7 +27,8 @@ klein base | klein distilled | klein {}B | lambda layer | lora a | lora b | lora
 lora linear layer down | lora linear layer up | lora magnitude vector | lora mid | lora up
 match image | Mistral 3 Small (FLUX.2 dev) | no such state: {} | oft blocks | oft r scaled oft
 oft r weight | on input | p layer weight | q layer weight | Qwen3 4B (FLUX.2 klein 4B)
-Qwen3 8B (FLUX.2 klein 9B) | reshape weight | RunComfy CLI | scaled oft | set weight | side path
+Qwen3 8B (FLUX.2 klein 9B) | reshape weight | RunComfy CLI | scaled oft | SD 1.5 | SD 2 | SD 3
+set weight | side path | Stable Diffusion
 starting in_progress processing running cancellation_requested | text to image
 the schema uses a word that is not checked: {} | Tucker GLoRA | Tucker LoHa | Tucker LoKr
 Tunnel connection failed | w norm | {} (rsLoRA) | {} is not the caller's to set; use credentials

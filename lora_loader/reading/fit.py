@@ -98,14 +98,14 @@ def read_lora(
     return ReadLora(tuple(steps), report, refused, tuple(warnings), text_keys)
 
 
-def refused(known: Facts, layout: Layout, model: Flux2Model) -> str:
+def refused(known: Facts, training: Training, layout: Layout, model: Flux2Model) -> str:
     """Why ``read_lora`` would refuse a file for the model, as far as its header tells; or ""."""
-    fitted, training = fit(known, layout), trained_for(known)
+    if wrong := wrong_base(training, model):
+        return wrong
+    fitted = fit(known, layout)
     report = _report(LoraEntry("", 1.0, 1.0), fitted, (), training)
     report = replace(report, matched=len(fitted.fitting))
-    return wrong_base(training, model) or refusal(
-        report, fitted.weights, fitted.text_encoder, training, model
-    )
+    return refusal(report, fitted.weights, fitted.text_encoder, training, model)
 
 
 def fit(known: Facts, layout: Layout) -> Fit:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -44,10 +45,11 @@ _OTHERS = (
     (r"chroma", "Chroma"),
     (r"lumina", "Lumina"),
 )
+_ATTENTION_OF = rb'_attn2_to_k[^"]*(?:down|lora_A)[^"]*":[^}]*"shape":\s*\[\d+,\s*%d\]'
 _OTHER_NAMES = (
-    (rb'"lora_te2_|_attn2_to_k[^"]*(?:down|lora_A)[^"]*":\{[^}]*"shape":\[\d+,2048\]', "SDXL"),
-    (rb'_attn2_to_k[^"]*(?:down|lora_A)[^"]*":\{[^}]*"shape":\[\d+,768\]', "SD 1.5"),
-    (rb'_attn2_to_k[^"]*(?:down|lora_A)[^"]*":\{[^}]*"shape":\[\d+,1024\]', "SD 2"),
+    (rb'"lora_te2_|' + _ATTENTION_OF % 2048, "SDXL"),
+    (_ATTENTION_OF % 768, "SD 1.5"),
+    (_ATTENTION_OF % 1024, "SD 2"),
     (rb"(?:down|input)_blocks[._]\d", "Stable Diffusion"),
     (rb"transformer_blocks[._]\d+[._]img_m(?:lp[._]net|od[._]1)", "Qwen-Image"),
     (rb"individual_token_refiner", "Hunyuan"),
@@ -122,7 +124,7 @@ class HeaderReader:
         self._shapes: dict[str, Shape | None] = {}
         self._last: tuple[str, Facts | None] = ("", None)
 
-    def read(self, path: Path, sidecar: str = "", noted: tuple[object, ...] = ()) -> Listed:
+    def read(self, path: Path, sidecar: str = "", noted: Sequence[object] = ()) -> Listed:
         """What the file says; ``sidecar`` and ``noted`` are the words beside it. Never raises."""
         try:
             metadata, text, data_bytes = _header_text(path)
@@ -147,7 +149,9 @@ class HeaderReader:
             except LoraFileError:
                 return False
             self._last = listed.digest, known
-        return known is not None and not refused(known, model.layout, model.model)
+        if known is None or listed.training is None:
+            return False
+        return not refused(known, listed.training, model.layout, model.model)
 
     def _shape(self, text: bytes, data_bytes: int) -> Shape:
         """Raises LoraFileError."""

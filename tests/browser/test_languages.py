@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-from browser.hand import open_help
+import said
+from browser.hand import open_help, spread
 from shots import ARTIFACTS
+from small_edit import APPLY, CONDITIONING, SAMPLER, SIZE, STACK, small_edit
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCALES, DOCS = ROOT / "locales", ROOT / "web" / "docs"
@@ -27,6 +29,23 @@ SPOKEN = """(label) => {
 }"""
 
 
+# The module is the one that the page has loaded.
+TELL = """async ([texts, all]) => {
+    const { t } = await import('/extensions/flux2-lora-edit/js/words.js')
+    return texts.map(all ? text => [t(text), t(`${text}.`), t(`7 ${text}`), t(`7 ${text}.`)] : t)
+}"""
+TABLE_IS_THERE = """async () => {
+    const { t } = await import('/extensions/flux2-lora-edit/js/words.js')
+    return t('Stopped.') !== 'Stopped.'
+}"""
+ENGLISH = re.compile(r"[A-Za-z]{2,} [a-z]{2,} [a-z]{2,}")
+# Choices and the host's nodes stay as they are.
+NAMED = re.compile(
+    r"owner/repo\S*|text to image|control after generate|hf auth login|git lfs pull|core percent|"
+    r"Get Image from Batch|Scale Image to Total Pixels|Set Latent Noise Mask"
+)
+
+
 def words(language):
     return json.loads((LOCALES / language / "nodeDefs.json").read_text("utf-8"))
 
@@ -35,6 +54,8 @@ def speak(page, language):
     page.js("(id) => app.extensionManager.setting.set('Comfy.Locale', id)", language)
     label = words(language)["Flux2EditImageSize"]["inputs"]["swap"]["name"]
     page.page.wait_for_function(SPOKEN, arg=label)
+    if language != "en":
+        page.page.wait_for_function(TABLE_IS_THERE, timeout=60_000)
     page.command("Comfy.RefreshNodeDefinitions")  # for the titles; a reload does it too
 
 
@@ -67,3 +88,76 @@ def test_help_is_shown_in_another_language(language, classic, in_english_again):
     heading = re.findall(r"^## (.+)$", text, re.MULTILINE)[-1]
     open_help(classic, "Flux2EditSampler").get_by_text(heading).wait_for()
     classic.screenshot(ARTIFACTS / f"help-{language}.png")
+
+
+def left_in_english(text):
+    return ENGLISH.search(NAMED.sub("", text))
+
+
+@pytest.mark.parametrize("language", ["ja", "zh"])
+def test_the_words_on_the_nodes_are_in_the_language_of_the_page(
+    language, classic, in_english_again
+):
+    prompt = small_edit(steps=1, seed=20_000 + len(language))
+    # Its picture is then not used, which it says.
+    side = {"image_size": "custom", "width": 96 + 16 * (language == "ja"), "height": 96}
+    prompt[str(SIZE)]["inputs"] |= side
+    speak(classic, language)
+    classic.load_api(prompt)
+    assert classic.queue() == "success"
+    spread(classic)
+    for node in (APPLY, CONDITIONING, SIZE, SAMPLER):
+        text = classic.text_of(node)
+        assert re.search("[\u3040-\u30ff\u4e00-\u9fff]", text), f"{node}: {text!r}"
+        assert not left_in_english(text), f"{node}: {text!r}"
+    assert "ai-toolkit.safetensors" in classic.text_of(APPLY)
+    classic.screenshot(ARTIFACTS / f"words-{language}.png")
+
+    slot = {"lora_1": "installed", "lora_1.file": "not there.safetensors"}
+    prompt[str(STACK)]["inputs"] |= slot
+    classic.load_api(prompt)
+    classic.start()
+    classic.page.wait_for_selector(".flux2-edit-text[role=alert]", state="attached")
+    classic.page.keyboard.press("Escape")  # the page's own dialog
+    classic.errors.clear()
+    text = classic.text_of(STACK)
+    assert "not there.safetensors" in text and not left_in_english(text), text
+    classic.screenshot(ARTIFACTS / f"refused-{language}.png")
+
+
+@pytest.mark.parametrize("language", ["ja", "zh"])
+def test_no_sentence_of_ours_stays_english(language, classic, in_english_again):
+    """Each as the code has it, with a number for each value, alone or behind a name."""
+    speak(classic, language)
+    silent = said.listed(said.NAMES + said.PARTS)
+    schema = (LOCALES / "en" / "nodeDefs.json").read_text("utf-8")
+    found = [one for one in {**said.in_python(), **said.in_scripts()} if one not in silent]
+    found = [one for one in found if len(one) < 40 or one not in schema]
+    told = classic.js(TELL, [[one.replace("{}", "7") for one in found], True])
+    english = [
+        one for one, forms in zip(found, told, strict=True) if all(map(left_in_english, forms))
+    ]
+    assert not english, "\n".join(english)
+
+
+def test_what_files_and_servers_say_stays_as_it_is(classic, in_english_again):
+    speak(classic, "ja")
+    texts = [
+        "a. b: c; d, e and f or g (h) · i",
+        "LoRA slot 1: There is no LoRA 'a. b; 1, 2 and 3.safetensors' in the loras folders.",
+        "align is “off”; it takes auto or off.",
+        "'The file is empty (0 bytes)",
+        "<b>rank 8</b>",
+    ]
+    told = classic.js(TELL, [texts, False])
+    assert told[0] == texts[0]
+    assert "「a. b; 1, 2 and 3.safetensors」" in told[1] and "no LoRA" not in told[1]
+    assert "「off」" in told[2] and "auto か off" in told[2]
+    assert told[3:] == texts[3:]
+    long = [
+        "LoRA slot 1: " * 1500,
+        "matched 1/2, rank 8; " * 900,
+        "(from " * 3000,
+        "a: b, c. " * 2000,
+    ]
+    assert all(classic.js(TELL, [long, False]))  # and in a bounded time

@@ -16,6 +16,7 @@ OWN = {"X-Flux2-Lora-Edit": "1", "Content-Type": "application/json"}
 TOKEN = b'{"token": "saved-token-0123456789"}'
 WAYS = [
     ("GET", "token"), ("GET", "open-requests"), ("GET", "history"), ("HEAD", "token"),
+    ("GET", "lora-files"), ("GET", "lora-files?model=x.safetensors"),
     ("PUT", "token"), ("DELETE", "token"), ("DELETE", "open-requests"), ("PUT", "open-requests"),
 ]  # fmt: skip
 LOCAL = ("localhost", "LocalHost:8188", "127.0.0.1", "127.9.8.7:1", "[::1]", "[::1]:8188",
@@ -33,13 +34,16 @@ def serve(monkeypatch, tmp_path):
     """Serves the routes on a listening socket, in a thread; ends with the test."""
     from aiohttp import web
 
+    from flux2_lora_edit.nodes import host
+    from flux2_lora_edit.nodes.routes import lora_files
     from flux2_lora_edit.nodes.routes import runcomfy as runcomfy_routes
 
     for name in ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "YOUR_API_TOKEN", "RUNCOMFY_API_BASE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr(runcomfy_routes, "private_folder", lambda: tmp_path / "own")
+    for module in (runcomfy_routes, host):
+        monkeypatch.setattr(module, "private_folder", lambda: tmp_path / "own")
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -49,6 +53,7 @@ def serve(monkeypatch, tmp_path):
         async def start():
             server = SimpleNamespace(routes=web.RouteTableDef())
             runcomfy_routes.register_routes(server)
+            lora_files.register_routes(server)
             app = web.Application(client_max_size=100 * 2**20)
             app.add_routes(server.routes)
             runner = web.AppRunner(app)

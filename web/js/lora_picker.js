@@ -30,6 +30,8 @@ const STYLE = `
   box-shadow: inset 3px 0 var(--p-primary-color, #5b9dff) }
 .flux2-edit-picker-picture { flex: none; width: 42px; height: 42px; border-radius: 4px;
   object-fit: cover; background: var(--comfy-input-bg, #222) }
+.flux2-edit-picker-plain .flux2-edit-picker-picture { display: none }
+.flux2-edit-picker-row[data-fits="false"] b { opacity: 0.65 }
 .flux2-edit-picker-row > div { min-width: 0; flex: 1 }
 .flux2-edit-picker-row div > div { overflow: hidden; white-space: nowrap; text-overflow: ellipsis }
 .flux2-edit-picker-folder { opacity: 0.6 }
@@ -83,6 +85,7 @@ function search(files, typed) {
 function rowOf(file, model) {
   const row = element('div', { className: 'flux2-edit-picker-row' })
   row.role = 'option'
+  row.dataset.fits = String(file.fits)
   if (!file.name) {
     row.append(t('None: leave this slot empty'))
     return row
@@ -207,6 +210,7 @@ export function openPicker({ node, anchor, value = '', onPick }) {
     const found = search(files, field.value)
     shown = field.value.trim() ? found : [none, ...found]
     said.textContent = words(found)
+    list.classList.toggle('flux2-edit-picker-plain', !files.some((file) => file.preview))
     const at = shown.findIndex((file) => file.name && file.name === name)
     go(at >= 0 ? at : shown[0] === none && shown.length > 1 ? 1 : 0)
   }

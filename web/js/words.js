@@ -8,6 +8,7 @@
 
 import { app } from '../../../scripts/app.js'
 
+const LANGUAGES = ['ja', 'zh'] // the files in web/words
 const SEPARATORS = [' · ', ' ', '; ', ', ', ': ', ' and ', ' or ']
 const SENTENCE = 1 // the place of that separator: it stands behind a . ! or ?
 const JOINED = 4 // parts of a text that are tried as one: a value may hold the separator
@@ -76,10 +77,10 @@ class Reader {
     return this.table.exact.get(english) ?? english
   }
 
-  /** What the table has for a whole text, or null. */
+  /** What the table has for a whole text, or null; a word alone is a choice or a name. */
   known(text) {
     this.left -= text.length + 100
-    if (this.left < 0) return null
+    if (this.left < 0 || /^[a-z\d_]*$/.test(text)) return null
     const folded = fold(text)
     if (this.table.exact.has(folded)) return this.table.exact.get(folded)
     for (const template of this.table.templates) {
@@ -95,9 +96,10 @@ class Reader {
 
   /** A text whole, or part by part: what stands before a colon, lines' items, sentences, clauses. */
   read(text, level = 0) {
+    if (this.left < 0) return text
     const head = level ? text : text.split(': ', 1)[0]
     if (head !== text && this.known(sentences(text)[0]) === null) {
-      const named = this.known(head)
+      const named = this.table.exact.get(head) ?? this.known(head)
       if (named !== null) return named + this.sign(': ') + this.read(text.slice(head.length + 2))
     }
     for (let next = level; next < SEPARATORS.length; next++) {
@@ -126,22 +128,22 @@ class Reader {
   /** A text in brackets or quotes, or with a stop that our sentence has not, or without; or null. */
   within(text, depth) {
     if (!depth) return null
-    const last = text.at(-1)
     const whole = /[\w)]$/.test(text) ? this.known(`${text}.`) : null
     if (whole !== null) return whole.replace(/。$/, '')
-    for (const [core, from] of [[text.slice(0, -1), /[).”"]$/], [text.slice(1), /^[(“"]/]]) {
-      const said = core && from.test(text) ? this.known(core) ?? this.within(core, depth - 1) : null
-      if (said !== null) return text.startsWith(core) ? said + this.sign(last) : text[0] + said
-    }
-    return null
+    const [before, behind] = [text.slice(0, -1), text.slice(1)]
+    let said = /[).”"]$/.test(text) ? (this.known(before) ?? this.within(before, depth - 1)) : null
+    if (said !== null) return said + this.sign(text.at(-1))
+    said = /^[(“"]/.test(text) ? (this.known(behind) ?? this.within(behind, depth - 1)) : null
+    return said === null ? null : text[0] + said
   }
 }
 
-const language = () => String(app.extensionManager?.setting?.get('Comfy.Locale') ?? 'en')
-const family = () => language().split('-')[0] // 'zh-TW' reads 'zh' sooner than English
+/** A language by its family: 'zh-TW' reads 'zh' sooner than English. */
+const family = (locale) => String(locale ?? 'en').split('-')[0]
+const language = () => family(app.extensionManager?.setting?.get('Comfy.Locale'))
 
 async function load(name) {
-  if (name === 'en' || tables.has(name)) return
+  if (!LANGUAGES.includes(name) || tables.has(name)) return
   tables.set(name, null)
   try {
     const signal = AbortSignal.timeout(10_000) // the page waits for it at its start
@@ -154,19 +156,20 @@ async function load(name) {
 
 /** An English text of this pack in the page's language, or as it is where that has none for it. */
 export function t(english) {
-  const table = tables.get(family())
+  const table = tables.get(language())
   if (!table) return english
   const reader = new Reader(table)
-  return String(english).replace(/\S.*/g, (line) => reader.read(line))
+  return String(english).replace(/\S.*/g, (line) => table.exact.get(line) ?? reader.read(line))
 }
 
 app.registerExtension({
   name: 'flux2-lora-edit.words',
   async init() {
-    await load(family())
-    app.ui?.settings?.addEventListener?.('Comfy.Locale.change', async () => {
-      await load(family())
-      words.dispatchEvent(new Event('change'))
+    app.ui?.settings?.addEventListener?.('Comfy.Locale.change', async ({ detail }) => {
+      await load(family(detail?.value))
+      // The setting has its new value only after this event.
+      setTimeout(() => words.dispatchEvent(new Event('change')))
     })
+    await load(language())
   }
 })

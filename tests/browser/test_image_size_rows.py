@@ -1,0 +1,42 @@
+"""Image Size dims the rows that the chosen size does not use, and keeps all their values."""
+
+import pytest
+from frontends import NEWEST
+from shots import ARTIFACTS
+
+PAGES = [("classic", "pinned"), ("nodes2", "pinned"), ("nodes2", NEWEST), ("nodes2", "1.41.21")]
+UNUSED = {
+    "square_hd": {"width", "height", "megapixels"},
+    "custom": {"megapixels"},
+    "match image": {"width", "height"},
+}
+# Chosen as by hand: both renderers call the widget's callback.
+CHOOSE = """(choice) => {
+    const widget = app.graph._nodes[0].widgets.find(widget => widget.name === 'image_size')
+    widget.value = choice
+    widget.callback(choice, app.canvas, app.graph._nodes[0])
+}"""
+DIMMED = """() => app.graph._nodes[0].widgets
+    .filter(widget => widget.disabled).map(widget => widget.name)"""
+
+
+@pytest.mark.parametrize(("renderer", "frontend"), PAGES)
+def test_rows_that_do_nothing_are_dimmed(pages, renderer, frontend):
+    page = pages.get(renderer, frontend)
+    inputs = {"image_size": "square_hd", "width": 640, "height": 480, "megapixels": 0.5}
+    page.load_api({"1": {"class_type": "Flux2EditImageSize", "inputs": inputs}})
+    values = page.serialize()["nodes"][0]["widgets_values"]
+    for choice, unused in UNUSED.items():
+        page.js(CHOOSE, choice)
+        page.settle()
+        assert set(page.js(DIMMED)) == unused, choice
+        saved = page.serialize()
+        assert saved["nodes"][0]["widgets_values"] == [choice, *values[1:]]
+        exported = page.export_api()["1"]["inputs"]
+        assert exported["width"] == 640 and exported["megapixels"] == 0.5
+        page.fit(1.0)
+        name = f"size-{renderer}-{frontend}-{choice.replace(' ', '-')}.png"
+        page.screenshot(ARTIFACTS / name, [1])
+        page.load(saved)
+        assert set(page.js(DIMMED)) == unused, f"{choice}, opened again"
+    assert not page.errors
