@@ -426,7 +426,7 @@ def test_a_failed_slot_and_a_wrong_base_are_marked(list_page):
     page = list_page
     missing = "no-such-file.safetensors"
     page.load_api(small_edit(loras=[(FILES[0], 1), (missing, 0.5), ("flux1.safetensors", 1)]))
-    page.fit()
+    page.fit(0.75)  # under 0.6 the classic canvas draws neither texts nor lists
     misfit = row(page, 3).locator(".error:visible")
     misfit.wait_for()
     assert misfit.inner_text() == "≠" and "FLUX.1" in misfit.get_attribute("title")
@@ -444,7 +444,7 @@ def test_a_failed_slot_and_a_wrong_base_are_marked(list_page):
 def test_more_than_three_is_a_second_stack_and_apply_that_run(list_page, client):
     page = list_page
     page.load_api(small_edit(loras=[(name, 0.5) for name in FILES], steps=1))
-    page.fit()
+    page.fit(0.75)
     head(page, "More than three").click()
     page.settle()
     second = page.js("() => Math.max(...app.graph._nodes.filter(n => n.comfyClass === "
