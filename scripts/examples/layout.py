@@ -132,9 +132,10 @@ def add_note(workflow: Workflow, text: str, size: tuple[int, int]) -> None:
             "outputs": [],
             "properties": {"Node name for S&R": "MarkdownNote"},
             "widgets_values": [text],
-            # ComfyUI's brown leaves its text hard to read in Nodes 2.0.
+            # ComfyUI's brown leaves its text hard to read in Nodes 2.0. A light palette adds half
+            # of the lightness to what a node says: of black it makes grey, behind dark grey words.
             "color": "#222",
-            "bgcolor": "#000",
+            "bgcolor": "#333",
         }
     )
 

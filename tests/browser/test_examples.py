@@ -123,6 +123,36 @@ def note_of(path):
     return note["widgets_values"][0]
 
 
+# The words of a note, and the first ground behind them that is not clear.
+COLOURS = """() => {
+    const words = document.querySelector('.comfy-markdown-content strong')
+    let ground = words
+    while (/, 0\\)$/.test(getComputedStyle(ground).backgroundColor)) ground = ground.parentElement
+    return [getComputedStyle(words).color, getComputedStyle(ground).backgroundColor]
+}"""
+
+
+def brightness(colour):
+    """Relative luminance of WCAG, of ``rgb(r, g, b)``."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_a_note_can_be_read_in_dark_and_in_light(pages):
+    """In the newest Nodes 2.0, whose words are the dimmest."""
+    page = pages.get("nodes2", "newest")
+    open_template(page, read(EXAMPLES[0]), EXAMPLES[0].stem)
+    try:
+        for palette in ("light", "dark"):
+            page.js("(id) => app.extensionManager.setting.set('Comfy.ColorPalette', id)", palette)
+            page.settle()
+            low, high = sorted(map(brightness, page.js(COLOURS)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, palette
+    finally:
+        page.reset(vue=True)
+
+
 @named(EXAMPLES)
 def test_an_example_says_where_its_files_come_from(path):
     workflow, text = read(path), note_of(path)
