@@ -172,19 +172,6 @@ def test_help_opens_beside_the_node(kind, classic):
     assert words["x"] + words["width"] <= box["x"] + box["width"] + 1, "nothing is cut off"
 
 
-def test_a_template_is_opened_from_the_browser(classic):
-    classic.command("Comfy.BrowseTemplates")
-    dialog = classic.page.get_by_role("dialog")
-    dialog.get_by_text("flux2-lora-edit").first.click()
-    card = dialog.get_by_text("Edit one picture (klein)").first
-    card.wait_for()
-    classic.screenshot(ARTIFACTS / "templates.png")
-    card.click()
-    classic.page.wait_for_function("() => app.graph._nodes.some(n => n.type === 'UNETLoader')")
-    kinds = [node["type"] for node in classic.serialize()["nodes"]]
-    assert "Flux2EditConditioning" in kinds and "MarkdownNote" in kinds
-
-
 def test_the_token_is_set_and_cleared_in_the_settings(classic, client, site):
     secret = "settings-token-4711"
     classic.command("Comfy.ShowSettingsDialog")
