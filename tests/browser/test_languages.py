@@ -123,6 +123,11 @@ def test_the_words_on_the_nodes_are_in_the_language_of_the_page(
     text = classic.text_of(STACK)
     assert "not there.safetensors" in text and not left_in_english(text), text
     classic.screenshot(ARTIFACTS / f"refused-{language}.png")
+    # What is shown follows the page.
+    classic.js("() => app.extensionManager.setting.set('Comfy.Locale', 'en')")
+    english = classic.page.locator(".flux2-edit-text[role=alert]", has_text="There is no LoRA")
+    english.wait_for(state="attached")
+    assert "matched 22/22" in classic.text_of(APPLY)
 
 
 @pytest.mark.parametrize("language", ["ja", "zh"])

@@ -9,7 +9,7 @@
 
 import { app } from '../../../scripts/app.js'
 import { api } from '../../../scripts/api.js'
-import { t } from './words.js'
+import { t, words } from './words.js'
 
 const PREFIX = 'Flux2Edit'
 const NAME = 'flux2_edit_text'
@@ -131,8 +131,16 @@ function addTextWidget(node, name) {
 function showText(node, text, head = '') {
   dropWidget(node, PROGRESS_TEXT)
   const widget = findWidget(node, NAME) ?? addTextWidget(node, NAME)
+  widget.told = text
   fill(widget.element, text, head)
   fit(node, widget)
+}
+
+/** Show what a node shows in the page's language of now. */
+function showAgain(node) {
+  const failure = failures.get(node)
+  if (failure) showFailure(node, failure)
+  else if (findWidget(node, NAME)) showText(node, findWidget(node, NAME).told)
 }
 
 /** Keep a text on a node beside its words, with what may be pressed under it. */
@@ -324,6 +332,7 @@ app.registerExtension({
     }
   },
   setup() {
+    words.addEventListener('change', () => [...ourNodes()].forEach(showAgain))
     // A node that runs again shows nothing until it has new words.
     api.addEventListener('executing', ({ detail }) => {
       const node = runningNode(detail)

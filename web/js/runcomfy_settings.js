@@ -179,7 +179,7 @@ function fetchLine(id, press, delivered) {
 function row(entry, ...buttons) {
   const cost = entry.cost_usd == null ? '' : `$${entry.cost_usd}`
   const when = new Date(entry.started * 1000).toLocaleString()
-  const tell = (state) => [when, entry.what, cost, state].filter(Boolean).join(' · ')
+  const tell = (state) => [when, t(entry.what), cost, state].filter(Boolean).join(' · ')
   const told = element('span', { textContent: tell(stateOf(entry)) })
   const id = entry.request_id
   const code = element('code', {
