@@ -101,11 +101,10 @@ class Anatomy(NamedTuple):
     sign: str
 
 
-def trained_for(facts: Facts, known: Anatomy | None = None) -> Training:
-    """Everything a file tells about the base model, without a tensor read; its ``anatomy`` may be
-    ``known``."""
+def trained_for(facts: Facts, found: Anatomy) -> Training:
+    """Everything a file tells about the base model, beside its ``anatomy``; no tensor is read."""
     metadata = facts.header.metadata
-    width, double, single, sign = known or anatomy(facts)
+    width, double, single, sign = found
     named = [metadata[key] for key in _METADATA_KEYS if key in metadata]
     family, variant = _from_hint(" ".join(named).lower())
     if family == "FLUX.1":

@@ -4,10 +4,10 @@ import json
 
 import pytest
 from browser.comfy_page import ComfyPage
-from browser.hand import Point, note_change, redo, undo
+from browser.hand import Point, redo, undo
 from frontends import NEWEST
 from shots import ARTIFACTS
-from small_edit import APPLY, SAMPLER, STACK, small_edit
+from small_edit import APPLY, SAMPLER, small_edit
 
 OLDEST = "1.41.21"
 FRONTENDS = ("pinned", NEWEST, OLDEST)
@@ -402,27 +402,49 @@ def test_a_loaded_node_keeps_its_size(list_page):
     assert page.serialize()["nodes"][0]["size"] == [620, 500]
 
 
-def test_a_failed_slot_is_marked(list_page):
+def test_a_lora_is_added_from_the_picker(list_page):
     page = list_page
-    prompt = small_edit(loras=[(FILES[0], 1.0), ("no-such-file.safetensors", 0.5)])
-    page.load_api(prompt)
+    opened(page)
+    head(page, "Add an installed LoRA").click()
+    page.page.locator(".flux2-edit-picker [role=option]", has_text="diffusers").click()
+    first = ("installed", FILES[1], 1, True)
+    assert now(page) == inputs(first)
+    undo(page)
+    assert now(page) == inputs(), "one step"
+    redo(page)
+    # The second by keys, and another file for the first.
+    head(page, "Add an installed LoRA").press("Enter")
+    page.page.keyboard.type("kohya")
+    page.page.keyboard.press("Enter")
+    assert now(page) == inputs(first, ("installed", FILES[2], 1, True))
+    row(page, 1).locator(".name").click()
+    page.page.locator(".flux2-edit-picker [role=option]", has_text="ai-toolkit").click()
+    assert now(page)["lora_1.file"] == FILES[0]
+
+
+def test_a_failed_slot_and_a_wrong_base_are_marked(list_page):
+    page = list_page
+    missing = "no-such-file.safetensors"
+    page.load_api(small_edit(loras=[(FILES[0], 1), (missing, 0.5), ("flux1.safetensors", 1)]))
+    page.fit(0.75)  # under 0.6 the classic canvas draws neither texts nor lists
+    misfit = row(page, 3).locator(".error:visible")
+    misfit.wait_for()
+    assert misfit.inner_text() == "≠" and "FLUX.1" in misfit.get_attribute("title")
     page.js("async () => { try { await app.queuePrompt(0, 1) } catch {} }")
-    page.page.wait_for_function(
-        "() => app.lastNodeErrors && Object.keys(app.lastNodeErrors).length"
-    )
-    page.js("() => app.canvas.setDirty(true, true)")
-    page.settle()
-    assert not row(page, 1).locator(".error:visible").count()
     mark = row(page, 2).locator(".error:visible")
-    assert mark.inner_text() == "⚠" and "no-such-file" in mark.get_attribute("title")
+    mark.wait_for()
+    assert mark.inner_text() == "!" and missing in mark.get_attribute("title")
+    assert missing in row(page, 2).get_attribute("aria-label")
+    assert not row(page, 1).locator(".error:visible").count()
     page.page.keyboard.press("Escape")
+    page.screenshot(ARTIFACTS / f"lora-list-marks-{page.js('() => LiteGraph.vueNodesMode')}.png")
     page.errors.clear()
 
 
 def test_more_than_three_is_a_second_stack_and_apply_that_run(list_page, client):
     page = list_page
     page.load_api(small_edit(loras=[(name, 0.5) for name in FILES], steps=1))
-    page.fit()
+    page.fit(0.75)
     head(page, "More than three").click()
     page.settle()
     second = page.js("() => Math.max(...app.graph._nodes.filter(n => n.comfyClass === "

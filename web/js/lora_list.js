@@ -5,13 +5,14 @@
 // fails, or is switched off, the stock widgets are shown as ComfyUI makes them.
 
 import { app } from '../../../scripts/app.js'
-import { api } from '../../../scripts/api.js'
+import { loraFacts } from './lora_files.js'
 import { addStack } from './lora_more.js'
-import * as nodeText from './node_text.js'
-import { openMenu, openInfo, openNames } from './lora_popups.js'
+import { openPicker } from './lora_picker.js'
+import { openInfo, openMenu } from './lora_popups.js'
 import { ROW, element, iconButton, kindNames, makeRow } from './lora_row.js'
 import * as slots from './lora_slots.js'
-import { t } from './words.js'
+import { ERROR_EVENT, errorInputs, errorOf } from './node_text.js'
+import { t, words } from './words.js'
 
 const NAME = 'flux2_edit_lora_list'
 const SETTING = 'Flux2LoraEdit.Stack.List'
@@ -25,7 +26,7 @@ const stockNodes = new WeakSet() // whose stock widgets a hand asked for
 let wanted = true // the setting, which the page tells before it stores it
 
 const STYLE = `
-.flux2-lora-list { box-sizing: border-box; overflow: hidden; display: flex; flex-direction: column;
+.flux2-lora-list { box-sizing: border-box; overflow: hidden; contain: content; display: flex; flex-direction: column;
   font: 12px/1 system-ui, sans-serif; color: var(--input-text, #ddd);
   background: var(--comfy-input-bg, #222); border-radius: 6px; user-select: none; }
 .flux2-lora-list [hidden] { display: none !important; }
@@ -60,7 +61,7 @@ const STYLE = `
 .flux2-lora-list .name { flex: 1; min-width: 0; display: flex; height: 20px; line-height: 20px; }
 .flux2-lora-list .name span { min-width: 0; overflow: hidden; text-overflow: ellipsis;
   white-space: pre; }
-.flux2-lora-list .name .dim { opacity: .65; flex: 0 1000 auto; }
+.flux2-lora-list .name .dim { opacity: .72; flex: 0 1000 auto; }
 .flux2-lora-list .name .tail { flex: 0 1 auto; }
 .flux2-lora-list .name .end { flex: none; }
 .flux2-lora-list .scale { flex: none; display: flex; align-items: center; width: 76px; }
@@ -71,9 +72,11 @@ const STYLE = `
   background: var(--comfy-menu-bg, #353535); color: var(--input-text, #ddd); border-radius: 3px;
   box-shadow: inset 0 0 0 1px currentColor; user-select: text; flex: 1; min-width: 0; }
 .flux2-lora-list .scale .field { flex: none; width: 48px; text-align: center; }
-.flux2-lora-list .off :is(.dim, .tail, .end, .scale) { opacity: .6; }
+.flux2-lora-list .off :is(.dim, .tail, .end, .scale) { opacity: .72; }
 .flux2-lora-list .failed { border: 1px dashed var(--error-text, #ff4444); }
-.flux2-lora-list .error { color: var(--error-text, #ff4444); font-weight: bold; cursor: help; }
+.flux2-lora-list .error { color: var(--comfy-input-bg, #222); background: var(--input-text, #ddd);
+  border-radius: 3px; width: 16px; height: 16px; font: bold 14px/16px system-ui, sans-serif;
+  cursor: help; }
 .flux2-lora-list .target { border-top: 3px solid var(--input-text, #ddd); }
 .flux2-lora-list .dragged { opacity: .5; }
 `
@@ -85,13 +88,11 @@ function addStyle() {
 
 const asList = (node) => wanted && looks.has(node) && !stockNodes.has(node)
 
-/** What is wrong with a slot, by the words of the last run or of the refused prompt. */
+/** What the node failed with, where it is about a slot. */
 function wrongWith(node, number) {
-  const refused = Object.entries(app.lastNodeErrors ?? {})
-    .filter(([id]) => id.split(':').pop() === String(node.id))
-    .flatMap(([, { errors }]) => errors.map(({ message, details }) => `${message} ${details}`))
-  const said = [nodeText.errorOf?.(node) ?? '', ...refused]
-  return said.find((text) => text.includes(`LoRA slot ${number}`)) ?? ''
+  const text = errorOf(node)
+  const about = errorInputs(node).some((name) => name.split('.')[0] === `lora_${number}`)
+  return about || text.includes(`LoRA slot ${number}`) ? text : ''
 }
 
 function makeList(node) {
@@ -108,8 +109,10 @@ function makeList(node) {
   const face = element('div', { className: 'flux2-lora-list' }, head, rowBox)
   face.setAttribute('role', 'group')
   face.ariaLabel = t('LoRAs of this stack')
+  const misfits = {}
   let seen = null
   let counted = -1
+  let placed = null
   let drafted = 0 // a slot whose repo or link is being typed for the first time
 
   const read = (number) => slots.readSlot(node, number)
@@ -129,13 +132,12 @@ function makeList(node) {
     choose(number, add, '')
   }
   function choose(number, anchor, value) {
-    openNames({
+    openPicker({
       node,
       anchor,
       value,
-      names: slots.installedNames(node),
       onPick(name) {
-        if (!name) return write(number, { kind: slots.NONE })
+        if (!name) return read(number).linked || write(number, { kind: slots.NONE })
         const fresh = read(number).kind === slots.NONE ? { scale: 1, enabled: true } : {}
         write(number, { kind: slots.INSTALLED, name, ...fresh })
         rowOf(number).element.focus({ preventScroll: true })
@@ -176,7 +178,7 @@ function makeList(node) {
       pick() {
         const { kind, name, links } = self()
         if ('name' in links || 'kind' in links) return
-        if (kind === slots.INSTALLED) choose(number, rowOf(number).anchor, name)
+        if (kind === slots.INSTALLED) choose(number, rowOf(number).element, name)
         else typeName(number, name)
       },
       info: () => openInfo(node, rowOf(number).element, self()),
@@ -249,8 +251,9 @@ function makeList(node) {
       row.element.hidden = !order.includes(number)
       if (row.element.hidden) continue
       const slot = read(number)
-      row.show(slot, { words: wrongWith(node, number) })
+      row.show(slot, { words: wrongWith(node, number), misfit: misfits[number] })
     }
+    markMisfits()
     const state = on === 0 ? 'false' : on === order.length ? 'true' : 'mixed'
     all.setAttribute('aria-checked', state)
     all.hidden = !order.length
@@ -263,8 +266,18 @@ function makeList(node) {
     add.ariaLabel = add.title
     link.hidden = full
   }
-  const fingerprint = () =>
-    slots.fingerprint(node) + drafted + slots.SLOTS.map((n) => wrongWith(node, n)).join()
+  /** Mark the files that were trained for another model than the connected one, once known. */
+  async function markMisfits() {
+    for (const number of used()) {
+      const { kind, name } = read(number)
+      const facts = kind === slots.INSTALLED ? await loraFacts(name, node) : null
+      const found = facts?.fits === false ? t(`It was trained for ${facts.base}.`) : ''
+      const slot = read(number)
+      if (slot.kind !== kind || slot.name !== name || found === (misfits[number] ?? '')) continue
+      misfits[number] = found
+      rowOf(number).show(slot, { words: wrongWith(node, number), misfit: found })
+    }
+  }
 
   /** Bring the list to what the stock widgets say, and them out of sight. */
   function bring() {
@@ -272,14 +285,15 @@ function makeList(node) {
     looks.get(node)()
     const hidden = slots.showStock(node, false)
     render()
+    const before = counted
+    counted = used().length
     face.style.minHeight = `${height()}px`
-    seen = fingerprint()
-    const count = used().length
-    if (hidden || count !== counted) fitNode(node, counted >= 0)
-    counted = count
+    if (hidden || counted !== before) fitNode(node, before >= 0)
+    placed = null
+    seen = slots.snapshot(node)
   }
   const sync = () => guard(node, bring)
-  const height = () => HEAD + ROW * used().length
+  const height = () => HEAD + ROW * Math.max(0, counted)
 
   /** Where links into hidden widgets end: at the row of their slot. */
   function placeLinks(top) {
@@ -314,15 +328,15 @@ function makeList(node) {
   return {
     face,
     sync,
+    markMisfits,
     height,
     /** Cheap: asked whenever the canvas is drawn. */
     check() {
       if (seen === null) return
-      if (seen !== fingerprint()) sync()
-      const top = this.widget.y + (globalThis.LiteGraph?.vueNodesMode ? 0 : MARGIN)
-      const placed = `${seen}${top}`
-      if (placed !== this.placed) placeLinks(top)
-      this.placed = placed
+      if (!slots.unchanged(node, seen)) sync()
+      const { y } = this.widget
+      if (y !== placed) placeLinks(y + (globalThis.LiteGraph?.vueNodesMode ? 0 : MARGIN))
+      placed = y
     }
   }
 }
@@ -423,6 +437,8 @@ function showWidgets(node, stock) {
   fitNode(node, true)
 }
 
+const whenIdle = globalThis.requestIdleCallback ?? ((act) => setTimeout(act, 200))
+
 function stacksOf(graph) {
   return (graph?._nodes ?? graph?.nodes ?? []).flatMap((node) => [
     ...(node.comfyClass === slots.STACK ? [node] : []),
@@ -470,7 +486,7 @@ app.registerExtension({
       if (saved?.size && lists.has(node))
         node.setSize([saved.size[0], Math.max(saved.size[1], node.computeSize()[1])])
     })
-    chain(node, 'onConnectionsChange', () => guard(node, () => lists.get(node)?.check()))
+    chain(node, 'onConnectionsChange', sync)
     chain(node, 'onRemoved', () => lists.delete(node))
     chain(node, 'onAdded', () => dress(node))
   },
@@ -482,12 +498,18 @@ app.registerExtension({
   },
   setup() {
     const checkAll = () => lists.forEach((list, node) => guard(node, () => list.check()))
-    // In Nodes 2.0 widgets are not drawn; the canvas under them is, whenever the graph changes.
+    let version
     chain(app.canvas, 'onDrawForeground', () => {
+      if (!lists.size) return
+      // In Nodes 2.0 widgets are not drawn; the canvas under them is, whenever the graph changes.
       if (globalThis.LiteGraph?.vueNodesMode) checkAll()
+      if (version === app.canvas.graph?._version) return
+      version = app.canvas.graph?._version
+      // Another model may be connected now.
+      whenIdle(() => lists.forEach((list) => list.markMisfits()))
     })
-    for (const event of ['execution_start', 'execution_error', 'execution_success'])
-      api.addEventListener(event, () => queueMicrotask(checkAll))
+    window.addEventListener(ERROR_EVENT, ({ detail }) => lists.get(detail?.node)?.sync())
+    words.addEventListener('change', () => lists.forEach((list) => list.sync()))
   }
 })
 

@@ -1,26 +1,9 @@
-// What opens over a row of the LoRA list: a menu, the facts of a LoRA, the installed names.
+// What opens over a row of the LoRA list: a menu, and the facts of a LoRA.
 
-import { api } from '../../../scripts/api.js'
+import { loraFacts } from './lora_files.js'
 import { element } from './lora_row.js'
 import { INSTALLED } from './lora_slots.js'
 import { t } from './words.js'
-
-const HERE = new URL('.', import.meta.url).pathname
-
-/** A module beside this one that may not be there; no request is made for one that is not. */
-const modules = new Map()
-function beside(name) {
-  if (!modules.has(name)) {
-    modules.set(
-      name,
-      api
-        .getExtensions()
-        .then((all) => (all.some((path) => `${HERE}${name}`.endsWith(path)) ? import(`./${name}`) : null))
-        .catch(() => null)
-    )
-  }
-  return modules.get(name)
-}
 
 /** Show `content` at an element until Escape or a click elsewhere; the focus goes back then. */
 function popup(anchor, content) {
@@ -103,8 +86,7 @@ export function openMenu(anchor, entries) {
 
 /** What is known of a slot's LoRA: its whole name, base, rank and trigger words. */
 export async function openInfo(node, anchor, slot) {
-  const files = slot.kind === INSTALLED ? await beside('lora_files.js') : null
-  const facts = files ? await files.loraFacts(slot.name) : null
+  const facts = slot.kind === INSTALLED ? await loraFacts(slot.name, node) : null
   const lines = [
     [t('Name'), slot.name],
     [t('Base'), facts?.base],
@@ -139,25 +121,4 @@ export async function openInfo(node, anchor, slot) {
   box.tabIndex = -1
   box.style.padding = '8px 12px'
   box.focus()
-}
-
-/** The picker of installed LoRAs; a plain list where there is none. */
-export async function openNames({ node, anchor, value, names, onPick }) {
-  const picker = await beside('lora_picker.js')
-  if (picker?.openPicker) return picker.openPicker({ node, anchor, value, onPick })
-  const list = element(
-    'select',
-    { size: Math.min(12, Math.max(2, names.length)), ariaLabel: t('Installed LoRAs') },
-    ...names.map((name) => element('option', { value: name, textContent: name }))
-  )
-  list.value = value
-  const box = popup(anchor, [list])
-  const choose = () => {
-    if (!list.value) return
-    box.hidePopover()
-    onPick(list.value)
-  }
-  list.addEventListener('click', choose)
-  list.addEventListener('keydown', (event) => event.key === 'Enter' && choose())
-  list.focus()
 }

@@ -2,7 +2,7 @@
 //
 // A row knows no widgets: it is given a slot as `readSlot` reads it, and says what is wanted of it.
 
-import { MAX_SCALE, HUB, INSTALLED, URL_KIND, clampScale } from './lora_slots.js'
+import { CHOOSE, MAX_SCALE, HUB, INSTALLED, URL_KIND, clampScale } from './lora_slots.js'
 import { t } from './words.js'
 
 export const ROW = 26
@@ -43,7 +43,8 @@ export const kindNames = () => ({
 
 /** A name in two parts: where it comes from, which is dimmed, and the tail that tells. */
 export function shortName(kind, name) {
-  let text = name.replaceAll('\\', '/')
+  if (!name || name === CHOOSE) return { dim: '', tail: '' }
+  const text = name.replaceAll('\\', '/')
   if (kind !== INSTALLED) {
     const [, site = '', path = text] = text.match(/^https?:\/\/([^/]+)\/(.*)$/i) ?? []
     const clean = path.split(/[?#]/)[0].replace(/\/(blob|resolve)\/[^/]+\//, '/')
@@ -71,7 +72,7 @@ export function makeRow(number, wants) {
   const [dim, tail, end] = ['dim', 'tail', 'end'].map((className) => element('span', { className }))
   const name = element('button', { type: 'button', className: 'name', tabIndex: -1 }, dim, tail, end)
   name.addEventListener('click', () => wants.pick())
-  const error = element('span', { className: 'error', textContent: '⚠', hidden: true })
+  const error = element('span', { className: 'error', hidden: true })
   const less = iconButton('less', '◂', t('Less'), (event) => step(-1, event))
   const more = iconButton('more', '▸', t('More'), (event) => step(1, event))
   const value = element('span', { className: 'value', tabIndex: -1 })
@@ -234,7 +235,7 @@ export function makeRow(number, wants) {
       value.ariaLabel = t('Scale')
       less.disabled = more.disabled = !canScale()
       error.hidden = !words && !misfit
-      error.textContent = words ? '⚠' : '≠'
+      error.textContent = words ? '!' : '≠'
       error.title = words || misfit
       row.classList.toggle('off', !on)
       row.classList.toggle('failed', Boolean(words))

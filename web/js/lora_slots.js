@@ -11,6 +11,7 @@ export const NONE = 'none'
 export const INSTALLED = 'installed'
 export const HUB = 'hugging face'
 export const URL_KIND = 'url'
+export const CHOOSE = 'choose a LoRA' // what the stock list says while no file is chosen
 export const SLOTS = [1, 2, 3]
 export const MAX_SCALE = 4
 const FIELDS = { [INSTALLED]: 'file', [HUB]: 'repo', [URL_KIND]: 'url' }
@@ -61,15 +62,22 @@ export function readSlot(node, number) {
   }
 }
 
-/** What has changed since the last look, as one text; cheap enough for every frame. */
-export function fingerprint(node) {
-  let text = ''
-  for (const { name, value } of node.widgets ?? [])
-    if (IS_SLOT.test(name)) text += `${name}=${value}\n`
-  node.inputs?.forEach((input, index) => {
-    if (input.widget && node.isInputConnected(index)) text += `${input.name}<\n`
+/** What the stock widgets hold now, for `unchanged`. */
+export function snapshot(node) {
+  const { widgets = [] } = node
+  const values = []
+  widgets.forEach((widget, at) => {
+    if (IS_SLOT.test(widget.name)) values.push([at, widget, widget.value])
   })
-  return text
+  return { count: widgets.length, values }
+}
+
+/** Whether they hold it still; asked in every frame, and so of the values alone. */
+export function unchanged({ widgets }, { count, values }) {
+  if (widgets.length !== count) return false
+  for (const [at, widget, value] of values)
+    if (widgets[at] !== widget || !Object.is(widget.value, value)) return false
+  return true
 }
 
 function write(node, widget, value) {
