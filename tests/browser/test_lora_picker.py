@@ -95,7 +95,8 @@ def test_files_that_fit_come_first_and_one_is_chosen_by_keys(pages, frontend, si
     assert not page.errors
 
 
-def test_none_escape_and_a_click_outside(page):
+def test_none_escape_and_a_click_outside(classic):
+    page = classic
     page.load_api(small_edit())
     keys = page.page.keyboard
     open_picker(page, "ai-toolkit.safetensors")
@@ -179,7 +180,8 @@ def test_the_model_is_found_through_nodes_and_subgraphs(pages, frontend):
     page.errors.clear()  # of converting, which is the page's own
 
 
-def test_what_is_known_of_a_file(page, site):
+def test_what_is_known_of_a_file(classic, site):
+    page = classic
     page.load_api(small_edit())
     files = run(page, "return loraFiles(app.graph.getNodeById(argument))", STACK)
     assert [file["name"] for file in files if file["fits"]][:2] == FITTING
@@ -210,8 +212,9 @@ def test_what_is_known_of_a_file(page, site):
 
 
 @pytest.mark.parametrize("palette", ["dark", "light"])
-def test_two_thousand_files_are_a_few_rows(page, palette):
+def test_two_thousand_files_are_a_few_rows(classic, palette):
     """Only the rows in sight are made; the keys reach the last one."""
+    page = classic
     page.load_api(small_edit())
     page.js("(id) => app.extensionManager.setting.set('Comfy.ColorPalette', id)", palette)
     many = [
@@ -244,7 +247,8 @@ def test_two_thousand_files_are_a_few_rows(page, palette):
         run(page, "await loraFiles(null)")
 
 
-def test_without_the_route_the_stock_names_are_there(page):
+def test_without_the_route_the_stock_names_are_there(classic):
+    page = classic
     page.load_api(small_edit())
     where = "**/flux2-lora-edit/lora-files*"
     page.page.route(where, lambda route: route.fulfill(status=404, body="no"))
@@ -259,7 +263,8 @@ def test_without_the_route_the_stock_names_are_there(page):
 
 
 @pytest.mark.parametrize("mode", [2, 4])
-def test_a_stack_that_is_muted_or_bypassed_leaves_a_graph_that_runs(page, mode):
+def test_a_stack_that_is_muted_or_bypassed_leaves_a_graph_that_runs(classic, mode):
+    page = classic
     page.load_api(small_edit(steps=1, seed=40 + mode))
     page.js("([id, mode]) => { app.graph.getNodeById(id).mode = mode }", [STACK, mode])
     exported = page.export_api()
