@@ -116,7 +116,8 @@ class Flux2EditRunComfy(io.ComfyNode):
                     for name in IMAGES
                 ),
                 io.String.Input(
-                    "image_urls", multiline=True, default="", optional=True, placeholder="https://",
+                    "image_urls", multiline=True, default="", optional=True,
+                    placeholder="image_urls: https addresses of pictures, one a line",
                     tooltip=(
                         "Public https addresses of pictures to edit, one a line; RunComfy's "
                         "machines fetch them. They come after the connected pictures."

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("flux2", "lora_loader", "network", "nodes", "remote")
 # What the page has from elsewhere (the schema's words are in nodeDefs.json), or never sees.
-SCHEMA = ("tooltip", "description", "display_name", "search_aliases", "category")
+SCHEMA = ("tooltip", "description", "display_name", "search_aliases", "category", "placeholder")
 # No words for a person: choices that stay as they are, models, parts of files, keys, addresses.
 NAMES = """
 (un|non|de)[._ -]?distil | 1 megapixel each | 2001::/23 2001:db8::/32 2002::/16 3fff::/20

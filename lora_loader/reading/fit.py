@@ -15,7 +15,7 @@ from .file import LoraFile
 from .layout import Layout, Target, is_text_encoder, words
 from .report import LoraReport, refusal, shortlist
 from .scaling import PeftSettings
-from .training import Training, other_distillation, trained_for, wrong_base
+from .training import Training, anatomy, other_distillation, trained_for, wrong_base
 
 Problems = dict[type[Unfit], list[str]]
 """What is wrong with modules, each by its name in the file, by the kind of wrong."""
@@ -78,7 +78,7 @@ def read_lora(
     ``refusal``, so that the caller may still apply what fits.
     """
     known = facts(file.header, config)
-    fitted, training = fit(known, layout), trained_for(known)
+    fitted, training = fit(known, layout), trained_for(known, anatomy(known))
     made, steps = _read(fitted.fitting, file, known.settings, fitted.problems)
     report = _report(entry, fitted, made, training)
     refused = wrong_base(training, model) or refusal(

@@ -22,7 +22,7 @@ from .scaling import (
     settings_beside,
     short_text,
 )
-from .training import trained_for
+from .training import anatomy, trained_for
 
 MAX_SIDECAR_BYTES = 16 * 1024
 MAX_TEXT = 500
@@ -69,7 +69,8 @@ def describe_stack(
 def _lines(
     known: Facts, found: Sequence[str], config: Mapping[str, object], ignored: str
 ) -> list[str]:
-    header, training, settings = known.header, trained_for(known), known.settings
+    header, settings = known.header, known.settings
+    training = trained_for(known, anatomy(known))
     metadata = header.metadata
     made = [module.made for module in known.modules if not isinstance(module.made, Unfit)]
     ranks = sorted({geometry.rank for _, geometry in made if geometry.rank})

@@ -45,15 +45,16 @@ _OTHERS = (
     (r"chroma", "Chroma"),
     (r"lumina", "Lumina"),
 )
-_ATTENTION_OF = rb'_attn2_to_k[^"]*(?:down|lora_A)[^"]*":[^}]*"shape":\s*\[\d+,\s*%d\]'
+# Without an open end anywhere: a header is made by anybody, and is searched at every place.
+_ATTENTION_OF = rb'_attn2_to_k\.lora_(?:down|A)\.weight":[^}]{0,80}"shape":\s?\[\d{1,9},\s?%d\]'
 _OTHER_NAMES = (
     (rb'"lora_te2_|' + _ATTENTION_OF % 2048, "SDXL"),
     (_ATTENTION_OF % 768, "SD 1.5"),
     (_ATTENTION_OF % 1024, "SD 2"),
     (rb"(?:down|input)_blocks[._]\d", "Stable Diffusion"),
-    (rb"transformer_blocks[._]\d+[._]img_m(?:lp[._]net|od[._]1)", "Qwen-Image"),
+    (rb"transformer_blocks[._]\d{1,3}[._]img_m(?:lp[._]net|od[._]1)", "Qwen-Image"),
     (rb"individual_token_refiner", "Hunyuan"),
-    (rb"[\"._]blocks[._]\d+[._](?:self|cross)_attn", "Wan"),
+    (rb"[\"._]blocks[._]\d{1,3}[._](?:self|cross)_attn", "Wan"),
 )
 # A U-Net has hundreds of modules and none of ours.
 _UNET = re.compile(rb"(?:down|input)_blocks[._]\d")

@@ -101,17 +101,14 @@ class Anatomy(NamedTuple):
     sign: str
 
 
-def trained_for(facts: Facts, known: Anatomy | None = None) -> Training:
-    """Everything a file tells about the base model, without a tensor read; its ``anatomy`` may be
-    ``known``."""
+def trained_for(facts: Facts, found: Anatomy) -> Training:
+    """Everything a file tells about the base model, beside its ``anatomy``; no tensor is read."""
     metadata = facts.header.metadata
-    width, double, single, sign = known or anatomy(facts)
+    width, double, single, sign = found
     named = [metadata[key] for key in _METADATA_KEYS if key in metadata]
     family, variant = _from_hint(" ".join(named).lower())
     if family == "FLUX.1":
         sign = sign or "its metadata says so"
-    if width == FLUX1_WIDTH and (double > 5 or single > 20):
-        sign = sign or f"it has {double} double and {single} single blocks"
     told = {**metadata, _NAMES: "\n".join(list(facts.header.tensors)[:50])}
     trainers = (
         trainer
@@ -145,7 +142,10 @@ def anatomy(facts: Facts) -> Anatomy:
                 widths[columns] += 1
         sign = sign or _flux1_sign(stem, block, rows or 0, columns or 0)
     width = widths.most_common(1)[0][0] if widths else None
-    return Anatomy(width, blocks["double"], blocks["single"], sign)
+    double, single = blocks.values()
+    if width == FLUX1_WIDTH and max(double - 5, single - 20) > 0:  # more than klein 4B has
+        sign = sign or f"it has {double} double and {single} single blocks"
+    return Anatomy(width, double, single, sign)
 
 
 def _flux1_sign(stem: str, block: re.Match[str] | None, rows: int, columns: int) -> str:

@@ -1,4 +1,5 @@
-"""Server routes of the settings page: is a token set, set it, clear it; what is open, what was.
+"""Server routes of the page: is a token set, set it, clear it; what is open, what was, what a run
+costs.
 
 The token goes in and never comes out.
 """
@@ -9,6 +10,7 @@ from typing import Any
 
 from ...remote import account
 from ...remote.api.client import is_request_id
+from ...remote.api.models import MODELS, read_price
 from ...remote.errors import InvalidInput
 from ...remote.journal import UNKNOWN, Entry, Journal
 from ...remote.report import history_row
@@ -40,6 +42,11 @@ def register_routes(server: Any) -> None:
         refuse_foreign(request)
         return await answer(_open_requests)
 
+    @routes.get(f"{PREFIX}/prices")
+    async def get_prices(request: web.Request) -> web.Response:
+        refuse_foreign(request)
+        return await answer(_prices)
+
     @routes.get(f"{PREFIX}/history")
     async def get_history(request: web.Request) -> web.Response:
         refuse_foreign(request)
@@ -67,6 +74,15 @@ def _status() -> dict[str, Any]:
         "stored": account.settings_file(private_folder()).exists(),
         "shared": args.multi_user,
     }
+
+
+def _prices() -> dict[str, Any]:
+    """What a request of each mode costs by RunComfy's catalogue; it is asked with a token alone."""
+    if account.find_credential(private_folder(), os.environ) is None:
+        return {"set": False, "prices": {}}
+    api = account.open_account(private_folder(), os.environ).api
+    prices = {mode: read_price(api, model.model_id)._asdict() for mode, model in MODELS.items()}
+    return {"set": True, "prices": prices}
 
 
 def _open_requests() -> dict[str, Any]:

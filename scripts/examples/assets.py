@@ -1,14 +1,18 @@
-"""The registry's icon (square) and banner (21:9), drawn with the signs of the thumbnails."""
+"""The registry's icon (square) and banner (21:9)."""
 
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .thumbnails import GROUND, HERE, INK, LORA, QUIET, RESULT, SCENES, draw_scene
-
 ICON = 400
 BANNER = (1680, 720)
 OVERSAMPLED = 4
+GROUND, INK, QUIET = "#171b21", "#eceae4", "#8d97a5"
+HERE, LORA = "#2a8f85", "#7a5cc0"
+# Sky, far hill, near hill, sun: before and after.
+SCENE = ("#3d6386", "#86b8a6", "#4d8574", "#f4c95d")
+RESULT = ("#4a5d8a", "#e9eef2", "#b7c8d6", "#f4c95d")
+Box = tuple[float, float, float, float]
 
 
 def draw_assets(folder: Path) -> None:
@@ -58,14 +62,36 @@ def _sign(pen: ImageDraw.ImageDraw, left: float, top: float, side: float) -> Non
     def box(a: float, b: float, c: float, d: float) -> tuple[float, float, float, float]:
         return left + a * side, top + b * side, left + c * side, top + d * side
 
-    draw_scene(pen, box(0.09, 0.11, 0.66, 0.60), SCENES[0])
+    _scene(pen, box(0.09, 0.11, 0.66, 0.60), SCENE)
     pen.rounded_rectangle(box(0.28, 0.32, 0.93, 0.87), 0.05 * side, fill=GROUND)
     pen.rounded_rectangle(box(0.30, 0.34, 0.91, 0.85), 0.04 * side, fill=HERE)
-    draw_scene(pen, box(0.325, 0.365, 0.885, 0.825), RESULT)
+    _scene(pen, box(0.325, 0.365, 0.885, 0.825), RESULT)
     # Three thin layers, each its own scale: a stack of LoRAs.
     for number, width in enumerate((0.30, 0.22, 0.14)):
         y = 0.70 + 0.075 * number
         pen.rounded_rectangle(box(0.07, y, 0.07 + width, y + 0.05), 0.025 * side, fill=LORA)
+
+
+def _scene(pen: ImageDraw.ImageDraw, box: Box, colors: tuple[str, str, str, str]) -> None:
+    """The usual sign for a picture: a sun and two hills."""
+    sky, far, near, light = colors
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    pen.rectangle(box, fill=sky)
+    radius = min(width, height) / 9
+    sun = left + 0.74 * width, top + 0.27 * height
+    pen.ellipse((sun[0] - radius, sun[1] - radius, sun[0] + radius, sun[1] + radius), fill=light)
+    for peak, high, color in ((0.34, 0.40, far), (0.70, 0.60, near)):
+        foot = 0.62 * (1 - high) * height
+        # Cut at the frame: a foot outside it would end above the ground.
+        points = [(left + peak * width, top + high * height)]
+        for direction, edge in ((1, right), (-1, left)):
+            reach = left + peak * width + direction * foot * 1.5
+            cut = min(max(reach, left), right)
+            share = abs(cut - points[0][0]) / (foot * 1.5)
+            points.append((cut, top + high * height + share * (1 - high) * height))
+            points.append((edge if cut == edge else cut, bottom))
+        pen.polygon([points[4], points[3], points[0], points[1], points[2]], fill=color)
 
 
 def _save(picture: Image.Image, size: tuple[int, int], path: Path) -> None:

@@ -21,7 +21,7 @@ HEIGHTS = {
     "VAEDecodeTiled": 170,
     "VAEEncode": 70,
     "ImageScaleBy": 110,
-    "PreviewImage": 420,
+    "PreviewImage": 400,
     "ImageGrid": 190,
     "ImagePadForOutpaint": 180,
     "SetLatentNoiseMask": 70,
@@ -34,10 +34,10 @@ HEIGHTS = {
     "ManualSigmas": 90,
     "PrimitiveFloat": 90,
     "CreateList": 160,
-    "LoadImage": 340,
+    "LoadImage": 350,
     "LoadImageDataSetFromFolder": 90,
-    "SaveImage": 420,
-    "Flux2EditLoraStack": 330,
+    "SaveImage": 400,
+    "Flux2EditLoraStack": 250,
     "Flux2EditLoraSchedule": 290,
     "Flux2EditLoraRegion": 290,
     "Flux2EditApplyLoraStack": 280,
@@ -46,7 +46,7 @@ HEIGHTS = {
     "Flux2EditSampler": 520,
     "Flux2EditRegionCrop": 330,
     "Flux2EditRegionPaste": 300,
-    "Flux2EditRunComfy": 780,
+    "Flux2EditRunComfy": 700,
 }
 Node = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""A sheet as the page saves it: positions, frames, note, links to the model files."""
+"""A sheet as the page saves it: positions, a frame, a note, links to the model files."""
 
 import uuid
 from typing import Any
@@ -7,17 +7,20 @@ from browser.comfy_page import ComfyPage, Workflow
 
 from host.client import Prompt
 
-from .folding import GAP, HEIGHTS, NAMESPACE, TITLE, WIDTH, fold
+from .folding import HEIGHTS, NAMESPACE, WIDTH, fold
 from .models import Family
 from .sheets import Example, Sheet
 
-MARGIN, TOP = 20, 80
-COLORS = ("#3f789e", "#8a8", "#a1309b", "#b58b2a", "#3f789e", "#444", "#88a")
+HOSTED = "Flux2EditRunComfy"
+# Nodes 2.0 draws the title above what a node calls its place, so that a gap holds one.
+GAP, MARGIN, TOP = 80, 20, 80
 WIDTHS = {
-    "Flux2EditConditioning": 420,
-    "Flux2EditRunComfy": 420,
-    "SaveImage": 420,
-    "PreviewImage": 420,
+    "Flux2EditConditioning": 400,
+    "Flux2EditLoraStack": 400,
+    "Flux2EditRegionPaste": 300,
+    HOSTED: 420,
+    "SaveImage": 360,
+    "PreviewImage": 360,
 }
 
 
@@ -31,13 +34,23 @@ def write_workflow(page: ComfyPage, example: Example, version: str) -> Workflow:
         mark(node, version, example.family)
     for box in sheet.boxes:
         fold(workflow, box, f"{example.name}: {box.title}")
+    if sheet.fixed:
+        _keep_seeds(workflow)
     arrange(workflow, sheet)
-    add_note(workflow, example.note, sheet.note)
+    add_note(workflow, example.note(sheet), sheet.note)
     workflow["id"] = str(uuid.uuid5(NAMESPACE, example.name))
     workflow["extra"] = {}
     page.load(workflow)
     _same(page.export_api(), sheet, example.name)
     return workflow
+
+
+def _keep_seeds(workflow: Workflow) -> None:
+    """What the page draws anew after each run stays as it is."""
+    boxes = workflow.get("definitions", {}).get("subgraphs", ())
+    for node in (*workflow["nodes"], *(node for box in boxes for node in box["nodes"])):
+        values = node.get("widgets_values", [])
+        node["widgets_values"] = ["fixed" if value == "randomize" else value for value in values]
 
 
 def _same(exported: Prompt, sheet: Sheet, name: str) -> None:
@@ -55,44 +68,43 @@ def _same(exported: Prompt, sheet: Sheet, name: str) -> None:
 
 
 def arrange(workflow: Workflow, sheet: Sheet) -> None:
-    """Place the nodes in their columns, each column that has a title in a frame."""
+    """Place the nodes in their columns, the hosted node in a frame that says that it is paid."""
     boxes = {box["id"]: box["name"] for box in workflow.get("definitions", {}).get("subgraphs", ())}
     nodes = {boxes.get(node["type"], str(node["id"])): node for node in workflow["nodes"]}
-    placed = [*sheet.below, *(ref for column in sheet.columns for ref in column.nodes)]
+    placed = [ref for column in sheet.columns for ref in column if isinstance(ref, str)]
     if sorted(placed) != sorted(nodes):
         raise ValueError(f"the columns hold {sorted(placed)}, the graph {sorted(nodes)}")
-    groups: list[dict[str, Any]] = []
-    _stack([nodes[ref] for ref in sheet.below], 0, sheet.note[1] + GAP + TITLE)
-    # The note stands before the first column.
-    left = sheet.note[0] + GAP + (2 * MARGIN if sheet.columns[0].title else TITLE)
+    frames: list[dict[str, Any]] = []
+    left, width, top = 0, sheet.note[0], sheet.note[1] + GAP if sheet.note[1] else 0
     for column in sheet.columns:
-        margin = MARGIN if column.title else 0
-        width, bottom = _stack([nodes[ref] for ref in column.nodes], left, TOP if margin else 0)
-        if column.title:
-            groups.append(
-                {
-                    "id": len(groups) + 1,
-                    "title": column.title,
-                    "bounding": [left - margin, 0, width + 2 * margin, bottom + margin],
-                    "color": COLORS[len(groups) % len(COLORS)],
-                    "font_size": 24,
-                    "flags": {},
-                }
-            )
-        left += width + GAP + (2 * margin or TITLE)
-    workflow["groups"] = groups
+        sizes = {ref: _size(nodes[ref]) for ref in column if isinstance(ref, str)}
+        width = max([width, *(size[0] for size in sizes.values())])
+        paid = any(nodes[ref]["type"] == HOSTED for ref in sizes)
+        left += MARGIN if paid else 0
+        for ref in column:
+            if isinstance(ref, int):
+                top += ref
+                continue
+            height = sizes[ref][1]
+            if nodes[ref]["type"] == HOSTED:
+                frames.append(_frame(len(frames) + 1, left, top, width, height))
+                top += TOP
+            nodes[ref]["pos"], nodes[ref]["size"] = [left, top], [width, height]
+            top += height + GAP
+        left += width + GAP + (MARGIN if paid else 0)
+        width = top = 0
+    workflow["groups"] = frames
 
 
-def _stack(nodes: list[dict[str, Any]], left: int, top: int) -> tuple[int, int]:
-    """Set nodes below one another; gives their width and where they end."""
-    sizes = [_size(node) for node in nodes]
-    width = max((size[0] for size in sizes), default=0)
-    # Without a frame around them there is room for Nodes 2.0, which draws nodes a little higher.
-    gap = GAP if top else GAP + TITLE
-    for node, (_, height) in zip(nodes, sizes, strict=True):
-        node["pos"], node["size"] = [left, top], [width, height]
-        top += height + gap
-    return width, top - gap
+def _frame(number: int, left: int, top: int, width: int, height: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "title": "RunComfy (paid)",
+        "bounding": [left - MARGIN, top, width + 2 * MARGIN, TOP + height + MARGIN],
+        "color": "#b58b2a",
+        "font_size": 24,
+        "flags": {},
+    }
 
 
 def _size(node: dict[str, Any]) -> tuple[int, int]:
@@ -120,9 +132,10 @@ def add_note(workflow: Workflow, text: str, size: tuple[int, int]) -> None:
             "outputs": [],
             "properties": {"Node name for S&R": "MarkdownNote"},
             "widgets_values": [text],
-            # ComfyUI's brown leaves its text hard to read in Nodes 2.0.
+            # ComfyUI's brown leaves its text hard to read in Nodes 2.0. A light palette adds half
+            # of the lightness to what a node says: of black it makes grey, behind dark grey words.
             "color": "#222",
-            "bgcolor": "#000",
+            "bgcolor": "#333",
         }
     )
 

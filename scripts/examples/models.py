@@ -36,6 +36,10 @@ def _file(folder: str, repo: str, name: str, gigabytes: float) -> File:
     return File(name, folder, address, gigabytes)
 
 
+WHICH_MODEL = (
+    "8 to 16 GB: klein 4B. 16 GB and more: klein 9B. 24 GB and 64 GB of RAM: dev. None: the "
+    "RunComfy node."
+)
 NON_COMMERCIAL = "FLUX non-commercial licence"
 SMALL = "13 GB of GPU memory by its makers' word, or less with ComfyUI's offloading"
 
@@ -90,9 +94,23 @@ KLEIN_KV = Family(
     "ComfyUI's offloading",
 )
 
+
+class Lora(NamedTuple):
+    """What a note says of a LoRA: the words that its prompt must hold, and what it is."""
+
+    triggers: tuple[str, ...]
+    about: str
+
+
 # The samples of the hosted API's own pages; both are for dev and lie on Hugging Face.
 STYLE_LORA = "gokaygokay/Flux-2D-Game-Assets-LoRA"
 EDIT_LORA = "lovis93/Flux-2-Multi-Angles-LoRA-v2"
 # Their repos hold the same LoRA twice, in two namings: so the file is named.
 TURBO_LORA = "fal/FLUX.2-dev-Turbo:flux.2-turbo-lora.safetensors"
 SPRITES_LORA = "fal/flux-2-klein-4b-spritesheet-lora:flux-spritesheet-lora.safetensors"
+LORAS = {
+    STYLE_LORA: Lora(("GRPZA", "game asset", "pixel art"), "pixel art for games"),
+    EDIT_LORA: Lora(("<sks>",), "the camera's view, angle and distance, in this order"),
+    TURBO_LORA: Lora((), f"8 steps instead of 28; 2.8 GB, {NON_COMMERCIAL}"),
+    SPRITES_LORA: Lora(("2x2 sprite sheet",), "an object from four sides; 76 MB, Apache-2.0"),
+}

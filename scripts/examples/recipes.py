@@ -5,20 +5,34 @@ Each shows one thing that this pack's nodes do together with nodes of ComfyUI's 
 
 from host.graph import Graph, Ref
 
-from .blueprints import EDIT, edit_box, ports_of
+from .blueprints import EDIT, MAKE, edit_box, ports_of
 from .folding import Box, Outlet, Port
 from .graphs import PICTURE, local, pictures, stack
-from .models import DEV, EDIT_LORA, KLEIN, KLEIN_KV, SPRITES_LORA, TURBO_LORA
-from .sheets import Column, Example, Sheet
+from .models import (
+    DEV,
+    EDIT_LORA,
+    KLEIN,
+    KLEIN_BASE,
+    KLEIN_KV,
+    SPRITES_LORA,
+    STYLE_LORA,
+    TURBO_LORA,
+    Family,
+)
+from .sheets import TALL, Example, Sheet, recipe_sheet
 
 MEET = "the subject of image 1 in the place of image 2, in the light of image 2"
 WINTER = "show the scene of image 1 in winter: snow on the ground, low sun, everything else kept"
 HIGHER = "<sks> front view high-angle shot medium shot"
+BEHIND = "<sks> back view eye-level shot medium shot"
+SPRITE = "GRPZA, dwarf warrior red beard, white background, game asset, pixel art"
+COMBINE = (
+    "put the subject of image 1 into the place of image 2, in the light and colours of image 3"
+)
 # Noise at each step: half of the picture is kept, its detail is drawn anew.
 FINER = "0.5, 0.42, 0.32, 0.19, 0"
 SHEET = "2x2 sprite sheet"
 FOLDER = "flux2"
-NOTE = (440, 460)
 
 
 def recipe_box(at: dict[str, Ref], images: int, title: str, height: int = 520) -> Box:
@@ -31,14 +45,55 @@ def recipe_box(at: dict[str, Ref], images: int, title: str, height: int = 520) -
     return box._replace(title=title, size=(440, height))
 
 
-def _sheet(graph: Graph, left: tuple[str, ...], box: Box, *right: str) -> Sheet:
-    """What goes in at the left, the box, what comes out at the right.
+def of_preset(box: Box) -> Box:
+    """The same, where no picture gives the size."""
+    ports = tuple(port for port in box.inputs if port.inner not in ("image", "megapixels"))
+    return box._replace(inputs=ports)
 
-    Nothing stands between the two ends of a link, where it would seem to take part, and nothing
-    below the LoRA stack, which grows with each LoRA.
-    """
-    columns = (Column("", left), Column("", (box.title,)), Column("", right))
-    return Sheet(graph, columns, (box,), NOTE)
+
+def _edit(family: Family, prompt: str, *loras: tuple[str, float]) -> Sheet:
+    graph = Graph()
+    images = pictures(graph, PICTURE)
+    lora = stack(graph, loras)
+    at = local(graph, family, prompt, images=images, loras=lora, size="match image")
+    return recipe_sheet(graph, (*images.values(), lora), recipe_box(at, 3, EDIT), at["save"])
+
+
+def _cfg() -> Sheet:
+    graph = Graph()
+    images = pictures(graph, PICTURE)
+    lora = stack(graph)
+    at = local(graph, KLEIN_BASE, WINTER, images=images, loras=lora, size="match image", cfg=True)
+    box = recipe_box(at, 3, "Image Edit with CFG (FLUX.2)", 580)
+    prompt, *others = box.inputs
+    negative = Port("negative_prompt", at["conditioning"], "negative_prompt")
+    box = box._replace(inputs=(prompt, negative, *others))
+    return recipe_sheet(graph, (*images.values(), lora), box, at["save"])
+
+
+def _three() -> Sheet:
+    """The stack is in the box, as in the blueprint: three pictures are a column of their own."""
+    graph = Graph()
+    images = pictures(graph, *[PICTURE] * 3)
+    lora = stack(graph)
+    at = local(graph, DEV, COMBINE, images=images, loras=lora, size="landscape_4_3")
+    box = edit_box(at, tuple(ports_of(at, tuple(images))), True)
+    box = of_preset(box)
+    ports = tuple(
+        port._replace(node=lora) if port.name == "lora_stack" else port for port in box.inputs
+    )
+    models, apply, *others = box.columns
+    columns = (models, (lora, *apply), *others)
+    box = box._replace(inputs=ports, columns=columns, size=(440, 540))
+    return recipe_sheet(graph, tuple(images.values()), box, at["save"])
+
+
+def _make() -> Sheet:
+    graph = Graph()
+    lora = stack(graph, ((STYLE_LORA, 1.0),))
+    at = local(graph, DEV, SPRITE, images={}, loras=lora, size="landscape_4_3")
+    box = edit_box(at, tuple(ports_of(at, ())), False)
+    return recipe_sheet(graph, (lora,), box._replace(title=MAKE, size=(440, 480)), at["save"])
 
 
 def _kv_cache() -> Sheet:
@@ -51,7 +106,7 @@ def _kv_cache() -> Sheet:
     box = recipe_box(at, 2, "Edit with the KV cache (FLUX.2 klein 9B KV)")
     models, apply, *others = box.columns
     box = box._replace(columns=(models, (*apply, cache), *others))
-    return _sheet(graph, (*images.values(), loras), box, at["save"])
+    return recipe_sheet(graph, (*images.values(), loras), box, at["save"])
 
 
 def _turbo() -> Sheet:
@@ -67,7 +122,7 @@ def _turbo() -> Sheet:
     place = [port.name for port in ports].index("seed")
     ports.insert(place, Port("preset", at["sampler"], "preset"))
     box = box._replace(inputs=tuple(ports))
-    return _sheet(graph, (*images.values(), loras), box, at["save"])
+    return recipe_sheet(graph, (*images.values(), loras), box, at["save"])
 
 
 def _upscale() -> Sheet:
@@ -123,7 +178,7 @@ def _upscale() -> Sheet:
         inputs=tuple(ports),
         outputs=(Outlet("image", tiled), Outlet("before", at["decode"]), box.outputs[1]),
     )
-    return _sheet(graph, (*images.values(), loras), box, at["save"], before)
+    return recipe_sheet(graph, (*images.values(), loras), box, at["save"], before)
 
 
 def _folder() -> Sheet:
@@ -135,7 +190,7 @@ def _folder() -> Sheet:
         graph, KLEIN, WINTER, images=images, loras=loras, size="match image", prefix="folder/edit"
     )
     box = recipe_box(at, 3, EDIT)
-    return _sheet(graph, (every, loras), box, at["save"])
+    return recipe_sheet(graph, (every, loras), box, at["save"])
 
 
 def _scales() -> Sheet:
@@ -170,7 +225,7 @@ def _scales() -> Sheet:
         (scales, (every,)),
         tuple(Port(f"scale_{n}", scale, "value") for n, scale in enumerate(scales, 1)),
         (Outlet("scales", every),),
-        (NOTE[0], 170),
+        (440, 170),
     )
     box = recipe_box(at, 1, "Edit once for each scale (FLUX.2)", 540)
     ports = list(box.inputs)
@@ -181,13 +236,56 @@ def _scales() -> Sheet:
         inputs=tuple(ports),
         outputs=(Outlet("grid", grid), *box.outputs),
     )
-    sheet = _sheet(graph, (*images.values(), loras), box, at["save"])
-    return sheet._replace(boxes=(numbers, box), note=(440, 500), below=(numbers.title,))
+    sheet = recipe_sheet(graph, (*images.values(), loras), box, at["save"])
+    columns = ((numbers.title,), *sheet.columns[1:])
+    return sheet._replace(boxes=(numbers, box), columns=columns, note=(440, TALL))
 
-
-OPEN = "The icon at the box's corner opens it."
 
 EXAMPLES = (
+    Example(
+        "Edit one picture (klein)",
+        "Choose a picture, say what to change, Run. The result has the picture's own size, cut to "
+        "a multiple of 16, of at most 1 megapixel. klein distilled takes **four steps**.",
+        lambda: _edit(KLEIN, WINTER),
+        KLEIN,
+        "a LoRA for klein 4B: set **lora_1** to **installed** or **hugging face**, and put its "
+        "trigger words into the prompt. More pictures go to **image_2** and **image_3**.",
+    ),
+    Example(
+        "Edit one picture (dev)",
+        "Choose a picture, Run: the LoRA turns the **camera** round it. Its trigger words are the "
+        "whole prompt: **\\<sks\\>**, a view, an angle, a distance.",
+        lambda: _edit(DEV, BEHIND, (EDIT_LORA, 1.0)),
+        DEV,
+        "another view: front, left side, right side; low-angle, elevated, high-angle shot; "
+        "close-up or wide shot. In 8 steps: Edit in 8 steps.",
+    ),
+    Example(
+        "Edit with CFG (klein base)",
+        "klein base: the **negative** is connected in the box and guidance is above 1, so each "
+        "step runs twice, with the picture in both halves.",
+        _cfg,
+        KLEIN_BASE,
+        "20 steps are quick, 50 are its makers' own. A LoRA trained on klein base fits the "
+        "distilled klein too, in four steps.",
+    ),
+    Example(
+        "Edit with three references (dev)",
+        "Three pictures in one prompt: they are **image 1**, **image 2** and **image 3**, by their "
+        "sockets. Each is read at up to 1 megapixel.",
+        _three,
+        DEV,
+        "delete a Load Image that you do not need, and its number from the prompt. LoRAs: a "
+        "FLUX.2 LoRA Stack to **lora_stack**.",
+    ),
+    Example(
+        "Text to image with LoRAs (dev)",
+        "A picture from text with a stack of up to three LoRAs. The prompt is the one of the "
+        "LoRA's own page.",
+        _make,
+        DEV,
+        "another subject between the trigger words; or **none** in the stack and any prompt.",
+    ),
     Example(
         "Edit with the KV cache (klein 9B KV)",
         "Two references, read once: ComfyUI's own **Flux KV Cache** stands behind Apply FLUX.2 "
@@ -196,19 +294,16 @@ EXAMPLES = (
         _kv_cache,
         KLEIN_KV,
         "choose your two pictures and say what is to happen to them; put a LoRA trained for "
-        f"klein 9B into the stack. {OPEN}",
-        "KV cache",
+        "klein 9B into the stack.",
     ),
     Example(
         "Edit in 8 steps (dev, Turbo LoRA)",
-        "The **Turbo LoRA** (2.8 GB, fetched on the first run, under dev's licence) makes 8 steps "
-        "enough instead of 28. The LoRA below it turns the camera: its trigger words are the "
-        "prompt: sks in angle brackets, a view, an angle, a distance.",
+        "The **Turbo LoRA** makes 8 steps enough instead of 28. The LoRA below it turns the "
+        "camera: its trigger words are the prompt.",
         _turbo,
         DEV,
         "put your own LoRA in the second slot and its trigger words into the prompt. Keep Turbo "
-        f"at scale 1: **preset** brings its 8 steps, their own sigmas and guidance 2.5. {OPEN}",
-        "8 steps",
+        "at scale 1: **preset** brings its 8 steps, their own sigmas and guidance 2.5.",
     ),
     Example(
         "Edit and enlarge, decoded in tiles (klein)",
@@ -219,8 +314,7 @@ EXAMPLES = (
         KLEIN,
         "**second_pass** is the noise of its four steps: from 0.3 it keeps what is there, from 0.5 "
         "it draws detail anew, from 0.8 it is another picture. Where the GPU's memory ends, take "
-        f"tiles of 256 in the box. {OPEN}",
-        "4 megapixels",
+        "tiles of 256 in the box.",
     ),
     Example(
         "Edit a folder of pictures (klein)",
@@ -229,19 +323,16 @@ EXAMPLES = (
         "loses them: take some dozens at a time.",
         _folder,
         KLEIN,
-        f"look into **output/folder**; the files are numbered and do not keep their names. {OPEN}",
-        "folder",
+        "look into **output/folder**; the files are numbered and do not keep their names.",
     ),
     Example(
         "Compare LoRA scales (klein)",
         "One queue, one picture a scale, **side by side in reading order**: the list of scales "
-        "runs the stack and all behind it once for each, with the same seed. The LoRA (76 MB, "
-        "Apache-2.0, fetched on the first run) draws an object from four sides; **2x2 sprite "
-        "sheet** is its trigger.",
+        "runs the stack and all behind it once for each, with the same seed: 0 (without the "
+        "LoRA), 0.5, 1, 1.5.",
         _scales,
         KLEIN,
         "a picture of one object on a plain ground shows it best; then your own LoRA, its "
         "trigger in the prompt. The box's **image** gives the single pictures.",
-        "4 scales",
     ),
 )

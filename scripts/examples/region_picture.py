@@ -13,17 +13,9 @@ from host.demo.sheet import Cell, draw, save
 from host.graph import Graph
 
 from .graphs import stack
-from .models import Family, File
 from .regions import region_nodes
+from .thumbnails import TOY
 
-TOY = Family(
-    "toy",
-    File("flux2-toy-klein.safetensors", "diffusion_models", ""),
-    File("toy-words.safetensors", "text_encoders", ""),
-    File("taef2", "vae", ""),
-    4,
-    1.0,
-)
 PICTURE, PROMPT = "cat.png", "image 1 in winter"
 # The cat's eyes: one is round, of the other the lid hides a part.
 ROUND = (104, 148, 220, 248)

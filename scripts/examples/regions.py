@@ -11,14 +11,14 @@ from host.graph import Graph, Output, Ref
 from .folding import Box, Outlet, Port
 from .graphs import PICTURE, hosted, local, pictures, stack
 from .models import DEV, KLEIN, Family
-from .sheets import Column, Example, Sheet
+from .sheets import TALL, Example, Sheet, recipe_sheet
 
 TITLE = "Edit a Region (FLUX.2)"
 RECOLOUR = "make the thing in the middle of image 1 golden, keep its shape and the light"
 PATTERN = "give the thing in the middle of image 1 the colours of image 2, keep its shape"
 EMPTY = "an empty sandy beach, the ground and the light as around it"
 WIDER = "a wide view of the same place, the ground, the sky and the light go on"
-NOTE = (440, 520)
+LANE = 60
 Pair = tuple[Ref | Output, Ref | Output]
 
 
@@ -136,11 +136,6 @@ def region_box(made: Regional, references: tuple[str, ...] = (), *loras: Ref) ->
 LOADED = (("model", "unet"), ("clip", "clip"), ("vae", "vae"))
 
 
-def _sheet(graph: Graph, left: tuple[str, ...], made: Regional, box: Box) -> Sheet:
-    columns = (Column("", left), Column("", (box.title,)), Column("", (made.at["save"],)))
-    return Sheet(graph, columns, (box,), NOTE)
-
-
 def _edit(family: Family, prompt: str, count: int) -> Sheet:
     graph = Graph()
     images = pictures(graph, *[PICTURE] * count)
@@ -148,7 +143,7 @@ def _edit(family: Family, prompt: str, count: int) -> Sheet:
     painted = images.pop("image_1")
     made = region_nodes(graph, family, prompt, (painted, painted.out(1)), loras, images)
     box = region_box(made, tuple(images))
-    return _sheet(graph, (painted, *images.values(), loras), made, box)
+    return recipe_sheet(graph, (painted, *images.values(), loras), box, made.at["save"])
 
 
 def _remove() -> Sheet:
@@ -160,7 +155,7 @@ def _remove() -> Sheet:
     box = region_box(made)._replace(title="Remove or replace (FLUX.2)")
     inside = Port("object", made.at["conditioning"], "image_1")
     box = box._replace(inputs=(*box.inputs[:3], inside, *box.inputs[3:]))
-    return _sheet(graph, (painted, loras), made, box)
+    return recipe_sheet(graph, (painted, loras), box, made.at["save"])
 
 
 def _outpaint() -> Sheet:
@@ -181,7 +176,8 @@ def _outpaint() -> Sheet:
     pair = padded, padded.out(1)
     made = region_nodes(graph, KLEIN, WIDER, pair, loras, replace=True)
     box = region_box(made)._replace(title="Outpaint (FLUX.2)")
-    return _sheet(graph, (picture, padded, loras), made, box)
+    columns = ((picture,), (padded, loras), (box.title,), (made.at["save"],))
+    return Sheet(graph, columns, (box,), (440, TALL))
 
 
 def _hosted() -> Sheet:
@@ -192,16 +188,15 @@ def _hosted() -> Sheet:
     at = hosted(graph, RECOLOUR, images={"image_1": crop.out(1)}, loras=loras, prefix="region")
     paste = region_paste(graph, crop, at["hosted"])
     graph.set(at["save"], images=paste)
-    columns = (
-        Column("Picture and LoRAs", (painted, loras)),
-        Column("The region", (crop,)),
-        Column("RunComfy (paid)", (at["hosted"],)),
-        Column("Back in its picture", (paste, at["save"])),
-    )
-    return Sheet(graph, columns, note=(340, 520))
+    # The link from crop to paste runs above the hosted node.
+    columns = ((painted,), (crop, loras), (LANE, at["hosted"]), (paste,), (at["save"],))
+    return Sheet(graph, columns, note=(340, 600))
 
 
-PAINT = "right-click **image 1**, **Open in MaskEditor**, paint over what is to change, Save"
+PAINT = (
+    "right-click **image 1**, **Open in MaskEditor**, paint over what is to change, Save. Before "
+    "anything is painted, Run stops and says so"
+)
 KEPT = "Further than **feather** pixels from the paint nothing changes, not by one bit"
 
 EXAMPLES = (
@@ -213,9 +208,7 @@ EXAMPLES = (
         lambda: _edit(KLEIN, RECOLOUR, 1),
         KLEIN,
         "more **grow** when the edit needs room that you did not paint, more **context** when the "
-        "model should see more around it. To take a thing away, use Remove an object. The icon at "
-        "the box's corner opens it.",
-        "region",
+        "model should see more around it. To take a thing away, use Remove an object.",
     ),
     Example(
         "Edit a region (dev, reference)",
@@ -225,20 +218,18 @@ EXAMPLES = (
         DEV,
         "a LoRA in the stack works on the region alone. The box's **edit** is the crop as the "
         "model made it, and **report** says what was moved back into place.",
-        "region",
     ),
     Example(
         "Remove an object (klein)",
-        f"{PAINT[0].upper()}{PAINT[1:]}: the whole object, and its shadow. The prompt says what is "
-        "there **instead**. The model must not see the object, so the crop is no reference here: "
-        "the **noise mask** lets it draw anew what was painted, in the surroundings it keeps. "
-        f"{KEPT}.",
+        f"{PAINT[0].upper()}{PAINT[1:]}. Paint the whole object, and its shadow. The prompt says "
+        "what is there **instead**. The model must not see the object, so the crop is no "
+        "reference here: the **noise mask** lets it draw anew what was painted, in the "
+        f"surroundings it keeps. {KEPT}.",
         _remove,
         KLEIN,
         "to put another object there, connect its picture to **object** and name it in the "
         "prompt: the object of image 1, on a beach. **grow** by 8 to 16 where an edge of the old "
         "one is left.",
-        "remove",
     ),
     Example(
         "Outpaint (klein)",
@@ -249,7 +240,6 @@ EXAMPLES = (
         KLEIN,
         "a quarter of the picture at a time is what models do best; run it again on the result "
         "for more. At **feather** 0 not one pixel of the picture changes.",
-        "outpaint",
     ),
     Example(
         "Edit a region (RunComfy)",
@@ -260,6 +250,5 @@ EXAMPLES = (
         None,
         "a smaller **megapixels** of Region Crop sends less; LoRAs must be on Hugging Face or at a "
         "link.",
-        "region",
     ),
 )

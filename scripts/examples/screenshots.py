@@ -17,7 +17,7 @@ from host.graph import Graph
 from .graphs import hosted, local, pictures, stack
 from .layout import arrange
 from .models import DEV, EDIT_LORA, STYLE_LORA, Family, File
-from .sheets import Column, Sheet
+from .sheets import Sheet
 
 MAX_BYTES = 200_000
 COLORS = 256
@@ -77,13 +77,14 @@ def _edit() -> Sheet:
     return Sheet(
         graph,
         (
-            Column("Models", (at["model"], at["clip"], at["vae"])),
-            Column("Pictures", tuple(images.values())),
-            Column("LoRAs", (loras, at["apply"])),
-            Column("Prompt and size", (at["conditioning"], at["size"])),
-            Column("Sample", (at["sampler"], at["decode"])),
-            Column("Result", (at["save"],)),
+            (at["model"], at["clip"], at["vae"]),
+            tuple(images.values()),
+            (loras, at["apply"]),
+            (at["conditioning"], at["size"]),
+            (at["sampler"], at["decode"]),
+            (at["save"],),
         ),
+        note=(0, 0),
     )
 
 
@@ -95,11 +96,12 @@ def _hosted() -> Sheet:
     return Sheet(
         graph,
         (
-            Column("Pictures", tuple(images.values())),
-            Column("LoRAs", (loras,)),
-            Column("RunComfy", (at["hosted"],)),
-            Column("Result", (at["save"],)),
+            tuple(images.values()),
+            (loras,),
+            (at["hosted"],),
+            (at["save"],),
         ),
+        note=(0, 0),
     )
 
 

@@ -6,30 +6,43 @@ from typing import NamedTuple
 from host.graph import Graph
 
 from .folding import Box
-from .models import Family, File
+from .models import HUB, LORAS, WHICH_MODEL, Family, File
 
-
-class Column(NamedTuple):
-    """Nodes below one another, in a frame if it has a title. A box goes by its own title."""
-
-    title: str
-    nodes: tuple[str, ...]
+BOXES = (
+    "**The box** opens by the icon at its corner. The node search has three like it for your own "
+    "graphs: **Image Edit with LoRAs**, **Text to Image with LoRAs**, **Edit a Region**."
+)
+# Nodes 2.0 of the oldest frontends makes a note as tall as its text: what stands below one of
+# these is clear of it.
+TALL = 740
 
 
 class Sheet(NamedTuple):
-    """A graph, where its nodes stand, which are in boxes, the note's size, what is below it."""
+    """A graph, and where its nodes stand: columns from left to right, the note above the first.
+
+    A box goes by its own title; a number is room. ``note`` is its size, ``fixed`` keeps the seeds.
+    """
 
     graph: Graph
-    columns: tuple[Column, ...]
+    columns: tuple[tuple[str | int, ...], ...]
     boxes: tuple[Box, ...] = ()
-    note: tuple[int, int] = (340, 480)
-    below: tuple[str, ...] = ()
+    note: tuple[int, int] = (440, 600)
+    fixed: bool = False
+
+
+def recipe_sheet(graph: Graph, left: tuple[str, ...], box: Box, *right: str) -> Sheet:
+    """What goes in at the left, the box, what comes out at the right.
+
+    Nothing stands between the two ends of a link, where it would seem to take part, and nothing
+    below the LoRA stack, which grows with each LoRA.
+    """
+    return Sheet(graph, ((), left, (box.title,), right), (box,))
 
 
 class Example(NamedTuple):
-    """One template: its file name, what it shows, the files it needs (none for RunComfy).
+    """One template: its name, what it shows, the files it needs (none for RunComfy).
 
-    ``then`` says what to do next, and ``sign`` is a word more for the thumbnail.
+    ``then`` says what to do next.
     """
 
     name: str
@@ -37,24 +50,32 @@ class Example(NamedTuple):
     draw: Callable[[], Sheet]
     family: Family | None = None
     then: str = ""
-    sign: str = ""
 
-    @property
-    def badge(self) -> str:
-        """Where or on what it runs, in a word for the thumbnail."""
-        if "RunComfy" not in self.name:
-            return self.family.title if self.family else ""
-        return "here and RunComfy" if self.family else "RunComfy"
-
-    @property
-    def note(self) -> str:
+    def note(self, sheet: Sheet) -> str:
         """The text of its note, in Markdown."""
-        parts = [f"## {self.name}\n\n{self.summary}"]
+        parts = [f"## {self.name}\n\n{self.summary}", *_loras(sheet.graph)]
         if self.family:
             parts.append(_model(self.family))
-        if self.then:
-            parts.append(f"**Next**: {self.then}")
-        return "\n\n".join(parts)
+        parts.append(f"**Next**: {self.then}")
+        return "\n\n".join([*parts, BOXES] if sheet.boxes else parts)
+
+
+def _loras(graph: Graph) -> list[str]:
+    """The LoRAs that a graph names, and the words that they wait for."""
+    lines = []
+    for entry in graph.prompt.values():
+        for value in entry["inputs"].values():
+            if isinstance(value, str) and value in LORAS:
+                repo, lora = value.partition(":")[0], LORAS[value]
+                words = ", ".join(f"**{literal(word)}**" for word in lora.triggers)
+                said = f" Trigger words: {words}." if words else ""
+                lines.append(f"- [{repo}]({HUB}/{repo}): {lora.about}.{said}")
+    return ["**LoRA**, fetched on the first run:\n\n" + "\n".join(lines)] if lines else []
+
+
+def literal(text: str) -> str:
+    """Signs of Markdown and HTML as they are. A code span would be blue on blue in Nodes 2.0."""
+    return text.replace("<", "\\<").replace(">", "\\>")
 
 
 def _model(family: Family) -> str:
@@ -63,7 +84,7 @@ def _model(family: Family) -> str:
     rows = "\n".join(_row(file) for file in family.files)
     return (
         f"**{family.title}**: {family.licence}. {total:.0f} GB of files; {family.memory}.\n\n"
-        f"### Model links\n\n{rows}"
+        f"### Model links\n\n{rows}\n\n**Which model for which GPU memory?** {WHICH_MODEL}"
     )
 
 

@@ -1,210 +1,252 @@
-"""A workflow's thumbnail: what goes in and what comes out, drawn from its graph.
+"""A template's thumbnail: photographs, and what the toy FLUX.2 makes of them.
 
-Drawn for a card of about 200 pixels, where the graph itself could not be read.
+Square, and drawn for a card of about 200 pixels: each shows what its template does. Where the toy
+cannot do it (take a thing away, add what was never there), the photograph says it with a sign.
 """
 
+import functools
+import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
-from host.client import Prompt
+from host.client import Client
+from host.graph import Graph
 
-SIZE = (640, 480)
-SCALE = 2  # drawn larger and shrunk, so that edges are smooth
-GROUND, INK, QUIET = "#171b21", "#eceae4", "#8d97a5"
-HERE, PAID, LORA, SIGN = "#2a8f85", "#b8652f", "#7a5cc0", "#56606e"
-# Sky, far hill, near hill, sun: pictures that differ at a glance.
-SCENES = (
-    ("#3d6386", "#86b8a6", "#4d8574", "#f4c95d"),
-    ("#6b4a73", "#c08497", "#8c5a6e", "#f7d9a8"),
-    ("#2f4858", "#5f9ea0", "#33658a", "#e8e6df"),
+from .graphs import local, stack
+from .models import Family, File
+from .workflows import EXAMPLES
+
+SIDE, EDGE, QUALITY = 512, 6, 82
+INK, GROUND, HERE, PAID = "#ffffff", "#171b21", "#1f766e", "#a4551f"
+TOY = Family(
+    "toy",
+    File("flux2-toy-klein.safetensors", "diffusion_models", ""),
+    File("toy-words.safetensors", "text_encoders", ""),
+    File("taef2", "vae", ""),
+    4,
+    1.0,
 )
-RESULT = ("#4a5d8a", "#e9eef2", "#b7c8d6", "#f4c95d")
-Box = tuple[float, float, float, float]
+SPACEMAN, CAT, CUP = "astronaut.png", "cat.png", "coffee.png"
+MOSAIC, DUOTONE = "toy-mosaic.safetensors", "toy-duotone.safetensors"
+SCALES = (0.0, 0.5, 1.0, 1.5)
+COLOURS = "image 1 in the colours of image 2"
+EYE, FACE, WHOLE_CUP = (352, 170, 478, 296), (150, 30, 320, 230), (80, 5, 395, 315)
+Picture = Image.Image
+Rectangle = tuple[int, int, int, int]
 
 
-class Contents(NamedTuple):
-    """What a graph is about."""
+class Studio:
+    """Photographs as squares, and their edits by the toy on the server of ``client``."""
 
-    pictures: int
-    loras: int
-    local: bool
-    hosted: bool
-    grid: bool
-    region: bool
-    padded: bool
-    lora_regions: int
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.edit = functools.cache(self._edit)
+        self.photos = {name: self._photo(name) for name in (SPACEMAN, CAT, CUP)}
 
+    def _photo(self, name: str) -> Picture:
+        """The square in the middle; uploaded, so that the toy edits the same."""
+        square = ImageOps.fit(self._view({"filename": name, "type": "input"}), (SIDE, SIDE))
+        content = io.BytesIO()
+        square.save(content, "PNG")
+        self.client.upload_image(f"square-{name}", content.getvalue())
+        return square
 
-def contents(prompt: Prompt) -> Contents:
-    kinds = [entry["class_type"] for entry in prompt.values()]
-    slots = [
-        value
-        for entry in prompt.values()
-        if entry["class_type"] == "Flux2EditLoraStack"
-        for name, value in entry["inputs"].items()
-        if name in ("lora_1", "lora_2", "lora_3")
-    ]
-    regions = kinds.count("Flux2EditLoraRegion")
-    return Contents(
-        # A folder is drawn as three pictures.
-        kinds.count("LoadImage") + 3 * kinds.count("LoadImageDataSetFromFolder"),
-        # A region is one's own LoRA, which the stack does not name yet.
-        max(sum(slot != "none" for slot in slots), regions),
-        "Flux2EditSampler" in kinds,
-        "Flux2EditRunComfy" in kinds,
-        "ImageGrid" in kinds,
-        "Flux2EditRegionCrop" in kinds,
-        "ImagePadForOutpaint" in kinds,
-        regions,
-    )
+    def _edit(self, prompt: str, *names: str, lora: str = "", scale: float = 1.0) -> Picture:
+        graph = Graph()
+        images = {
+            f"image_{number}": graph.add("LoadImage", image=f"square-{name}")
+            for number, name in enumerate(names, 1)
+        }
+        loras = stack(graph)
+        if lora:
+            graph.set(loras, **{"lora_1": "installed", "lora_1.file": lora})
+            graph.set(loras, **{"lora_1.scale": scale, "lora_1.enabled": True})
+        size = "match image" if images else "square"
+        at = local(graph, TOY, prompt, images=images, loras=loras, size=size)
+        (saved,) = self.client.run(graph.prompt, timeout=600).check().images(at["save"])
+        return self._view(saved)
 
-
-def draw_thumbnail(prompt: Prompt, label: str, sign: str, path: Path) -> None:
-    """Write a JPEG; ``label`` names the model or the service, ``sign`` what is special, if any.
-
-    Raises ValueError where these are too long.
-    """
-    about = contents(prompt)
-    picture = Image.new("RGB", (SIZE[0] * SCALE, SIZE[1] * SCALE), GROUND)
-    pen = ImageDraw.Draw(picture)
-    _inputs(pen, about)
-    _arrow(pen, _box(300, 205, 352, 245))
-    places = [color for wanted, color in ((about.local, HERE), (about.hosted, PAID)) if wanted]
-    for number, color in enumerate(places):
-        height = 230 if len(places) == 1 else 150
-        top = 110 if len(places) == 1 else 62 + 170 * number
-        box = _box(380, top, 600, top + height)
-        pen.rounded_rectangle(_grown(box, 7), 12 * SCALE, fill=color)
-        if about.grid:
-            _grid(pen, box, color)
-        elif about.region:
-            _patched(picture, box, about.padded)
-        elif about.lora_regions:
-            _halved(picture, box)
-        else:
-            draw_scene(pen, box, RESULT)
-    badges = [(label, places[0] if len(places) == 1 else QUIET)]
-    badges += [(sign, SIGN)] if sign else []
-    _badges(pen, badges, about.loras)
-    picture.resize(SIZE, Image.Resampling.LANCZOS).save(path, quality=90, optimize=True)
+    def _view(self, image: dict[str, str]) -> Picture:
+        content = self.client.view({"subfolder": "", **image})
+        with Image.open(io.BytesIO(content)) as picture:
+            return picture.convert("RGB")
 
 
-def _grid(pen: ImageDraw.ImageDraw, box: Box, ground: str) -> None:
-    """Two by two results, each further from the first."""
-    left, top, right, bottom = box
-    pen.rectangle(box, fill=ground)
-    for number, colors in enumerate((SCENES[0], SCENES[2], SCENES[1], RESULT)):
-        wide, high = (right - left) / 2, (bottom - top) / 2
-        x, y = left + number % 2 * wide, top + number // 2 * high
-        draw_scene(pen, (x + 3, y + 3, x + wide - 3, y + high - 3), colors)
+def draw_thumbnails(client: Client, folder: Path) -> None:
+    """Write a JPEG for each example. Raises KeyError for one that has no picture here."""
+    studio = Studio(client)
+    for stem, example in EXAMPLES.items():
+        picture = PICTURES[example.name](studio).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        paid = "RunComfy" in example.name
+        model = "RunComfy" if paid else (example.family or TOY).title.removeprefix("FLUX.2 ")
+        if not (paid and example.family):  # which has a word for each half
+            _word(picture, model, 16, SIDE - 66, PAID if paid else HERE)
+        picture.save(folder / f"{stem}.jpg", quality=QUALITY, optimize=True)
 
 
-def _patched(picture: Image.Image, box: Box, padded: bool) -> None:
-    """The first picture with a part of the result in it; padded, with more on both sides of it."""
-    left, top, right, bottom = box
-    whole = (0, 0, right - left, bottom - top)
-    size = round(whole[2]), round(whole[3])
-    first, second = Image.new("RGB", size), Image.new("RGB", size)
-    draw_scene(ImageDraw.Draw(first), whole, SCENES[0])
-    if padded:
-        pen = ImageDraw.Draw(first)
-        pen.rectangle((whole[2] * 0.22, 0, whole[2] * 0.78, whole[3]), outline=INK, width=2 * SCALE)
-    else:
-        draw_scene(ImageDraw.Draw(second), whole, RESULT)
-        spot = Image.new("L", size)
-        ImageDraw.Draw(spot).ellipse(_spot(whole), fill=255)
-        first.paste(second, mask=spot)
-    picture.paste(first, (round(left), round(top)))
+def beside(pictures: Sequence[Picture], words: Sequence[str] = (), slant: int = 0) -> Picture:
+    """The same view in several ways, from left to right; ``slant`` leans what divides them."""
+    sheet, wide = pictures[0].copy(), SIDE // len(pictures)
+    for number, picture in enumerate(pictures[1:], 1):
+        left = wide * number
+        mask = Image.new("L", sheet.size)
+        corners = [(left + slant, 0), (SIDE, 0), (SIDE, SIDE), (left - slant, SIDE)]
+        ImageDraw.Draw(mask).polygon(corners, fill=255)
+        sheet.paste(picture, mask=mask)
+        ImageDraw.Draw(sheet).line([corners[0], corners[3]], fill=INK, width=EDGE)
+    for number, word in enumerate(words):
+        _word(sheet, word, wide * number + 16, 16)
+    return sheet
 
 
-def _halved(picture: Image.Image, box: Box) -> None:
-    """One picture in two ways, left and right."""
-    left, top, right, bottom = map(round, box)
-    draw_scene(ImageDraw.Draw(picture), box, RESULT)
-    other = Image.new("RGB", (right - left, bottom - top))
-    draw_scene(ImageDraw.Draw(other), (0, 0, right - left, bottom - top), SCENES[1])
-    middle = (right - left) // 2
-    picture.paste(other.crop((middle, 0, right - left, bottom - top)), (left + middle, top))
-    line = (left + middle, top, left + middle, bottom)
-    ImageDraw.Draw(picture).line(line, fill=GROUND, width=4 * SCALE)
+def grid(pictures: Sequence[Picture], words: Sequence[str]) -> Picture:
+    sheet, half = Image.new("RGB", (SIDE, SIDE), INK), SIDE // 2
+    for number, (picture, word) in enumerate(zip(pictures, words, strict=True)):
+        left, top = number % 2 * half, number // 2 * half
+        sheet.paste(picture.resize((half - EDGE, half - EDGE)), (left + EDGE // 2, top + EDGE // 2))
+        _word(sheet, word, left + 16, top + 16)
+    return sheet
 
 
-def _spot(box: Box) -> Box:
-    """Where a picture is painted over, in the thumbnail."""
-    left, top, right, bottom = box
-    wide, high = right - left, bottom - top
-    return left + 0.1 * wide, top + 0.34 * high, left + 0.62 * wide, top + 0.86 * high
+def cards(pictures: Sequence[Picture], side: int, left: int, top: int, step: int) -> Picture:
+    """The first picture whole, the others on it as smaller cards, each ``step`` lower."""
+    sheet = pictures[0].copy()
+    for number, picture in enumerate(pictures[1:]):
+        card = ImageOps.expand(picture.resize((side, side)), EDGE, INK)
+        sheet.paste(card, (left + number * step // 3, top + number * step))
+    return sheet
 
 
-def _inputs(pen: ImageDraw.ImageDraw, about: Contents) -> None:
-    if about.pictures == 0:
-        for number, width in enumerate((200, 220, 170, 120)):
-            pen.rounded_rectangle(
-                _box(50, 140 + 48 * number, 50 + width, 164 + 48 * number), 12 * SCALE, fill=QUIET
-            )
-        return
-    side = 220 if about.pictures == 1 else 150
-    for number in range(about.pictures):
-        left, top = 40 + 38 * number, 110 + 72 * number if about.pictures > 1 else 110
-        if about.pictures > 1:
-            top -= 40
-        box = _box(left, top, left + side, top + side * 0.95)
-        pen.rounded_rectangle(_grown(box, 5), 10 * SCALE, fill=GROUND)
-        draw_scene(pen, box, SCENES[number])
-        if about.region and not about.padded and number == 0:
-            pen.ellipse(_spot(box), fill=GROUND, outline=INK, width=2 * SCALE)
+def patch(below: Picture, above: Picture, where: Rectangle) -> Picture:
+    """``above`` in an ellipse of ``below``."""
+    mask, sheet = Image.new("L", below.size), below.copy()
+    ImageDraw.Draw(mask).ellipse(where, fill=255)
+    sheet.paste(above, mask=mask)
+    ImageDraw.Draw(sheet).ellipse(where, outline=INK, width=EDGE)
+    return sheet
 
 
-def draw_scene(pen: ImageDraw.ImageDraw, box: Box, colors: tuple[str, str, str, str]) -> None:
-    """The usual sign for a picture: a sun and two hills."""
-    sky, far, near, light = colors
-    left, top, right, bottom = box
-    width, height = right - left, bottom - top
-    pen.rectangle(box, fill=sky)
-    radius = min(width, height) / 9
-    sun = left + 0.74 * width, top + 0.27 * height
-    pen.ellipse((sun[0] - radius, sun[1] - radius, sun[0] + radius, sun[1] + radius), fill=light)
-    for peak, high, color in ((0.34, 0.40, far), (0.70, 0.60, near)):
-        foot = 0.62 * (1 - high) * height
-        # Cut at the frame: a foot outside it would end above the ground.
-        points = [(left + peak * width, top + high * height)]
-        for direction, edge in ((1, right), (-1, left)):
-            reach = left + peak * width + direction * foot * 1.5
-            cut = min(max(reach, left), right)
-            share = abs(cut - points[0][0]) / (foot * 1.5)
-            points.append((cut, top + high * height + share * (1 - high) * height))
-            points.append((edge if cut == edge else cut, bottom))
-        pen.polygon([points[4], points[3], points[0], points[1], points[2]], fill=color)
+def nothing() -> Picture:
+    """The sign for what is not there: a chequerboard."""
+    small = Image.new("L", (16, 16))
+    small.putdata([210 if (x + y) % 2 else 250 for y in range(16) for x in range(16)])
+    return small.resize((SIDE, SIDE), Image.Resampling.NEAREST).convert("RGB")
 
 
-def _arrow(pen: ImageDraw.ImageDraw, box: Box) -> None:
-    left, top, right, bottom = box
-    middle = (top + bottom) / 2
-    pen.line((left, middle, right - 8 * SCALE, middle), fill=INK, width=7 * SCALE)
-    head = ((right - 22 * SCALE, top), (right, middle), (right - 22 * SCALE, bottom))
-    pen.polygon(head, fill=INK)
+def told(picture: Picture, prompt: str) -> Picture:
+    """A picture from nothing but words."""
+    sheet = picture.copy()
+    ImageDraw.Draw(sheet).rounded_rectangle((16, 16, SIDE - 16, 110), 12, fill=INK)
+    _word(sheet, prompt, 40, 38)
+    return sheet
 
 
-def _badges(pen: ImageDraw.ImageDraw, badges: list[tuple[str, str]], loras: int) -> None:
-    if loras:
-        badges = [*badges, ("LoRA" if loras == 1 else f"{loras} LoRAs", LORA)]
-    left = 40.0 * SCALE
-    for text, color in badges:
-        font = ImageFont.load_default(30 * SCALE)
-        width = pen.textlength(text, font=font) + 36 * SCALE
-        box = (left, 404 * SCALE, left + width, 452 * SCALE)
-        pen.rounded_rectangle(box, 24 * SCALE, fill=color)
-        pen.text((left + width / 2, 428 * SCALE), text, fill=INK, font=font, anchor="mm")
-        left += width + 14 * SCALE
-    if left > SIZE[0] * SCALE:
-        raise ValueError(f"the thumbnail has no room for {badges}")
+def outpainted(photo: Picture) -> Picture:
+    """The picture in the middle; what is beside it is still to come."""
+    sheet = ImageEnhance.Color(ImageEnhance.Brightness(photo).enhance(0.45)).enhance(0.2)
+    middle = (SIDE // 4, 0, SIDE * 3 // 4, SIDE)
+    sheet.paste(photo.crop(middle), middle[:2])
+    pen = ImageDraw.Draw(sheet)
+    pen.rectangle(middle, outline=INK, width=EDGE)
+    for tip, foot in ((24, 96), (SIDE - 24, SIDE - 96)):
+        pen.line((tip, SIDE // 2, foot, SIDE // 2), fill=INK, width=3 * EDGE)
+        back = (tip + foot) // 2
+        pen.polygon([(tip, 256), (back, 216), (back, 296)], fill=INK)
+    return sheet
 
 
-def _box(left: float, top: float, right: float, bottom: float) -> Box:
-    return left * SCALE, top * SCALE, right * SCALE, bottom * SCALE
+def wired(photo: Picture) -> Picture:
+    """Nodes and links over a picture: a graph that can be seen."""
+    sheet = ImageEnhance.Brightness(photo).enhance(0.4)
+    pen = ImageDraw.Draw(sheet)
+    ends = ((60, 90), (60, 260), (60, 400), (220, 110), (220, 320), (380, 210))
+    for one, other in ((0, 3), (1, 3), (1, 4), (2, 4), (3, 5), (4, 5)):
+        (left, top), (right, bottom) = ends[one], ends[other]
+        pen.line((left + 90, top + 20, right, bottom + 20), fill="#f4c95d", width=EDGE)
+    for left, top in ends:
+        pen.rounded_rectangle((left, top, left + 96, top + 64), 12, fill=GROUND, outline=INK)
+        pen.rounded_rectangle((left, top, left + 96, top + 22), 10, fill=HERE)
+    return sheet
 
 
-def _grown(box: Box, by: float) -> Box:
-    return box[0] - by * SCALE, box[1] - by * SCALE, box[2] + by * SCALE, box[3] + by * SCALE
+def _word(sheet: Picture, word: str, left: int, top: int, color: str = GROUND) -> None:
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(36)
+    width = pen.textlength(word, font=font) + 32
+    pen.rounded_rectangle((left, top, left + width, top + 50), 12, fill=color)
+    pen.text((left + width / 2, top + 25), word, fill=INK, font=font, anchor="mm")
+
+
+def _both(name: str, prompt: str, slant: int = 60) -> Callable[[Studio], Picture]:
+    return lambda s: beside((s.photos[name], s.edit(prompt, name)), slant=slant)
+
+
+def _scaled(s: Studio, name: str, lora: str, scales: Sequence[float] = SCALES) -> list[Picture]:
+    return [s.edit("image 1", name, lora=lora, scale=scale) for scale in scales]
+
+
+NUMBERS = [f"{scale:g}" for scale in SCALES]
+PICTURES: dict[str, Callable[[Studio], Any]] = {
+    "Edit one picture (klein)": _both(SPACEMAN, "winter"),
+    "Edit one picture (dev)": _both(CAT, "sunset"),
+    "Edit with CFG (klein base)": _both(CUP, "night", -60),
+    "Edit with three references (dev)": lambda s: cards(
+        (s.edit("image 1 and image 2", CAT, CUP), *s.photos.values()), 130, 20, 20, 146
+    ),
+    "Text to image with LoRAs (dev)": lambda s: told(
+        _scaled(s, CAT, MOSAIC, (1,))[0], "a cat, pixel art"
+    ),
+    "Edit with the KV cache (klein 9B KV)": lambda s: cards(
+        (s.edit(COLOURS, CUP, SPACEMAN), s.photos[CUP], s.photos[SPACEMAN]), 150, 20, 20, 172
+    ),
+    "Edit in 8 steps (dev, Turbo LoRA)": lambda s: beside(
+        (s.photos[SPACEMAN], s.edit("sketch", SPACEMAN)), ("", "8 steps")
+    ),
+    "Edit and enlarge, decoded in tiles (klein)": lambda s: cards(
+        (s.edit("winter", CAT).crop((256, 128, 512, 384)).resize((SIDE, SIDE)), s.photos[CAT]),
+        150,
+        20,
+        20,
+        0,
+    ),
+    "Edit a folder of pictures (klein)": lambda s: cards(
+        (
+            Image.new("RGB", (SIDE, SIDE), GROUND),
+            *(s.edit("monochrome", name) for name in (CUP, CAT, SPACEMAN)),
+        ),
+        300,
+        30,
+        20,
+        84,
+    ),
+    "Compare LoRA scales (klein)": lambda s: grid(_scaled(s, SPACEMAN, DUOTONE), NUMBERS),
+    "Compare LoRA scales in one run (klein)": lambda s: beside(_scaled(s, CAT, DUOTONE), NUMBERS),
+    "Two LoRAs, two regions (klein)": lambda s: beside(
+        [*_scaled(s, SPACEMAN, MOSAIC, (1,)), *_scaled(s, SPACEMAN, DUOTONE, (1,))],
+        ("LoRA 1", "LoRA 2"),
+    ),
+    "Style LoRA that fades out (klein)": lambda s: beside(
+        _scaled(s, CUP, MOSAIC, (1, 0.6, 0.3, 0)), slant=20
+    ),
+    "Edit a region (klein)": lambda s: patch(s.photos[CAT], s.edit("sunset", CAT), EYE),
+    "Edit a region (dev, reference)": lambda s: cards(
+        (patch(s.photos[SPACEMAN], s.edit(COLOURS, SPACEMAN, CUP), FACE), s.photos[CUP]),
+        140,
+        346,
+        20,
+        0,
+    ),
+    "Remove an object (klein)": lambda s: patch(s.photos[CUP], nothing(), WHOLE_CUP),
+    "Outpaint (klein)": lambda s: outpainted(s.photos[SPACEMAN]),
+    "Edit a region (RunComfy)": lambda s: patch(s.photos[CUP], s.edit("winter", CUP), WHOLE_CUP),
+    "Edit one picture (RunComfy)": _both(SPACEMAN, "monochrome", -60),
+    "Text to image (RunComfy)": lambda s: told(
+        _scaled(s, CUP, DUOTONE, (1,))[0], "a cup of coffee"
+    ),
+    "Same edit here and on RunComfy (dev)": lambda s: beside(
+        [s.edit("night", CAT)] * 2, ("here", "RunComfy")
+    ),
+    "Under the hood, every node of an edit (klein)": lambda s: wired(s.photos[CAT]),
+}

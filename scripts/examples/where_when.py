@@ -8,15 +8,15 @@ from host.graph import Graph, Ref
 from .folding import Box, Outlet, Port
 from .graphs import PICTURE, local, pictures, stack
 from .models import KLEIN, SPRITES_LORA
-from .recipes import OPEN, SHEET, recipe_box
-from .sheets import Column, Example, Sheet
+from .recipes import SHEET, recipe_box
+from .sheets import TALL, Example, Sheet
 
 SCALES = (0, 0.5, 1, 1.5)
 FADE = "0:1, 0.5:0"
 HALVES = "put the scene of image 1 into two styles, one at the left and one at the right"
 # A mask is fitted to the output, so that only the shape counts: a half of this is a half of that.
 SIDE = 1024
-NOTE = (440, 420)
+LOW = 900
 
 
 def schedule(graph: Graph, loras: Ref, text: str = "0:1", pictures: str = "") -> Ref:
@@ -43,14 +43,6 @@ def region(graph: Graph, loras: Ref, number: int, mask: Ref) -> Ref:
         blocks="",
         mask=mask,
     )
-
-
-def _sheet(
-    graph: Graph, middle: tuple[str, ...], save: Ref, *boxes: Box, below: tuple[str, ...]
-) -> Sheet:
-    """The stack stands below the note, with nothing below it; the last box is the edit."""
-    columns = (Column("", middle), Column("", (boxes[-1].title,)), Column("", (save,)))
-    return Sheet(graph, columns, boxes, NOTE, below)
 
 
 def _scales() -> Sheet:
@@ -89,7 +81,7 @@ def _scales() -> Sheet:
         outputs=(Outlet("grid", grid), *box.outputs),
     )
     middle = (*images.values(), by_picture)
-    return _sheet(graph, middle, at["save"], box, below=(loras,))
+    return Sheet(graph, ((loras,), middle, (box.title,), (at["save"],)), (box,), (440, TALL))
 
 
 def halves(graph: Graph) -> tuple[Ref, Ref, Box]:
@@ -107,7 +99,7 @@ def halves(graph: Graph) -> tuple[Ref, Ref, Box]:
         ((none, half), (left, right)),
         (Port("left_width", half, "width"),),
         (Outlet("left", left), Outlet("right", right)),
-        (NOTE[0], 110),
+        (400, 110),
     )
     return left, right, box
 
@@ -121,8 +113,10 @@ def _regions() -> Sheet:
     second = region(graph, first, 2, right)
     at = local(graph, KLEIN, HALVES, images=images, loras=second, size="match image")
     box = recipe_box(at, 1, "Edit with two regions (FLUX.2)", 540)
-    middle = (*images.values(), first, second)
-    return _sheet(graph, middle, at["save"], masks, box, below=(masks.title, loras))
+    # The way to the second region runs above the first, which is as low as its LoRAs and mask.
+    picture = images["image_1"]
+    columns = ((masks.title, loras), (LOW, first), (picture, second), (box.title,), (at["save"],))
+    return Sheet(graph, columns, (masks, box), (400, TALL))
 
 
 def _fade() -> Sheet:
@@ -133,7 +127,7 @@ def _fade() -> Sheet:
     at = local(graph, KLEIN, SHEET, images=images, loras=fading, size="match image")
     box = recipe_box(at, 1, "Edit with a fading LoRA (FLUX.2)", 540)
     middle = (*images.values(), fading)
-    return _sheet(graph, middle, at["save"], box, below=(loras,))
+    return Sheet(graph, ((loras,), middle, (box.title,), (at["save"],)), (box,), (440, TALL))
 
 
 EXAMPLES = (
@@ -141,39 +135,33 @@ EXAMPLES = (
         "Compare LoRA scales in one run (klein)",
         "Four pictures of **one batch** and one noise, which differ in the LoRA's scale alone: "
         f"**{', '.join(f'{scale:g}' for scale in SCALES)}**, left to right, then down, as "
-        "**pictures** of FLUX.2 LoRA Schedule lists them. At 0 it is the model without the LoRA. "
-        "The LoRA (76 MB, Apache-2.0, fetched on the first run) draws an object from four sides; "
-        "**2x2 sprite sheet** is its trigger.",
+        "**pictures** of FLUX.2 LoRA Schedule lists them. At 0 it is the model without the LoRA.",
         _scales,
         KLEIN,
         "other multipliers, as many as **batch_size**; negative ones turn a slider LoRA round. "
         "Where the memory ends at four pictures, take Compare LoRA scales, which makes one after "
         "the other.",
-        "one batch",
     ),
     Example(
         "Two LoRAs, two regions (klein)",
-        "Choose **two LoRAs** in slots 1 and 2 of the stack: LoRA 1 acts in the left half, LoRA 2 "
-        "in the right, in one run. **text** and **references** are at 0, which keeps each inside "
-        "its mask; attention still carries a little of it over the edge.",
+        "Choose **two LoRAs** for klein 4B in slots 1 and 2 of the stack, and put their trigger "
+        "words into the prompt: LoRA 1 acts in the left half, LoRA 2 in the right, in one run. "
+        "**text** and **references** are at 0, which keeps each inside its mask; "
+        "attention still carries a little of it over the edge.",
         _regions,
         KLEIN,
         "masks of your own: right-click **image 1**, **Open in MaskEditor**, paint, and lead its "
         "MASK to a region; **Invert Mask** gives the rest. Raise **text** where a LoRA or its "
-        f"trigger word does too little. {OPEN}",
-        "regions",
+        "trigger word does too little.",
     ),
     Example(
         "Style LoRA that fades out (klein)",
         f"**{FADE}** in FLUX.2 LoRA Schedule: in full at the first step, less at each, gone from "
         "half of the steps on (of four steps: 1, 0.5, 0, 0). The LoRA decides what the picture is "
-        "laid out like, and the model draws its detail without it. The LoRA (76 MB, Apache-2.0, "
-        "fetched on the first run) draws an object from four sides; **2x2 sprite sheet** is its "
-        "trigger.",
+        "laid out like, and the model draws its detail without it.",
         _fade,
         KLEIN,
         "your own style LoRA. **0:0, 0.5:1** fades in: the model's layout, the LoRA's surface; "
-        f"**0:1, 1:0** fades over the whole run. {OPEN}",
-        "fades out",
+        "**0:1, 1:0** fades over the whole run.",
     ),
 )

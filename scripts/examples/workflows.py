@@ -1,87 +1,56 @@
-"""The example workflows: a graph, its columns from left to right, and a note."""
+"""The example workflows in the order in which ComfyUI's Templates are to show them."""
 
 from host.graph import Graph
 
 from . import recipes, regions, where_when
 from .graphs import PICTURE, hosted, local, pictures, stack
-from .models import DEV, EDIT_LORA, KLEIN, KLEIN_BASE, STYLE_LORA, Family
-from .sheets import Column, Example, Sheet
+from .models import DEV, EDIT_LORA, KLEIN, STYLE_LORA
+from .recipes import BEHIND, EDIT, SPRITE, WINTER, of_preset, recipe_box
+from .sheets import Example, Sheet
 
-TEXT = "a small lighthouse on a rock at dawn, soft watercolour, gulls over calm water"
-CHANGE = "show the scene of image 1 in winter: snow on the ground, low sun, everything else kept"
-COMBINE = (
-    "put the subject of image 1 into the place of image 2, in the light and colours of image 3"
-)
-TURN = "show the scene of image 1 from a higher angle, everything else kept"
+# Room above a column or between its nodes, for links that would run behind what they pass.
+LANE, DOWN, APART = 70, 400, 120
 
 
-def _on_this_machine(
-    family: Family,
-    prompt: str,
-    size: str,
-    count: int = 0,
-    loras: tuple[tuple[str, float], ...] = (),
-    cfg: bool = False,
-) -> Sheet:
+def _on_runcomfy(prompt: str, size: str, count: int, lora: str) -> Sheet:
     graph = Graph()
     images = pictures(graph, *[PICTURE] * count)
-    lora = stack(graph, loras)
-    at = local(graph, family, prompt, images=images, loras=lora, size=size, cfg=cfg)
-    columns = [Column("Models", (at["model"], at["clip"], at["vae"]))]
-    if images:
-        columns.append(Column("Pictures", tuple(images.values())))
-    columns += [
-        Column("LoRAs", (lora, at["apply"])),
-        Column("Prompt and size", (at["conditioning"], at["size"])),
-        Column("Sample", (at["sampler"], at["decode"])),
-        Column("Result", (at["save"],)),
-    ]
-    return Sheet(graph, tuple(columns), note=(340, 640))
-
-
-def _on_runcomfy(prompt: str, size: str, count: int, loras: tuple[tuple[str, float], ...]) -> Sheet:
-    graph = Graph()
-    images = pictures(graph, *[PICTURE] * count)
-    lora = stack(graph, loras)
-    at = hosted(graph, prompt, images=images, loras=lora, size=size)
-    columns = [Column("Pictures", tuple(images.values()))] if images else []
-    columns += [
-        Column("LoRAs", (lora,)),
-        Column("RunComfy (paid)", (at["hosted"],)),
-        Column("Result", (at["save"],)),
-    ]
-    return Sheet(graph, tuple(columns))
+    loras = stack(graph, ((lora, 1.0),))
+    at = hosted(graph, prompt, images=images, loras=loras, size=size)
+    return Sheet(graph, ((), (*images.values(), loras), (at["hosted"],), (at["save"],)))
 
 
 def _side_by_side() -> Sheet:
     graph = Graph()
     images = pictures(graph, PICTURE)
-    lora = stack(graph, ((EDIT_LORA, 1.0),))
-    here = local(
-        graph,
-        DEV,
-        TURN,
-        images=images,
-        loras=lora,
-        size="landscape_4_3",
-        prefix="side-by-side-local",
+    loras = stack(graph, ((EDIT_LORA, 1.0),))
+    same = {"images": images, "loras": loras, "size": "landscape_4_3"}
+    here = local(graph, DEV, BEHIND, prefix="side-by-side-local", **same)
+    there = hosted(graph, BEHIND, prefix="side-by-side-runcomfy", **same)
+    box = of_preset(recipe_box(here, 1, EDIT, 440))
+    columns = (
+        (),
+        (*images.values(), loras),
+        (box.title, there["hosted"]),
+        (here["save"], APART, there["save"]),
     )
-    there = hosted(
-        graph, TURN, images=images, loras=lora, size="landscape_4_3", prefix="side-by-side-runcomfy"
+    return Sheet(graph, columns, (box,), fixed=True)
+
+
+def _under_the_hood() -> Sheet:
+    """The only one without a box. Long links run above and below what they pass."""
+    graph = Graph()
+    images = pictures(graph, PICTURE)
+    loras = stack(graph)
+    at = local(graph, KLEIN, WINTER, images=images, loras=loras, size="match image")
+    columns = (
+        (at["model"], loras),
+        (at["apply"], at["clip"], *images.values(), at["vae"]),
+        (LANE, at["conditioning"], at["size"]),
+        (at["sampler"], DOWN, at["decode"]),
+        (DOWN, at["save"]),
     )
-    return Sheet(
-        graph,
-        (
-            Column("Models", (here["model"], here["clip"], here["vae"])),
-            Column("Same picture, same LoRA", (images["image_1"], lora)),
-            Column("Here", (here["apply"], here["conditioning"], here["size"])),
-            Column("Sample here", (here["sampler"], here["decode"])),
-            Column("Result here", (here["save"],)),
-            Column("RunComfy (paid)", (there["hosted"],)),
-            Column("Result there", (there["save"],)),
-        ),
-        note=(340, 760),
-    )
+    return Sheet(graph, columns, note=(400, 580))
 
 
 PAID = (
@@ -89,59 +58,56 @@ PAID = (
     "→ RunComfy. The LoRA must be on Hugging Face or at a link."
 )
 
-EXAMPLES = (
+_EXAMPLES = (
+    *recipes.EXAMPLES,
+    *where_when.EXAMPLES,
+    *regions.EXAMPLES,
     Example(
-        "Text to image with LoRAs (dev)",
-        "A picture from text with a stack of up to three LoRAs. The one in the stack is fetched "
-        "from Hugging Face into your loras folder on the first run.",
-        lambda: _on_this_machine(DEV, TEXT, "landscape_4_3", loras=((STYLE_LORA, 0.8),)),
-        DEV,
-    ),
-    Example(
-        "Edit one picture (dev)",
-        "Choose a picture and say what to change. The result has the picture's own size, cut to a "
-        "multiple of 16.",
-        lambda: _on_this_machine(DEV, TURN, "match image", 1, loras=((EDIT_LORA, 1.0),)),
-        DEV,
-    ),
-    Example(
-        "Edit with three references (dev)",
-        "Three pictures in one prompt: they are image 1, image 2 and image 3, by their sockets.",
-        lambda: _on_this_machine(DEV, COMBINE, "landscape_4_3", 3),
-        DEV,
-    ),
-    Example(
-        "Edit one picture (klein)",
-        "klein distilled: four steps, no CFG, so the negative stays unconnected.",
-        lambda: _on_this_machine(KLEIN, CHANGE, "match image", 1),
-        KLEIN,
-    ),
-    Example(
-        "Edit with CFG (klein base)",
-        "klein base: the negative is connected and guidance is above 1, so each step runs twice, "
-        "with the picture in both halves.",
-        lambda: _on_this_machine(KLEIN_BASE, CHANGE, "match image", 1, cfg=True),
-        KLEIN_BASE,
+        "Edit one picture (RunComfy)",
+        f"{PAID} The LoRA turns the camera: **\\<sks\\>**, a view, an angle, a distance.",
+        lambda: _on_runcomfy(BEHIND, "auto", 1, EDIT_LORA),
+        None,
+        "**max_cost** among the advanced inputs stops what would cost more. Without a picture the "
+        "same node makes one from text.",
     ),
     Example(
         "Text to image (RunComfy)",
-        PAID,
-        lambda: _on_runcomfy(TEXT, "landscape_4_3", 0, ((STYLE_LORA, 0.8),)),
+        f"{PAID} The prompt is the one of the LoRA's own page.",
+        lambda: _on_runcomfy(SPRITE, "landscape_4_3", 0, STYLE_LORA),
+        None,
+        "another subject between the trigger words. Pictures in **image_1** to **image_3** make "
+        "it an edit.",
     ),
     Example(
-        "Edit one picture (RunComfy)",
-        PAID,
-        lambda: _on_runcomfy(TURN, "auto", 1, ((EDIT_LORA, 1.0),)),
-    ),
-    Example(
-        "Same edit here and on RunComfy",
-        f"One picture, one LoRA stack, one prompt, one seed: once on this machine and once there. "
-        "The two pictures need not match: the same seed is other noise on other machines, and "
-        f"precision and size may differ. {PAID}",
+        "Same edit here and on RunComfy (dev)",
+        "One picture, one LoRA stack, one prompt, one seed, which stays: once on this machine and "
+        "once there. The two pictures need not match: the same seed is other noise on other "
+        f"machines, and precision and size may differ. {PAID}",
         _side_by_side,
         DEV,
+        "change the prompt in both; the box and the hosted node take the same inputs, so that "
+        "either can stand in the other's place.",
     ),
-    *recipes.EXAMPLES,
-    *regions.EXAMPLES,
-    *where_when.EXAMPLES,
+    Example(
+        "Under the hood, every node of an edit (klein)",
+        "What is in the box of Edit one picture: ComfyUI's loaders and this pack's nodes, each "
+        "with its help behind the **?**.",
+        _under_the_hood,
+        KLEIN,
+        "select what belongs together and make a subgraph of it, as the other templates are.",
+    ),
 )
+
+
+def _stem(number: int, name: str) -> str:
+    """A pack's template has nothing but its file's name: it is the title, which the page sorts by.
+
+    Old frontends look for the words searched from its beginning, new ones for each as the start of
+    a word, whose ends are spaces and hyphens: so that "flux2" finds it, it is a word, too.
+    """
+    title, _, model = name.removesuffix(")").partition(" (")
+    slug = "-".join(model.lower().replace(",", "").split())
+    return f"FLUX.2 LoRA {number:02} {title} - flux2-{slug}"
+
+
+EXAMPLES = {_stem(number, example.name): example for number, example in enumerate(_EXAMPLES, 1)}

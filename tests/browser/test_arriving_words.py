@@ -181,3 +181,92 @@ def test_a_refused_prompt_is_told_at_its_node(renderer, frontend, pages):
     assert not alert(page)
     page.errors = [error for error in page.errors if not re.search("400|PromptExec", error)]
     assert not page.errors, page.errors[:3]
+
+
+def test_a_node_inside_a_subgraph_is_heard_outside(pages):
+    """Nodes that another has made belong to it; and what files say is text."""
+    page = pages.get("classic", NEWEST)
+    graph = Graph()
+    slots = {"lora_1": "none", "lora_2": "none", "lora_3": "none"}
+    info = graph.add("Flux2EditLoraInfo", lora_stack=graph.add("Flux2EditLoraStack", **slots))
+    graph.add("PreviewAny", source=info)
+    page.load_api(graph.prompt)
+    page.js("() => { app.graph.convertToSubgraph(new Set([app.graph.getNodeById(2)])) }")
+    box = page.js("() => app.graph._nodes.find(node => node.isSubgraphNode?.()).id")
+    fails = """([id, text]) => { app.api.dispatchCustomEvent('execution_error', {
+        node_id: id, node_type: 'any', exception_message: text, exception_type: 'x',
+        prompt_id: 'none', traceback: [], executed: [], current_inputs: {}, current_outputs: {},
+    }) }"""
+    page.js(fails, ["1.0.0.7", "<img src=x onerror=alert()> \u202eno\nhttps://evil.example/a"])
+    assert alert(page) == "⚠ Error\n<img src=x onerror=alert()> \ufffdno\nhttps://evil.example/a"
+    assert not page.js(f"(id) => ({TEXT})(id).querySelectorAll('a, img').length", NODE)
+    page.js(fails, [f"{box}:2", "LoRA slot 3 is the wrong one"])
+    inside = page.js("(box) => app.graph.getNodeById(box).subgraph.getNodeById(2).widgets.at(-1)"
+                     ".element.innerText", box)  # fmt: skip
+    assert "wrong one" in inside
+    page.page.get_by_text("LoRA slot 3 is the wrong one").locator("visible=true").first.wait_for()
+    page.screenshot(ARTIFACTS / "words-subgraph.png")
+    page.js("() => app.extensionManager.toast.removeAll?.()")
+    assert not page.errors, page.errors[:3]
+
+
+PRICE = """(id) => app.graph.getNodeById(id).widgets
+    ?.find(w => w.name === 'flux2_edit_price')?.element.innerText ?? ''"""
+
+
+@pytest.mark.parametrize(("renderer", "frontend"), PAGES)
+def test_what_a_run_costs_is_said_before_it(renderer, frontend, pages, token, client):
+    page = pages.get(renderer, frontend)
+
+    def says(*words):
+        page.page.wait_for_function(
+            f"([id, words]) => words.every(word => ({PRICE})(id).includes(word))",
+            arg=[node, words],
+        )
+
+    def change(name, value):
+        """As both renderers do it when a hand has changed a value."""
+        page.js("""([id, name, value]) => {
+            const widget = app.graph.getNodeById(id).widgets.find(w => w.name === name)
+            widget.value = value
+            widget.callback?.(value, app.canvas, app.graph.getNodeById(id))
+        }""", [node, name, value])  # fmt: skip
+
+    node = page.js("""() => {
+        const node = LiteGraph.createNode('Flux2EditRunComfy')
+        app.graph.add(node)
+        node.setSize([node.size[0], node.size[1] + 300])
+        return node.id
+    }""")
+    says("A run costs $0.021 at RunComfy.")
+    if renderer == "classic":
+        page.settle()
+        box = page.js("(id) => { const w = app.graph.getNodeById(id).widgets.find("
+                      "w => w.name === 'image_urls'); return [w.computedHeight, "
+                      "w.element.placeholder] }", node)  # fmt: skip
+        assert box[0] <= 80 and "image_urls" in box[1], box
+    if renderer == "nodes2":
+        row = page.page.locator(f'[data-node-id="{node}"]').get_by_text("batch_count").locator("..")
+        row.get_by_role("button").last.click()
+    else:
+        change("batch_count", 2)
+    says("A run costs $0.042 at RunComfy: 2 × $0.021.")
+    page.fit(1.0)
+    page.screenshot(ARTIFACTS / f"words-price-{renderer}-{frontend}.png")
+    change("resume_request_id", "an-id")
+    says("costs nothing")
+    change("resume_request_id", "")
+    saved = page.serialize()["nodes"][0]
+    assert "RunComfy" not in str(saved["widgets_values"]) and "A run costs" not in str(saved)
+    route = f"{client.url}/flux2-lora-edit/token"
+    headers = {"X-Flux2-Lora-Edit": "1"}
+    client.http.delete(route, json={}, headers=headers).raise_for_status()
+    page.js("() => window.dispatchEvent(new Event('flux2-lora-edit:token'))")
+    says("No API token is set", "https://www.runcomfy.com/profile")
+    link = page.js("(id) => { const e = app.graph.getNodeById(id).widgets.find(w => w.name === "
+                   "'flux2_edit_price').element.querySelector('a'); return [e.href, e.rel] }",
+                   node)  # fmt: skip
+    assert link == ["https://www.runcomfy.com/profile", "noopener noreferrer"]
+    page.fit(1.0)
+    page.screenshot(ARTIFACTS / f"words-no-token-{renderer}-{frontend}.png")
+    assert not page.errors, page.errors[:3]

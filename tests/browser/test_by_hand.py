@@ -154,13 +154,10 @@ def test_the_error_of_a_wrong_base_is_shown(page):
     )
     page.fit()
     assert page.queue() == "error"
-    assert not page.text_of(APPLY), "the words of an earlier run are gone"
-    said = page.page.get_by_text(re.compile(r"was trained for FLUX\.1")).first
-    if not said.is_visible():
-        page.page.get_by_role("button", name="View details").first.click()
-    said.wait_for()
+    said = page.text_of(APPLY)
+    assert "matched" not in said, "the words of an earlier run are gone"
+    assert re.search(r"LoRA slot 1.* was trained for FLUX\.1", said), said
     page.screenshot(ARTIFACTS / f"wrong-base-{_name(page)}.png")
-    assert "LoRA slot 1" in said.inner_text()
     # The page logs each failed run; nothing else may be in its console.
     page.errors[:] = [error for error in page.errors if "was trained for" not in error]
 
@@ -173,19 +170,6 @@ def test_help_opens_beside_the_node(kind, classic):
     assert "FLUX.2 LoRA Stack" in panel.inner_text()
     box, words = panel.bounding_box(), panel.locator("li").first.bounding_box()
     assert words["x"] + words["width"] <= box["x"] + box["width"] + 1, "nothing is cut off"
-
-
-def test_a_template_is_opened_from_the_browser(classic):
-    classic.command("Comfy.BrowseTemplates")
-    dialog = classic.page.get_by_role("dialog")
-    dialog.get_by_text("flux2-lora-edit").first.click()
-    card = dialog.get_by_text("Edit one picture (klein)").first
-    card.wait_for()
-    classic.screenshot(ARTIFACTS / "templates.png")
-    card.click()
-    classic.page.wait_for_function("() => app.graph._nodes.some(n => n.type === 'UNETLoader')")
-    kinds = [node["type"] for node in classic.serialize()["nodes"]]
-    assert "Flux2EditConditioning" in kinds and "MarkdownNote" in kinds
 
 
 def test_the_token_is_set_and_cleared_in_the_settings(classic, client, site):

@@ -244,5 +244,5 @@ def test_no_text_breaks_the_page(version, pages, hostile_files, client):
     page.js(LISTEN)
     assert page.queue() == "success"
     assert "LNK" in page.js(SAY_AGAIN)
-    page.page.locator("span", has_text="LNK").first.wait_for()
+    page.page.locator(".flux2-edit-text", has_text="LNK").first.wait_for()
     assert not page.errors, page.errors[:3]

@@ -18,8 +18,9 @@ sys.path.insert(0, str(ROOT / "tests" / "browser"))
 from tiny_names import FOLDER, HOLE, with_tiny_models, write_painted  # noqa: E402  (as above)
 
 pytestmark = pytest.mark.host
+# By what stands behind the number in the file's name.
 LOCAL = {
-    path.stem: prompt
+    path.stem.split(" ", 3)[3]: prompt
     for path in sorted((ROOT / "example_workflows" / "api").glob("*.json"))
     if "Flux2EditRunComfy" not in str(prompt := json.loads(path.read_text("utf-8")))
 }
@@ -106,7 +107,7 @@ def test_a_region_changes_and_the_rest_does_not(stem, saved, base):
 
 
 def test_outpainting_adds_on_both_sides(saved, base):
-    (after,) = saved("Outpaint (klein)")
+    (after,) = saved("Outpaint - flux2-klein")
     before = np.asarray(Image.open(base / "input" / "small-1.png").convert("RGB"), dtype=int)
     assert after.shape == (96, 256 + 96 + 256, 3)
     inner = np.s_[:, 16:-16]
@@ -130,12 +131,12 @@ def test_an_example_of_an_edit_shows_its_picture(stem, saved, host_version, base
 
 
 def test_each_picture_of_a_folder_is_edited_at_its_own_size(saved):
-    pictures = saved("Edit a folder of pictures (klein)")
+    pictures = saved("Edit a folder of pictures - flux2-klein")
     assert sorted(picture.shape for picture in pictures) == [(96, 96, 3), (96, 144, 3)]
 
 
 def test_the_second_pass_doubles_the_picture(saved):
-    (picture,) = saved("Edit and enlarge, decoded in tiles (klein)")
+    (picture,) = saved("Edit and enlarge, decoded in tiles - flux2-klein")
     assert picture.shape == (192, 192, 3)
 
 
@@ -150,13 +151,15 @@ def apart(one, other):
 
 
 def test_a_list_of_scales_gives_a_grid_in_reading_order(saved):
-    first, *others = cells_of(*saved("Compare LoRA scales (klein)"))  # the first without the LoRA
+    first, *others = cells_of(
+        *saved("Compare LoRA scales - flux2-klein")
+    )  # the first without the LoRA
     effects = [apart(other, first) for other in others]
     assert 0 < effects[0] < effects[1] < effects[2]
 
 
 def test_four_scales_in_one_batch_differ_in_nothing_else(saved):
-    stem = "Compare LoRA scales in one run (klein)"
+    stem = "Compare LoRA scales in one run - flux2-klein"
     plain = cells_of(*saved(stem, stopped, without(1)))
     assert all(np.array_equal(plain[0], other) for other in plain[1:])  # one noise for all
     cells = cells_of(*saved(stem, stopped))
@@ -168,7 +171,7 @@ def test_four_scales_in_one_batch_differ_in_nothing_else(saved):
 def test_each_of_two_loras_acts_in_its_own_half(saved, host_version):
     if host_version < (0, 24):
         pytest.skip("this ComfyUI has no taef2, and another VAE mixes the halves")
-    stem = "Two LoRAs, two regions (klein)"
+    stem = "Two LoRAs, two regions - flux2-klein"
     left, right = np.s_[:, :48], np.s_[:, 48:]
     (plain,), (first,), (both,) = (saved(stem, without(1, 2)), saved(stem, without(2)), saved(stem))
     assert apart(first[left], plain[left]) > 100 * apart(first[right], plain[right])
@@ -178,7 +181,7 @@ def test_each_of_two_loras_acts_in_its_own_half(saved, host_version):
 
 
 def test_a_lora_that_fades_out_has_acted_and_is_gone(saved):
-    stem = "Style LoRA that fades out (klein)"
+    stem = "Style LoRA that fades out - flux2-klein"
 
     def throughout(prompt):
         inputs_of(prompt, "Flux2EditLoraSchedule")["schedule"] = "0:1"

@@ -7,7 +7,7 @@ pytestmark = pytest.mark.host
 OWN = {"X-Flux2-Lora-Edit": "1"}
 WAYS = (("GET", "token"), ("PUT", "token"), ("DELETE", "token"),
         ("GET", "open-requests"), ("DELETE", "open-requests"), ("PUT", "open-requests"),
-        ("GET", "history"))  # fmt: skip
+        ("GET", "history"), ("GET", "prices"))  # fmt: skip
 DEEP = b'{"token": ' + b"[" * 8000 + b"]" * 8000 + b"}"
 
 

@@ -150,6 +150,8 @@ def hostile(folder: Path) -> list[str]:
     headed("deep.safetensors", b'{"__metadata__":' + b"[" * 100_000)
     headed("deeper.safetensors", b"[" * 100_000)
     headed("digits.safetensors", b'{"__metadata__":{"a":' + b"9" * 5000 + b"}}")
+    for name, piece in (("slow", b"_attn2_to_kdown"), ("slower", b"_attn2_to_k.lora_down.weight")):
+        headed(f"{name}.safetensors", b'{"a' + piece * 100_000 + b'":{"shape":1}}')
     headed("claims.safetensors", b"{}", 2**63)
     headed("list.safetensors", b"[1]")
     headed("half.safetensors", b'{"__metadata__":{"trigger_word":"\\ud800"}}')
@@ -178,7 +180,7 @@ def test_a_hostile_file_costs_the_others_nothing(released, tmp_path):
     told = {row.file.name.partition(".")[0]: row for row in rows}
     assert rows[0].file.name == "good.safetensors" and rows[0].fits is True
     assert rows[0].trigger_words == ("inkwash",)
-    bad = ("deep", "deeper", "digits", "claims", "list", "half", "bytes")
+    bad = ("deep", "deeper", "digits", "claims", "list", "half", "bytes", "slow", "slower")
     assert {told[name].base for name in bad} == {"cannot be read"}
     assert told["long"].base == "unknown" and told["long"].fits is None
     assert told["odd"].base == "unknown"

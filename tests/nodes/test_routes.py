@@ -9,6 +9,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from standin_server import Standin
 
 pytestmark = pytest.mark.usefixtures("comfy_inprocess")
 PREFIX = "/flux2-lora-edit"
@@ -16,7 +17,7 @@ OWN = {"X-Flux2-Lora-Edit": "1", "Content-Type": "application/json"}
 TOKEN = b'{"token": "saved-token-0123456789"}'
 WAYS = [
     ("GET", "token"), ("GET", "open-requests"), ("GET", "history"), ("HEAD", "token"),
-    ("GET", "lora-files"), ("GET", "lora-files?model=x.safetensors"),
+    ("GET", "prices"), ("GET", "lora-files"), ("GET", "lora-files?model=x.safetensors"),
     ("PUT", "token"), ("DELETE", "token"), ("DELETE", "open-requests"), ("PUT", "open-requests"),
 ]  # fmt: skip
 LOCAL = ("localhost", "LocalHost:8188", "127.0.0.1", "127.9.8.7:1", "[::1]", "[::1]:8188",
@@ -104,7 +105,8 @@ def send(where, method, path, host, body=b"", *, half=False, **headers):
 
 
 @pytest.mark.parametrize(("method", "path"), WAYS)
-def test_a_loopback_socket_answers_loopback_names_alone(method, path, port):
+def test_a_loopback_socket_answers_loopback_names_alone(method, path, port, monkeypatch):
+    monkeypatch.setenv("RUNCOMFY_API_BASE", "http://127.0.0.1:9")  # nobody: no price
     where, body = ("127.0.0.1", port), TOKEN[:-1] + b', "key": "none", "request_id": "id-1"}'
     for host in LOCAL:
         assert send(where, "PUT", "token", "localhost", TOKEN)[0] == 200
@@ -116,6 +118,21 @@ def test_a_loopback_socket_answers_loopback_names_alone(method, path, port):
         assert method == "HEAD" or "localhost" in text and "RUNCOMFY_API_TOKEN" in text
     # HTTP/1.1 without a Host at all is no page's either.
     assert send(where, method, path, None, body)[0] in (400, 403)
+
+
+def test_prices_are_asked_with_a_token_alone(port, monkeypatch):
+    where = ("127.0.0.1", port)
+    with Standin() as standin:
+        monkeypatch.setenv("RUNCOMFY_API_BASE", standin.origin)
+        told = json.loads(send(where, "GET", "prices", "localhost")[1])
+        assert told == {"set": False, "prices": {}}
+        account = standin.state.account(json.loads(TOKEN)["token"])
+        assert not account.counts
+        assert send(where, "PUT", "token", "localhost", TOKEN)[0] == 200
+        told = json.loads(send(where, "GET", "prices", "localhost")[1])
+        price = {"text": "$0.021 per image", "usd": 0.021}
+        assert told == {"set": True, "prices": {"edit": price, "text to image": price}}
+    assert "submit" not in account.counts
 
 
 def test_nothing_was_changed_or_told_by_a_foreign_name(port):
@@ -132,7 +149,7 @@ def test_other_sites_may_not_read_either(port):
     """Where ComfyUI runs with --enable-cors-header they could."""
     origins = ({"Origin": one} for one in ("https://evil.example", "null", "http://[::1"))
     for headers in (*origins, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}):
-        for path in ("token", "open-requests", "history"):
+        for path in ("token", "open-requests", "history", "prices"):
             assert send(("127.0.0.1", port), "GET", path, "localhost", **headers)[0] == 403
 
 

@@ -7,18 +7,20 @@ import { app } from '../../../scripts/app.js'
 import { api } from '../../../scripts/api.js'
 
 const ROUTE = '/flux2-lora-edit/lora-files'
+const STACK = 'Flux2EditLoraStack'
 const APPLY = 'Flux2EditApplyLoraStack'
 const STACK_TYPE = 'LORA_STACK'
 // The widgets of loaders that name a model's file.
 const MODEL_WIDGETS = ['unet_name', 'ckpt_name', 'gguf_name', 'model_name', 'model_path']
-const FROM_OUTSIDE = -10 // a link's origin, where it comes in through a subgraph's border
-const TO_OUTSIDE = -20
+const FROM_OUTSIDE = '-10' // a link's origin, where it comes in through a subgraph's border
+const TO_OUTSIDE = '-20'
 
 const lists = new Map() // a model's name -> the promise of its list
 
 // --- which model
 
 const linkOf = (graph, id) => (id == null ? undefined : (graph.getLink?.(id) ?? graph.links?.[id]))
+const text = (value) => (typeof value === 'string' ? value : '')
 const isAny = (type) => type === '*' || type === 0 || type === ''
 
 /** The nodes that stand for a subgraph, wherever they are. */
@@ -39,7 +41,7 @@ function targetsOf(node, output) {
 }
 
 function ends(graph, link) {
-  if (link.target_id === TO_OUTSIDE)
+  if (String(link.target_id) === TO_OUTSIDE)
     return standIns(graph).flatMap((outer) => targetsOf(outer, outer.outputs?.[link.target_slot]))
   const node = graph.getNodeById(link.target_id)
   if (!node) return []
@@ -58,7 +60,7 @@ function originOf(node, input) {
 }
 
 function beginning(graph, link) {
-  if (link.origin_id === FROM_OUTSIDE) {
+  if (String(link.origin_id) === FROM_OUTSIDE) {
     for (const outer of standIns(graph)) {
       const input = outer.inputs?.[link.origin_slot]
       const found = originOf(outer, input)
@@ -87,14 +89,16 @@ function modelBehind(node, input, seen = new Set()) {
   const [giver] = originOf(node, input) ?? []
   if (!giver || seen.has(giver)) return ''
   seen.add(giver)
-  const widget = giver.widgets?.find((one) => MODEL_WIDGETS.includes(one.name))
-  if (widget) return String(valueOf(giver, widget) ?? '')
-  for (const next of giver.inputs ?? []) {
-    if (next.type !== 'MODEL' && !isAny(next.type)) continue
-    const found = modelBehind(giver, next, seen)
-    if (found) return found
+  const through = (fits) => {
+    for (const next of giver.inputs ?? []) {
+      const found = fits(next.type) ? modelBehind(giver, next, seen) : ''
+      if (found) return found
+    }
+    return ''
   }
-  return ''
+  const widget = giver.widgets?.find((one) => MODEL_WIDGETS.includes(one.name))
+  const own = () => text(widget && valueOf(giver, widget))
+  return through((type) => type === 'MODEL') || own() || through(isAny)
 }
 
 /** The name of the model's file that a stack's LoRAs are applied to; '' where none is known. */
@@ -119,8 +123,6 @@ export function modelOf(node) {
 
 // --- what is known of the files
 
-const text = (value) => (typeof value === 'string' ? value : '')
-
 /** An entry as others may rely on it, whatever the server says. */
 function entryOf(row) {
   const words = Array.isArray(row?.trigger_words) ? row.trigger_words : []
@@ -138,11 +140,11 @@ async function load(model) {
   const query = model ? `?model=${encodeURIComponent(model)}` : ''
   try {
     const response = await api.fetchApi(ROUTE + query) // the browser keeps it by its ETag
-    if (!response.ok) return { model: '', files: [] }
-    const answer = await response.json()
-    const files = (Array.isArray(answer?.files) ? answer.files : []).map(entryOf)
-    return { model: text(answer?.model), files: files.filter((file) => file.name) }
+    const answer = response.ok ? await response.json() : {}
+    const files = answer.files.map(entryOf).filter((file) => file.name)
+    return { model: text(answer.model), files }
   } catch {
+    lists.delete(model) // to be asked again
     return { model: '', files: [] }
   }
 }
@@ -180,6 +182,10 @@ app.registerExtension({
   name: 'flux2-lora-edit.lora-files',
   refreshComboInNodes() {
     lists.clear()
+  },
+  nodeCreated(node) {
+    // The headers are read before anybody asks: of thousands, that takes seconds.
+    if (node.comfyClass === STACK && !lists.size) loraFiles()
   },
   setup() {
     // A run may have fetched some.

@@ -4,6 +4,7 @@
 // widget; without it the stock widget's own list is there.
 
 import { loraList } from './lora_files.js'
+import { installedNames } from './lora_slots.js'
 import { t } from './words.js'
 
 const ROW = 52 // pixels, all alike: only the rows in sight are made
@@ -57,9 +58,7 @@ function addStyle() {
 
 /** The names that the stock widget offers: what there is to choose where nothing else is known. */
 function stockNames(node) {
-  const widget = node?.widgets?.find((one) => /^lora_\d\.file$/.test(one.name))
-  const values = widget?.options?.values
-  const names = Array.isArray(values) ? values : []
+  const names = node ? installedNames(node) : []
   return names.filter((name) => /\.safetensors$/i.test(name)).map((name) => ({ name }))
 }
 
@@ -154,6 +153,7 @@ export function openPicker({ node, anchor, value = '', onPick }) {
   let model = ''
   let shown = []
   let active = 0
+  let moved = false // by a hand, while the files were read
   let ended = false
 
   const said = element('div', { className: 'flux2-edit-picker-said', ariaLive: 'polite' })
@@ -179,7 +179,6 @@ export function openPicker({ node, anchor, value = '', onPick }) {
   function draw() {
     const first = Math.max(0, Math.floor(list.scrollTop / ROW) - SPARE)
     const last = Math.ceil((list.scrollTop + list.clientHeight) / ROW) + SPARE
-    space.style.height = `${shown.length * ROW}px`
     const rows = []
     for (let at = first; at < Math.min(last, shown.length); at++) {
       const row = rowOf(shown[at], model)
@@ -199,6 +198,7 @@ export function openPicker({ node, anchor, value = '', onPick }) {
   function go(to) {
     active = Math.max(0, Math.min(shown.length - 1, to))
     const top = active * ROW
+    space.style.height = `${shown.length * ROW}px` // or it could not be scrolled there
     if (top < list.scrollTop) list.scrollTop = top
     if (top + ROW > list.scrollTop + list.clientHeight)
       list.scrollTop = top + ROW - list.clientHeight
@@ -250,6 +250,7 @@ export function openPicker({ node, anchor, value = '', onPick }) {
     const page = Math.max(1, Math.floor(list.clientHeight / ROW) - 1)
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page }
     if (event.isComposing) return // the Enter that ends a Japanese word
+    moved ||= event.key in steps
     if (event.key in steps) go(active + steps[event.key])
     else if (event.key === 'Enter') pick(shown[active])
     else if (event.key === 'Escape' || event.key === 'Tab') end()
@@ -278,6 +279,6 @@ export function openPicker({ node, anchor, value = '', onPick }) {
   loraList(node, true).then((answer) => {
     if (ended) return
     if (answer.files.length) ({ files, model } = answer)
-    find(shown[active]?.name || value)
+    find(moved ? shown[active]?.name : value)
   })
 }

@@ -80,8 +80,7 @@ export function withLinks(line) {
 
 /** One row for each line, its further rows indented, so that a list of LoRAs reads as one. */
 function fill(element, text, head) {
-  const lines = text.replace(UNSEEN, '\ufffd').slice(0, MAX_TEXT).split('\n')
-  const rows = lines.map((line) => {
+  const rows = text.split('\n').map((line) => {
     const row = document.createElement('div')
     Object.assign(row.style, { paddingLeft: '1em', textIndent: '-1em', minHeight: '1lh' })
     row.append(...withLinks(t(line)))
@@ -115,9 +114,9 @@ function textHeight(node, element) {
   return height
 }
 
-function addTextWidget(node) {
+function addTextWidget(node, name) {
   const element = makeElement()
-  const widget = node.addDOMWidget(NAME, 'text_view', element, {
+  const widget = node.addDOMWidget(name, 'text_view', element, {
     serialize: false,
     hideOnZoom: false,
     getMinHeight: () => (Number(element.dataset.height) || 24) + 2 * MARGIN,
@@ -131,9 +130,21 @@ function addTextWidget(node) {
 /** Show the text on the node, made as tall as that needs, never smaller than it was. */
 function showText(node, text, head = '') {
   dropWidget(node, PROGRESS_TEXT)
-  const widget = findWidget(node, NAME) ?? addTextWidget(node)
-  const { element } = widget
-  fill(element, text, head)
+  const widget = findWidget(node, NAME) ?? addTextWidget(node, NAME)
+  fill(widget.element, text, head)
+  fit(node, widget)
+}
+
+/** Keep a text on a node beside its words, with what may be pressed under it. */
+export function note(node, name, text, ...controls) {
+  const widget = findWidget(node, name) ?? addTextWidget(node, name)
+  widget.options.getMaxHeight = widget.options.getMinHeight
+  fill(widget.element, text)
+  widget.element.append(...controls)
+  fit(node, widget)
+}
+
+function fit(node, { element }) {
   element.dataset.height = textHeight(node, element)
   element.style.minHeight = `${element.dataset.height}px`
   const needed = node.computeSize()
@@ -180,10 +191,19 @@ function keep(node, output) {
   app.nodeOutputs[place] = { ...app.nodeOutputs[place], text: [], [ERROR]: undefined, ...output }
 }
 
+/** A node inside a subgraph is not in sight from outside: what must be read is said by the page. */
+function sayOutside(node, text, severity) {
+  if (!text || node.graph === app.canvas?.graph) return
+  const detail = text.split('\n').map((line) => t(line))
+  app.extensionManager?.toast?.add?.({ severity, summary: node.title, detail: detail.join('\n') })
+}
+
 function fail(node, text, inputs = [], refused = false) {
-  const failure = { text: text.trim(), inputs, refused }
+  const seen = text.replace(UNSEEN, '\ufffd').slice(0, MAX_TEXT).trim()
+  const failure = { text: seen, inputs, refused }
   showFailure(node, failure)
   keep(node, { [ERROR]: failure })
+  sayOutside(node, failure.text, 'error')
 }
 
 function forget(node) {
@@ -307,7 +327,9 @@ app.registerExtension({
     // A node that runs again shows nothing until it has new words.
     api.addEventListener('executing', ({ detail }) => {
       const node = runningNode(detail)
-      if (isOurs(node)) forget(node)
+      if (!isOurs(node)) return
+      spoken.delete(node)
+      forget(node)
     })
     api.addEventListener('progress_text', ({ detail }) => {
       const node = runningNode(detail.nodeId)
@@ -320,7 +342,9 @@ app.registerExtension({
     api.addEventListener('execution_interrupted', () => {
       for (const node of ourNodes()) {
         const text = spoken.get(node)
-        if (text && findWidget(node, NAME)) keep(node, { text: [text] })
+        if (!text || !findWidget(node, NAME)) continue
+        keep(node, { text: [text] })
+        sayOutside(node, text, 'warn')
       }
     })
     api.addEventListener('execution_error', ({ detail }) => {

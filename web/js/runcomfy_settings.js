@@ -48,7 +48,8 @@ const CONTROL =
   'padding: 3px 10px; border-radius: 6px; border: 1px solid var(--border-color, #666); ' +
   'background: var(--comfy-input-bg, #222); color: var(--input-text, #ddd); font-size: 14px'
 
-function button(label, action) {
+/** A button that looks as the page's do, on a node too. */
+export function button(label, action) {
   return element('button', { type: 'button', textContent: label, style: CONTROL, onclick: action })
 }
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..server import Server
 
-PARTS = ("examples", "blueprints", "screenshots", "region", "assets")
+PARTS = ("examples", "thumbnails", "blueprints", "screenshots", "region", "assets")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -54,6 +54,8 @@ def _on_the_page(parts: Sequence[str]) -> int:
             if "blueprints" in parts:
                 write_blueprints(page)
             page.close()
+            if "thumbnails" in parts:
+                write_thumbnails(server.url)
             if "screenshots" in parts:
                 from examples.screenshots import take_screenshots
 
@@ -100,17 +102,24 @@ def version() -> str:
 
 def write_examples(page: "ComfyPage") -> None:
     from examples.layout import write_workflow
-    from examples.thumbnails import draw_thumbnail
     from examples.workflows import EXAMPLES
 
     folder = ROOT / "example_workflows"
-    for example in EXAMPLES:
+    for name, example in EXAMPLES.items():
         workflow = write_workflow(page, example, version())
-        _write(folder / f"{example.name}.json", workflow)
+        _write(folder / f"{name}.json", workflow)
         page.load(workflow)
-        prompt = page.export_api()
-        _write(folder / "api" / f"{example.name}.json", prompt)
-        draw_thumbnail(prompt, example.badge, example.sign, folder / f"{example.name}.jpg")
+        _write(folder / "api" / f"{name}.json", page.export_api())
+
+
+def write_thumbnails(url: str) -> None:
+    from examples.thumbnails import draw_thumbnails
+
+    from ..client import Client
+
+    with Client(url) as client:
+        draw_thumbnails(client, ROOT / "example_workflows")
+    print("example_workflows/*.jpg")
 
 
 def write_blueprints(page: "ComfyPage") -> None:

@@ -154,7 +154,8 @@ def _training(one: Candidate) -> object | None:
     if one.header is None:
         return None
     known = room("lora_loader.reading.facts").facts(one.header)
-    training = room("lora_loader.reading.training").trained_for(known)
+    reading = room("lora_loader.reading.training")
+    training = reading.trained_for(known, reading.anatomy(known))
     return training if training.width else None
 
 
