@@ -97,6 +97,13 @@ def every_page(request, pages, renderer):
 
 
 @pytest.fixture
+def classic_list(classic):
+    """Where the renderers do not differ."""
+    yield classic
+    stock_face(classic, False)
+
+
+@pytest.fixture
 def list_page(page):
     yield page
     stock_face(page, False)
@@ -125,8 +132,8 @@ def test_three_loras_are_three_rows_and_the_graph_is_the_same(every_page, render
     page.screenshot(ARTIFACTS / f"lora-list-{name}.png", [1])
 
 
-def test_a_row_shows_its_lora(list_page):
-    page = list_page
+def test_a_row_shows_its_lora(classic_list):
+    page = classic_list
     opened(page, A, B, C)
     first, second, third = (row(page, n) for n in (1, 2, 3))
     assert first.locator(".name").inner_text() == "ai-toolkit"
@@ -173,8 +180,8 @@ def test_the_mouse(list_page):
     assert now(page) == inputs(None, first)
 
 
-def test_the_menu_of_a_row(list_page):
-    page = list_page
+def test_the_menu_of_a_row(classic_list):
+    page = classic_list
     opened(page, A, None, C)
 
     def choose(number, name):
@@ -231,9 +238,9 @@ def test_keys_alone(list_page):
     assert page.js("() => app.graph._nodes.length") == 1, "Delete took the row, not the node"
 
 
-def test_a_kind_and_back_keeps_name_and_scale(list_page):
+def test_a_kind_and_back_keeps_name_and_scale(classic_list):
     """In the list and in the stock widgets, which forget them before frontend 1.58."""
-    page = list_page
+    page = classic_list
     opened(page, A, B)
 
     def kind(name):
@@ -255,8 +262,8 @@ def test_a_kind_and_back_keeps_name_and_scale(list_page):
     assert now(page) == inputs(A, B)
 
 
-def test_what_is_typed_or_pasted_is_recognised(list_page):
-    page = list_page
+def test_what_is_typed_or_pasted_is_recognised(classic_list):
+    page = classic_list
     opened(page)
     head(page, "Add from Hugging Face or a link").click()
     page.page.keyboard.type("owner/repo:a.safetensors")
@@ -393,8 +400,8 @@ def test_a_list_that_fails_leaves_the_stock_widgets(list_page):
     assert not page.page.locator(".flux2-lora-list").count() and not page.js(hidden)
 
 
-def test_a_loaded_node_keeps_its_size(list_page):
-    page = list_page
+def test_a_loaded_node_keeps_its_size(classic_list):
+    page = classic_list
     opened(page, A, B, C)
     saved = page.serialize()
     saved["nodes"][0]["size"] = [620, 500]
