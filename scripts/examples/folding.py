@@ -46,7 +46,7 @@ HEIGHTS = {
     "Flux2EditSampler": 520,
     "Flux2EditRegionCrop": 330,
     "Flux2EditRegionPaste": 300,
-    "Flux2EditRunComfy": 700,
+    "Flux2EditRunComfy": 640,
 }
 Node = dict[str, Any]
 

@@ -13,14 +13,14 @@ from .sheets import Example, Sheet
 
 HOSTED = "Flux2EditRunComfy"
 # Nodes 2.0 draws the title above what a node calls its place, so that a gap holds one.
-GAP, MARGIN, TOP = 80, 20, 80
+GAP, BESIDE, MARGIN, TOP = 80, 60, 20, 80
 WIDTHS = {
     "Flux2EditConditioning": 400,
     "Flux2EditLoraStack": 400,
-    "Flux2EditRegionPaste": 300,
+    "Flux2EditRegionPaste": 280,
     HOSTED: 420,
-    "SaveImage": 360,
-    "PreviewImage": 360,
+    "SaveImage": 340,
+    "PreviewImage": 340,
 }
 
 
@@ -91,7 +91,7 @@ def arrange(workflow: Workflow, sheet: Sheet) -> None:
                 top += TOP
             nodes[ref]["pos"], nodes[ref]["size"] = [left, top], [width, height]
             top += height + GAP
-        left += width + GAP + (MARGIN if paid else 0)
+        left += width + BESIDE + (MARGIN if paid else 0)
         width = top = 0
     workflow["groups"] = frames
 

@@ -112,7 +112,7 @@ def _regions() -> Sheet:
     first = region(graph, loras, 1, left)
     second = region(graph, first, 2, right)
     at = local(graph, KLEIN, HALVES, images=images, loras=second, size="match image")
-    box = recipe_box(at, 1, "Edit with two regions (FLUX.2)", 540)
+    box = recipe_box(at, 1, "Edit with two regions (FLUX.2)")._replace(size=(400, 540))
     # The way to the second region runs above the first, which is as low as its LoRAs and mask.
     picture = images["image_1"]
     columns = ((masks.title, loras), (LOW, first), (picture, second), (box.title,), (at["save"],))

@@ -46,7 +46,7 @@ def _under_the_hood() -> Sheet:
     columns = (
         (at["model"], loras),
         (at["apply"], at["clip"], *images.values(), at["vae"]),
-        (LANE, at["conditioning"], at["size"]),
+        (LANE, at["size"], at["conditioning"]),
         (at["sampler"], DOWN, at["decode"]),
         (DOWN, at["save"]),
     )
