@@ -118,7 +118,7 @@ def _call(script: str, start: int) -> str:
 def in_scripts() -> dict[str, str]:
     """The sentences of the texts inside t(...) of the page's scripts, with where they stand."""
     found: dict[str, str] = {}
-    for path in sorted((ROOT / "web" / "js").glob("*.js")):
+    for path in sorted((ROOT / "web" / "js").rglob("*.js")):
         script = path.read_text("utf-8")
         for call in re.finditer(r"(?<![\w.$])(?<!function )t\(", script):
             inside, texts, end = _call(script, call.end()), [], None
@@ -133,6 +133,6 @@ def in_scripts() -> dict[str, str]:
                 end = string.end()
             for sentence in (sentence for text in texts for sentence in cut(text)):
                 if re.search(r"[A-Za-z]{2}", sentence.replace("{}", "")):
-                    place = f"web/js/{path.name}:{script.count(chr(10), 0, call.start()) + 1}"
+                    place = f"{path.relative_to(ROOT).as_posix()}:{script.count(chr(10), 0, call.start()) + 1}"
                     found.setdefault(sentence, place)
     return found

@@ -218,7 +218,7 @@ def test_languages_have_the_same_keys(name):
 
 
 def test_settings_are_named_in_the_locales():
-    scripts = [path.read_text("utf-8") for path in (ROOT / "web" / "js").glob("*.js")]
+    scripts = [path.read_text("utf-8") for path in (ROOT / "web" / "js").rglob("*.js")]
     ids = {name for script in scripts for name in re.findall(r"'(Flux2LoraEdit\.[\w.]+)'", script)}
     assert len(ids) > 1
     assert sorted(read("en", "settings.json")) == sorted(i.replace(".", "_") for i in ids)

@@ -91,7 +91,7 @@ def arrange(workflow: Workflow, sheet: Sheet) -> None:
                 top += TOP
             nodes[ref]["pos"], nodes[ref]["size"] = [left, top], [width, height]
             top += height + GAP
-        left += width + BESIDE + (MARGIN if paid else 0)
+        left += width + (BESIDE if sheet.boxes else GAP) + (MARGIN if paid else 0)
         width = top = 0
     workflow["groups"] = frames
 

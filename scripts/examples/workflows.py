@@ -46,7 +46,7 @@ def _under_the_hood() -> Sheet:
     columns = (
         (at["model"], loras),
         (at["apply"], at["clip"], *images.values(), at["vae"]),
-        (LANE, at["size"], at["conditioning"]),
+        (LANE, at["conditioning"], at["size"]),
         (at["sampler"], DOWN, at["decode"]),
         (DOWN, at["save"]),
     )

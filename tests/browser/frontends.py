@@ -3,6 +3,7 @@
 The newest is what users get before the host pins it.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from host.cache import cache_root, exclusive
 
 PACKAGE = "comfyui-frontend-package"
 NEWEST = "newest"
+OLDEST = "1.41.21"
+"""What the oldest host pins: there it is "pinned" (``./scripts/matrix``); here FLUX2_SLOW=1 asks."""
+SEVERAL = ("pinned", NEWEST, *((OLDEST,) if os.environ.get("FLUX2_SLOW") else ()))
 DAY = 24 * 3600.0
 
 

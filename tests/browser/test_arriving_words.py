@@ -5,7 +5,7 @@ import time
 
 import pytest
 from browser.hand import note_change, undo
-from frontends import NEWEST
+from frontends import NEWEST, OLDEST, SEVERAL
 from shots import ARTIFACTS
 from standin_faults import FAULTS
 from standin_server.state import Timing
@@ -14,7 +14,8 @@ from test_settings import open_settings
 from host.graph import Graph
 
 # The frontends and renderers that differ: what the oldest host pins, what is pinned, the newest.
-PAGES = [("classic", "1.41.21"), ("classic", "pinned"), ("nodes2", NEWEST)]
+RENDERERS = {"pinned": "classic", OLDEST: "classic"}
+PAGES = [(RENDERERS.get(frontend, "nodes2"), frontend) for frontend in SEVERAL]
 TEXT = """(id) => app.graph.getNodeById(id).widgets
     ?.find(w => w.name === 'flux2_edit_text')?.element"""
 STOPPED = "What already runs at RunComfy cannot be cancelled"

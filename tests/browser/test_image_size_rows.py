@@ -1,10 +1,10 @@
 """Image Size dims the rows that the chosen size does not use, and keeps all their values."""
 
 import pytest
-from frontends import NEWEST
+from frontends import SEVERAL
 from shots import ARTIFACTS
 
-PAGES = [("classic", "pinned"), ("nodes2", "pinned"), ("nodes2", NEWEST), ("nodes2", "1.41.21")]
+PAGES = [("classic", "pinned"), *(("nodes2", frontend) for frontend in SEVERAL)]
 UNUSED = {
     "square_hd": {"width", "height", "megapixels"},
     "custom": {"megapixels"},

@@ -145,7 +145,7 @@ def test_no_sentence_of_ours_stays_english(language, classic, in_english_again):
     assert not english, "\n".join(english)
 
 
-@pytest.mark.parametrize(("frontend", "locale"), [("newest", "ja"), ("1.41.21", "zh-TW")])
+@pytest.mark.parametrize(("frontend", "locale"), [("newest", "ja"), ("pinned", "zh-TW")])
 def test_what_files_and_servers_say_stays_as_it_is(frontend, locale, pages):
     page = pages.get("classic", frontend)
     page.js("(id) => app.extensionManager.setting.set('Comfy.Locale', id)", locale)

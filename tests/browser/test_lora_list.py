@@ -5,12 +5,10 @@ import json
 import pytest
 from browser.comfy_page import ComfyPage
 from browser.hand import Point, redo, undo
-from frontends import NEWEST
+from frontends import SEVERAL
 from shots import ARTIFACTS
 from small_edit import APPLY, SAMPLER, small_edit
 
-OLDEST = "1.41.21"
-FRONTENDS = ("pinned", NEWEST, OLDEST)
 TALLEST = 240  # three LoRAs, with title, sockets and all
 SETTING = "Flux2LoraEdit.Stack.List"
 LONG = (
@@ -87,7 +85,7 @@ def height(page: ComfyPage, node: int = 1) -> float:
     )
 
 
-@pytest.fixture(params=FRONTENDS)
+@pytest.fixture(params=SEVERAL)
 def every_page(request, pages, renderer):
     page = pages.get(renderer, request.param)
     yield page

@@ -5,19 +5,18 @@ import shutil
 
 import pytest
 from browser.comfy_page import ComfyPage
-from frontends import NEWEST
+from frontends import NEWEST, SEVERAL
 from PIL import Image
 from shots import ARTIFACTS
 from small_edit import APPLY, MODEL, STACK, small_edit
 
-FRONTENDS = ("pinned", NEWEST, "1.41.21")
 # As the page's own modules see each other, wherever ComfyUI has put the pack.
 MODULES = """
 const entry = performance.getEntriesByType('resource').map(one => one.name)
-    .find(name => name.endsWith('/js/lora_files.js'))
+    .find(name => name.endsWith('/js/stack/files.js'))
 const folder = new URL('.', entry).href
-const { loraFiles, loraFacts, modelOf } = await import(folder + 'lora_files.js')
-const { openPicker } = await import(folder + 'lora_picker.js')
+const { loraFiles, loraFacts, modelOf } = await import(folder + 'files.js')
+const { openPicker } = await import(folder + 'picker.js')
 """
 FITTING = ["ai-toolkit.safetensors", "diffusers.safetensors"]
 
@@ -67,7 +66,7 @@ def picked(page: ComfyPage) -> list[str]:
     return page.js("() => window.__picked")
 
 
-@pytest.mark.parametrize("frontend", FRONTENDS)
+@pytest.mark.parametrize("frontend", SEVERAL)
 def test_files_that_fit_come_first_and_one_is_chosen_by_keys(pages, frontend, site):
     page = pages.get("nodes2" if frontend == NEWEST else "classic", frontend)
     page.load_api(small_edit())
@@ -151,7 +150,7 @@ def chained() -> dict:
     return prompt
 
 
-@pytest.mark.parametrize("frontend", FRONTENDS)
+@pytest.mark.parametrize("frontend", SEVERAL)
 def test_the_model_is_found_through_nodes_and_subgraphs(pages, frontend):
     page = pages.get("classic", frontend)
     page.load_api(chained())

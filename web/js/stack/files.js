@@ -3,8 +3,8 @@
 // The server reads it from the files' headers. Which model it is, the page alone knows: it is that
 // of the Apply node that the stack leads to, through other nodes and the borders of subgraphs.
 
-import { app } from '../../../scripts/app.js'
-import { api } from '../../../scripts/api.js'
+import { app } from '../../../../scripts/app.js'
+import { api } from '../../../../scripts/api.js'
 
 const ROUTE = '/flux2-lora-edit/lora-files'
 const STACK = 'Flux2EditLoraStack'

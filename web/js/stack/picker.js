@@ -3,9 +3,9 @@
 // It opens at an element, over the page, and gives a name back. Whoever opens it sets the stock
 // widget; without it the stock widget's own list is there.
 
-import { loraList } from './lora_files.js'
-import { installedNames } from './lora_slots.js'
-import { t } from './words.js'
+import { loraList } from './files.js'
+import { installedNames } from './slots.js'
+import { t } from '../words.js'
 
 const ROW = 52 // pixels, all alike: only the rows in sight are made
 const SPARE = 4

@@ -1,8 +1,8 @@
 // More than three LoRAs: a second Stack with its own Apply behind the first Apply.
 
-import { app } from '../../../scripts/app.js'
-import { STACK, noteChange } from './lora_slots.js'
-import { t } from './words.js'
+import { app } from '../../../../scripts/app.js'
+import { STACK, noteChange } from './slots.js'
+import { t } from '../words.js'
 
 const APPLY = 'Flux2EditApplyLoraStack'
 const TYPE = 'LORA_STACK'

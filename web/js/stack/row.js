@@ -2,8 +2,8 @@
 //
 // A row knows no widgets: it is given a slot as `readSlot` reads it, and says what is wanted of it.
 
-import { CHOOSE, MAX_SCALE, HUB, INSTALLED, URL_KIND, clampScale } from './lora_slots.js'
-import { t } from './words.js'
+import { CHOOSE, MAX_SCALE, HUB, INSTALLED, URL_KIND, clampScale } from './slots.js'
+import { t } from '../words.js'
 
 export const ROW = 26
 const STEP = 0.05

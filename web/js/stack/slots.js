@@ -4,7 +4,7 @@
 // `.enabled`, and removes them when the kind changes. They are what is saved, linked, promoted and
 // run; all that is written here goes through their value and their callback, as a hand does it.
 
-import { app } from '../../../scripts/app.js'
+import { app } from '../../../../scripts/app.js'
 
 export const STACK = 'Flux2EditLoraStack'
 export const NONE = 'none'

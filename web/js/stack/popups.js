@@ -1,9 +1,9 @@
 // What opens over a row of the LoRA list: a menu, and the facts of a LoRA.
 
-import { loraFacts } from './lora_files.js'
-import { element } from './lora_row.js'
-import { INSTALLED } from './lora_slots.js'
-import { t } from './words.js'
+import { loraFacts } from './files.js'
+import { element } from './row.js'
+import { INSTALLED } from './slots.js'
+import { t } from '../words.js'
 
 /** Show `content` at an element until Escape or a click elsewhere; the focus goes back then. */
 function popup(anchor, content) {

@@ -1,18 +1,18 @@
 // FLUX.2 LoRA Stack as a list: one row a LoRA, laid over the stock widgets.
 //
 // The stock widgets stay: they are what is saved, linked, promoted and run, and this list reads and
-// writes them (lora_slots.js). It is a DOM widget that no workflow and no prompt holds. Where it
+// writes them (slots.js). It is a DOM widget that no workflow and no prompt holds. Where it
 // fails, or is switched off, the stock widgets are shown as ComfyUI makes them.
 
-import { app } from '../../../scripts/app.js'
-import { loraFacts } from './lora_files.js'
-import { addStack } from './lora_more.js'
-import { openPicker } from './lora_picker.js'
-import { openInfo, openMenu } from './lora_popups.js'
-import { ROW, element, iconButton, kindNames, makeRow } from './lora_row.js'
-import * as slots from './lora_slots.js'
-import { ERROR_EVENT, errorInputs, errorOf } from './node_text.js'
-import { t, words } from './words.js'
+import { app } from '../../../../scripts/app.js'
+import { loraFacts } from './files.js'
+import { addStack } from './more.js'
+import { openPicker } from './picker.js'
+import { openInfo, openMenu } from './popups.js'
+import { ROW, element, iconButton, kindNames, makeRow } from './row.js'
+import * as slots from './slots.js'
+import { ERROR_EVENT, errorInputs, errorOf } from '../node_text.js'
+import { t, words } from '../words.js'
 
 const NAME = 'flux2_edit_lora_list'
 const SETTING = 'Flux2LoraEdit.Stack.List'
