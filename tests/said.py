@@ -133,6 +133,7 @@ def in_scripts() -> dict[str, str]:
                 end = string.end()
             for sentence in (sentence for text in texts for sentence in cut(text)):
                 if re.search(r"[A-Za-z]{2}", sentence.replace("{}", "")):
-                    place = f"{path.relative_to(ROOT).as_posix()}:{script.count(chr(10), 0, call.start()) + 1}"
+                    line = script.count("\n", 0, call.start()) + 1
+                    place = f"{path.relative_to(ROOT).as_posix()}:{line}"
                     found.setdefault(sentence, place)
     return found

@@ -273,7 +273,12 @@ def test_a_stack_that_is_muted_or_bypassed_leaves_a_graph_that_runs(classic, mod
 
 
 def test_a_new_slot_chooses_no_file_and_the_queue_says_so(page, client):
-    page.load_api(small_edit(steps=1))
+    # An id that no test before has used: the page gives a new row what the node of that id had.
+    prompt = small_edit(steps=1)
+    new = str(7000 + STACK)
+    prompt[new] = prompt.pop(str(STACK))
+    prompt[str(APPLY)]["inputs"]["lora_stack"] = [new, 0]
+    page.load_api(prompt)
     values = page.js(
         """(id) => {
             const node = app.graph.getNodeById(id)
@@ -282,7 +287,7 @@ def test_a_new_slot_chooses_no_file_and_the_queue_says_so(page, client):
             kind.callback?.('installed', app.canvas, node)
             return node.widgets.map(widget => [widget.name, widget.value])
         }""",
-        STACK,
+        int(new),
     )
     assert ["lora_3.file", "choose a LoRA"] in values
     assert ["lora_1.file", FITTING[0]] in values, "a slot with a file keeps it"
