@@ -1,4 +1,4 @@
-"""Two of the README's pictures: the report on a node, and the hosted node.
+"""Three of the README's pictures: the LoRA list with its picker, the report, the hosted node.
 
 Taken of real runs, on tiny random models and the stand-in for RunComfy: so the results are noise,
 and the words are what a user sees.
@@ -7,6 +7,7 @@ and the words are what a user sees.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from browser.comfy_page import ComfyPage
 from PIL import Image
@@ -21,6 +22,7 @@ from .sheets import Sheet
 
 MAX_BYTES = 200_000
 COLORS = 256
+MARGIN = 24
 TINY = Family(
     "tiny",
     File("flux2-dev-tiny.safetensors", "diffusion_models", ""),
@@ -35,13 +37,18 @@ PROMPT = "the cat of image 2 on the shoulder of the astronaut of image 1"
 
 
 def take_screenshots(browser: Browser, url: str, folder: Path) -> None:
-    """Write ``report.png`` and ``runcomfy.png``."""
+    """Write ``report.png``, ``picker.png`` and ``runcomfy.png``."""
     with _page(browser, url) as page:
         sheet = _edit()
         _run(page, sheet)
         (report,) = [n for n in map(int, sheet.graph.prompt) if _kind(sheet, n).endswith("Apply")]
         _near(page, report)
         _keep(page, folder / "report.png", report)
+        (loras,) = [n for n in map(int, sheet.graph.prompt) if _kind(sheet, n).endswith("Edit")]
+        _near(page, loras)
+        page.page.locator(".flux2-lora-list .name").nth(1).click()
+        page.page.get_by_text("does not fit").first.wait_for()
+        _keep(page, folder / "picker.png", loras, ".flux2-edit-picker")
     with _page(browser, url) as page:
         sheet = _hosted()
         _run(page, sheet)
@@ -136,8 +143,15 @@ def _near(page: ComfyPage, node: int) -> None:
     page.settle()
 
 
-def _keep(page: ComfyPage, path: Path, node: int) -> None:
-    page.screenshot(path, (node,), 24)
+def _keep(page: ComfyPage, path: Path, node: int, *others: str) -> None:
+    """The part of the page that shows a node, and what is at other places (CSS selectors)."""
+    places = [f'[data-node-id="{node}"]', *others]
+    boxes = [page.page.locator(place).bounding_box() or {} for place in places]
+    left, top = (min(box[at] for box in boxes) - MARGIN for at in ("x", "y"))
+    right = max(box["x"] + box["width"] for box in boxes) + MARGIN
+    bottom = max(box["y"] + box["height"] for box in boxes) + MARGIN
+    clip: Any = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    page.page.screenshot(path=path, clip=clip)
     with Image.open(path) as picture:
         small = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
