@@ -45,6 +45,9 @@ NAMED = re.compile(
     r"Get Image from Batch|Scale Image to Total Pixels|Set Latent Noise Mask"
 )
 
+# Whether the page's own words are Chinese or Japanese.
+SIGNS = """(wanted) => wanted === /[\u3040-\u30ff\u4e00-\u9fff]/.test(document.body.innerText)"""
+
 
 def words(language):
     return json.loads((LOCALES / language / "nodeDefs.json").read_text("utf-8"))
@@ -149,6 +152,7 @@ def test_no_sentence_of_ours_stays_english(language, classic, in_english_again):
 def test_what_files_and_servers_say_stays_as_it_is(frontend, locale, pages):
     page = pages.get("classic", frontend)
     page.js("(id) => app.extensionManager.setting.set('Comfy.Locale', id)", locale)
+    page.page.wait_for_function(SIGNS, arg=True)  # else it comes behind the next language
     page.js(TABLE_COMES)
     texts = [
         "a. b: c; d, e and f or g (h) · i",
@@ -161,6 +165,7 @@ def test_what_files_and_servers_say_stays_as_it_is(frontend, locale, pages):
     hard = ["LoRA slot 1: ", "matched 1/2, rank 8; ", "(from ", "a: b, c. ", "Warning: (“"]
     told = page.js(TELL, [[*texts, *(one * 2000 for one in hard)], False])
     page.js("() => app.extensionManager.setting.set('Comfy.Locale', 'en')")
+    page.page.wait_for_function(SIGNS, arg=False)
     assert told[:3] == texts[:3]
     assert "auto" in told[3] and told[3].count("off") == 2 and "takes" not in told[3]
     assert "a. b; 1, 2 and 3.safetensors" in told[4] and "There is" not in told[4]
