@@ -17,7 +17,7 @@ from host.cache import cache_root, exclusive
 PACKAGE = "comfyui-frontend-package"
 NEWEST = "newest"
 OLDEST = "1.41.21"
-"""What the oldest host pins, and so "pinned" there; here FLUX2_SLOW=1 asks for it."""
+"""What the oldest host pins; FLUX2_SLOW=1 asks for it too, a minute more."""
 SEVERAL = ("pinned", NEWEST, *((OLDEST,) if os.environ.get("FLUX2_SLOW") else ()))
 DAY = 24 * 3600.0
 
