@@ -17,7 +17,7 @@ from host.graph import Graph
 
 from .graphs import hosted, local, pictures, stack
 from .layout import arrange
-from .models import DEV, EDIT_LORA, STYLE_LORA, Family, File
+from .models import DEV, Family, File
 from .sheets import Sheet
 
 MAX_BYTES = 200_000
@@ -98,7 +98,7 @@ def _edit() -> Sheet:
 def _hosted() -> Sheet:
     graph = Graph()
     images = pictures(graph, PHOTOS[0])
-    loras = stack(graph, ((EDIT_LORA, 1.0), (STYLE_LORA, 0.8)))
+    loras = stack(graph, ())  # of a repo it would say that nobody is online here
     at = hosted(graph, "make it winter", images=images, loras=loras)
     return Sheet(
         graph,
