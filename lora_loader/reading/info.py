@@ -53,12 +53,7 @@ def describe_stack(
         except (SourceError, LoraFileError) as error:
             texts.append(f"{name}\n  {error}")
             continue
-        # Many download pages give ``ink.txt`` beside ``ink.safetensors``.
-        sidecar = short_text(path.with_suffix(".txt"), MAX_SIDECAR_BYTES)
-        noted = (read_record(record_of(path)) or {}).get("trigger_words")
-        found = trigger_words(
-            known.header.metadata, sidecar, noted if isinstance(noted, list) else ()
-        )
+        found = trigger_words(known.header.metadata, *words_beside(path))
         words += found
         config = short_text(path.with_name(CONFIG_NAME), MAX_CONFIG_BYTES)
         table = json_table(config) if owns_config(path) else {}
@@ -100,6 +95,14 @@ def _fact(key: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return key if value is True else ""
     return f"{key} {value}"
+
+
+def words_beside(path: Path) -> tuple[str, list[object]]:
+    """What lies beside a file: a text, which many download pages give (``ink.txt`` beside
+    ``ink.safetensors``), and the trigger words that its own download's page named."""
+    noted = (read_record(record_of(path)) or {}).get("trigger_words")
+    sidecar = short_text(path.with_suffix(".txt"), MAX_SIDECAR_BYTES)
+    return sidecar, noted if isinstance(noted, list) else []
 
 
 def trigger_words(

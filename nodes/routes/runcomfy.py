@@ -6,6 +6,7 @@ The token goes in and never comes out.
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ...remote import account
@@ -22,10 +23,8 @@ def register_routes(server: Any) -> None:
     """Add the routes to ComfyUI's server; called once, when the extension is loaded."""
     routes = server.routes
 
-    @routes.get(f"{PREFIX}/token")
-    async def get_token(request: web.Request) -> web.Response:
-        refuse_foreign(request)
-        return await answer(_status)
+    for name, work in _TOLD.items():
+        routes.get(f"{PREFIX}/{name}")(partial(_tell, work))
 
     @routes.put(f"{PREFIX}/token")
     async def put_token(request: web.Request) -> web.Response:
@@ -36,21 +35,6 @@ def register_routes(server: Any) -> None:
     async def delete_token(request: web.Request) -> web.Response:
         await own_json(request)
         return await answer(lambda: (account.clear_token(private_folder()), _status())[1])
-
-    @routes.get(f"{PREFIX}/open-requests")
-    async def get_open(request: web.Request) -> web.Response:
-        refuse_foreign(request)
-        return await answer(_open_requests)
-
-    @routes.get(f"{PREFIX}/prices")
-    async def get_prices(request: web.Request) -> web.Response:
-        refuse_foreign(request)
-        return await answer(_prices)
-
-    @routes.get(f"{PREFIX}/history")
-    async def get_history(request: web.Request) -> web.Response:
-        refuse_foreign(request)
-        return await answer(_history)
 
     @routes.delete(f"{PREFIX}/open-requests")
     async def dismiss(request: web.Request) -> web.Response:
@@ -102,6 +86,20 @@ def _rows(of: Callable[[Journal], list[Entry]]) -> list[dict[str, Any]]:
     own = account.open_account(private_folder(), os.environ)
     prompts = {} if args.multi_user else own.session.prompts
     return [history_row(entry, prompts.get(entry.key, "")) for entry in of(own.journal)]
+
+
+_TOLD = {
+    "token": _status,
+    "prices": _prices,
+    "open-requests": _open_requests,
+    "history": _history,
+}
+"""What the page may read, by the end of its address."""
+
+
+async def _tell(work: Callable[[], dict[str, Any]], request: web.Request) -> web.Response:
+    refuse_foreign(request)
+    return await answer(work)
 
 
 def _dismiss(key: str) -> None:
