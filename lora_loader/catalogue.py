@@ -14,9 +14,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from ..network.files import read_record, record_of, write_atomically
+from ..network.files import write_atomically
+from .reading.info import words_beside
 from .reading.listing import UNKNOWN, UNREADABLE, HeaderReader, Listed, ModelFile, read_model
-from .reading.scaling import short_text
 from .reading.training import Training, wrong_base
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 """Of what is kept and of the rules that it was made by: raise it when either changes."""
 MOST_KEPT, MAX_KEPT_BYTES = 20_000, 32 * 2**20
-MAX_SIDECAR_BYTES = 16 * 1024
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 
 
@@ -141,12 +140,8 @@ class Catalogue:
             return self._models[key]
 
     def _read(self, file: InstalledFile) -> Listed:
-        sidecar, noted = "", None
-        if file.changed[2]:
-            sidecar = short_text(file.path.with_suffix(".txt"), MAX_SIDECAR_BYTES)
-        if file.changed[4]:
-            noted = (read_record(record_of(file.path)) or {}).get("trigger_words")
-        return self._reader.read(file.path, sidecar, noted if isinstance(noted, list) else ())
+        something = file.changed[2] or file.changed[4]
+        return self._reader.read(file.path, *(words_beside(file.path) if something else ()))
 
     def _fits(self, file: InstalledFile, listed: Listed, model: ModelFile) -> bool | None:
         if listed.training is None or not listed.digest:

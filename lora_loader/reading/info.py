@@ -100,8 +100,10 @@ def _fact(key: str, value: object) -> str:
 def words_beside(path: Path) -> tuple[str, list[object]]:
     """What lies beside a file: a text, which many download pages give (``ink.txt`` beside
     ``ink.safetensors``), and the trigger words that its own download's page named."""
-    noted = (read_record(record_of(path)) or {}).get("trigger_words")
-    sidecar = short_text(path.with_suffix(".txt"), MAX_SIDECAR_BYTES)
+    text, record = path.with_suffix(".txt"), record_of(path)
+    # Files: to open a pipe waits for whoever writes into it.
+    sidecar = short_text(text, MAX_SIDECAR_BYTES) if text.is_file() else ""
+    noted = (read_record(record) or {}).get("trigger_words") if record.is_file() else None
     return sidecar, noted if isinstance(noted, list) else []
 
 
