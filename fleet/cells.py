@@ -1,0 +1,240 @@
+"""What each row sets: its cells by the schema, each value of a column read once.
+
+What is wrong is counted by column and kind, so that 100,000 bad rows are a few lines of text.
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .binding import Column, Graph, Place
+from .table import LONGEST_TAG, NAMED, Row, distinct_tags, fitted
+from .values import DYNAMIC, Input, Picture, Several, Unfit, as_text, convert
+
+
+class Setting(NamedTuple):
+    """What a cell sets. ``place``: (node id, input, value, or the absolute path of a picture);
+    ``mark`` stands for it in fingerprints; ``label`` is what the table says."""
+
+    place: tuple[str, str, Any]
+    picture: bool
+    mark: str
+    label: str
+
+
+class Draft(NamedTuple):
+    """What becomes a job: a setting for each column, None where the row leaves it alone."""
+
+    id: str
+    settings: tuple[Setting | None, ...]
+    labels: dict[str, str]
+
+
+class Finding:
+    """One kind of fault in one column: how many rows, the first of them, and the way out."""
+
+    def __init__(self, remedy: str) -> None:
+        self.remedy, self.count = remedy, 0
+        self.rows: list[str] = []
+        self.values: dict[str, None] = {}
+
+    def text(self, column: str, kind: str) -> str:
+        """A sentence for a person."""
+        rows = "1 row" if self.count == 1 else f"{self.count:,} rows"
+        first = ", ".join(self.rows) + (", ..." if self.count > NAMED else "")
+        return f"{column}: in {rows} ({first}) {' '.join(self.values)} {kind}. {self.remedy}"
+
+
+class Findings:
+    """What is wrong with cells, by column and kind."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str], Finding] = {}
+
+    def add(self, column: str, unfit: Unfit, row: str, value: Any) -> None:
+        """Count one row; the first few of a kind are kept."""
+        finding = self.found.get((column, unfit.kind))
+        if finding is None:
+            remedy = unfit.remedy if isinstance(unfit.remedy, str) else unfit.remedy()
+            finding = self.found[column, unfit.kind] = Finding(remedy)
+        finding.count += 1
+        if finding.count <= NAMED:
+            finding.rows.append(row)
+            if finding.count == 1:
+                finding.values[_quoted(value)] = None
+
+    def texts(self) -> list[str]:
+        """A text a column and kind, the most frequent first."""
+        found = sorted(self.found.items(), key=lambda item: -item[1].count)
+        return [finding.text(column, kind) for (column, kind), finding in found]
+
+
+class Reader:
+    """Reads rows; ``findings`` holds what is wrong with them."""
+
+    def __init__(self, graph: Graph, columns: Sequence[Column], folder: Path) -> None:
+        self.graph, self.columns, self.folder = graph, columns, folder
+        self.findings = Findings()
+        # By what the dynamic combos above are set to: the column's input, and the values read.
+        self._known: list[dict[Any, Any]] = [{} for _ in columns]
+        self._numbers = {(column.node, column.input): n for n, column in enumerate(columns)}
+        self._parents = [_parents(column) for column in columns]
+        self._choices = [n for n, one in enumerate(columns) if one.forms[0].spec.kind == DYNAMIC]
+        self._needed: dict[tuple[int, Any], list[str]] = {}
+
+    def read(self, rows: Iterable[Row]) -> list[Draft]:
+        """A draft a row, and where patterns match several options, one for each of them.
+
+        A cell that ``findings`` speaks of is None.
+        """
+        drafts: list[Draft] = []
+        for row in rows:
+            cells: list[Any] = []
+            for number in range(len(self.columns)):
+                cells.append(self._cell(row, number, cells))
+            for number in self._choices:
+                self._check_needed(row, number, cells)
+            if any(type(cell) is list for cell in cells):
+                drafts += self._expanded(row, cells)
+            else:
+                drafts.append(self._draft(row.id, row, cells))
+        return drafts
+
+    def _cell(self, row: Row, number: int, cells: Sequence[Any]) -> Setting | list[Setting] | None:
+        """``cells`` are those of the columns before this one."""
+        column = self.columns[number]
+        value = row.values.get(column.name)
+        if value is None:
+            return None
+        chosen = tuple([self._chosen(row, place, cells) for place in self._parents[number]])
+        if _UNKNOWN in chosen:
+            return None
+        if chosen not in self._known[number]:
+            self._known[number][chosen] = self._form(number, chosen), {}
+        form, known = self._known[number][chosen]
+        # What Python calls equal, a table may not mean: 1, 1.0 and true.
+        key: Any = value if type(value) is str else (type(value), value)
+        try:
+            found = known.get(key)
+        except TypeError:  # a list or an object
+            key, found = None, None
+        if found is None:
+            found = known[key] = self._read(column, form, value)
+        if type(found) is Unfit:
+            self.findings.add(column.name, found, row.id, value)
+            return None
+        return found
+
+    def _chosen(self, row: Row, place: Place, cells: Sequence[Any]) -> Any:
+        """What a dynamic combo is set to in this row."""
+        number = self._numbers.get(place)
+        if number is None or self.columns[number].name not in row.values:
+            return self.graph.own_value(*place)
+        setting = cells[number]
+        return setting.place[2] if setting is not None else _UNKNOWN
+
+    def _form(self, number: int, options: Sequence[Any]) -> Input | Unfit:
+        """The input that a column sets where the dynamic combos above it are set to ``options``."""
+        column = self.columns[number]
+        chosen = dict(zip((name for _, name in self._parents[number]), options, strict=True))
+        wrong: dict[str, list[str]] = {}
+        for form in column.forms:
+            other = next((name for name, wanted in form.when if chosen[name] != wanted), None)
+            if other is None:
+                return form
+            wrong.setdefault(other, []).extend(
+                repr(key) for name, key in form.when if name == other
+            )
+        name, fitting = next(iter(wrong.items()))
+        state = "is not set" if chosen[name] is None else f"is {chosen[name]!r}"
+        address = f"{self.graph.title(column.node)}.{name}"
+        return Unfit(
+            f"has no place, because {name} {state}",
+            f"Set {address} to {' or '.join(dict.fromkeys(fitting))} in the same row.",
+        )
+
+    def _read(self, column: Column, form: Input | Unfit, value: Any) -> Any:
+        """A Setting, several of them for a pattern, or Unfit."""
+        found = form if isinstance(form, Unfit) else convert(form.spec, value, self.folder)
+        if isinstance(found, Unfit):
+            return found
+        if isinstance(found, Several):
+            return [self._setting(column, as_text(one), one) for one in found.options]
+        return self._setting(column, as_text(value), found)
+
+    def _setting(self, column: Column, text: str, value: Any) -> Setting:
+        place = column.node, column.input
+        if not isinstance(value, Picture):
+            return Setting((*place, value), False, f"{place} {json.dumps(value)}", text)
+        # Where the pictures' folder is moved with its table, they stay the same pictures.
+        said = value.path.removeprefix(os.path.join(os.path.abspath(self.folder), ""))
+        if os.path.isabs(text):
+            text = os.path.basename(text)
+        mark = f"{place} {json.dumps(said)} {value.size} {value.modified}"
+        return Setting((*place, value.path), True, mark, text)
+
+    def _check_needed(self, row: Row, number: int, cells: Sequence[Any]) -> None:
+        """What the chosen option of a dynamic combo asks for must be in the graph or the row."""
+        setting, column = cells[number], self.columns[number]
+        if setting is None:
+            return
+        option = setting.place[2]
+        if (number, option) not in self._needed:
+            own = self.graph.nodes[column.node]["inputs"]
+            self._needed[number, option] = [
+                name
+                for name, forms in self.graph.inputs[column.node].items()
+                if name not in own
+                for form in forms
+                if form.required and form.when[-1:] == ((column.input, option),)
+            ]
+        for name in self._needed[number, option]:
+            other = self._numbers.get((column.node, name))
+            if other is None or self.columns[other].name not in row.values:
+                address = f"{self.graph.title(column.node)}.{name}"
+                unfit = Unfit(f"needs {name} too", f"Add a column {address}.")
+                self.findings.add(column.name, unfit, row.id, option)
+
+    def _expanded(self, row: Row, cells: Sequence[Any]) -> list[Draft]:
+        axes = [cell if type(cell) is list else [cell] for cell in cells]
+        tags = [_option_tags(cell) if type(cell) is list else [""] for cell in cells]
+        drafts = []
+        for settings, names in zip(itertools.product(*axes), itertools.product(*tags), strict=True):
+            name = "-".join([row.id, *filter(None, names)])
+            drafts.append(self._draft(fitted(name), row, settings))
+        return drafts
+
+    def _draft(self, name: str, row: Row, settings: Iterable[Setting | None]) -> Draft:
+        settings = tuple(settings)
+        labels = {
+            column.name: setting.label
+            for column, setting in zip(self.columns, settings, strict=True)
+            if setting is not None
+        }
+        # The table's own dictionary where it says the same: 100,000 of them are 40 MB.
+        return Draft(name, settings, row.values if labels == row.values else labels)
+
+
+_UNKNOWN = object()
+
+
+def _parents(column: Column) -> tuple[Place, ...]:
+    """The dynamic combos that decide whether a column's input exists."""
+    names = {name: None for form in column.forms for name, _ in form.when}
+    return tuple((column.node, name) for name in names)
+
+
+def _option_tags(settings: Sequence[Setting]) -> list[str]:
+    """How the options that a pattern matches show in the ids: by their file's stem."""
+    texts = [setting.label for setting in settings]
+    stems = [os.path.splitext(text.replace("\\", "/").rpartition("/")[2])[0] for text in texts]
+    return distinct_tags(list(zip(stems, texts, strict=True)), LONGEST_TAG)
+
+
+def _quoted(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    short = text if len(text) <= 60 else f"{text[:57]}..."
+    return repr(short) if isinstance(value, str) else short
