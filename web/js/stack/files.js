@@ -5,6 +5,7 @@
 
 import { app } from '../../../../scripts/app.js'
 import { api } from '../../../../scripts/api.js'
+import { widgetOf } from '../page.js'
 
 const ROUTE = '/flux2-lora-edit/lora-files'
 const STACK = 'Flux2EditLoraStack'
@@ -65,7 +66,7 @@ function beginning(graph, link) {
       const input = outer.inputs?.[link.origin_slot]
       const found = originOf(outer, input)
       if (found) return found
-      const widget = outer.widgets?.find((one) => one.name === input?.widget?.name)
+      const widget = widgetOf(outer, input?.widget?.name)
       if (widget) return [{ value: widget.value }, 0]
     }
     return undefined

@@ -2,6 +2,7 @@
 
 import { app } from '../../../../scripts/app.js'
 import { STACK, noteChange } from './slots.js'
+import { widgetOf } from '../page.js'
 import { t } from '../words.js'
 
 const APPLY = 'Flux2EditApplyLoraStack'
@@ -98,7 +99,7 @@ export function addStack(node) {
   graph.add(next)
   next.size[0] = apply.size[0]
   for (const { name, value } of apply.widgets ?? []) {
-    const widget = next.widgets?.find((other) => other.name === name)
+    const widget = widgetOf(next, name)
     if (widget && widget.serialize !== false) widget.value = value
   }
   putBelow(stack, node, graph)

@@ -5,6 +5,7 @@
 
 import { loraList } from './files.js'
 import { installedNames } from './slots.js'
+import { addStyle, element } from '../page.js'
 import { t } from '../words.js'
 
 const ROW = 52 // pixels, all alike: only the rows in sight are made
@@ -43,18 +44,6 @@ const STYLE = `
 `
 
 let close = () => {} // of the picker that is open
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties)
-  made.append(...children)
-  return made
-}
-
-function addStyle() {
-  const id = 'flux2-edit-picker-style'
-  if (document.getElementById(id)) return
-  document.head.append(element('style', { id, textContent: STYLE }))
-}
 
 /** The names that the stock widget offers: what there is to choose where nothing else is known. */
 function stockNames(node) {
@@ -147,7 +136,7 @@ function place(dialog, anchor) {
  */
 export function openPicker({ node, anchor, value = '', onPick }) {
   close()
-  addStyle()
+  addStyle('flux2-edit-picker-style', STYLE)
   const none = { name: '' }
   let files = stockNames(node)
   let model = ''
