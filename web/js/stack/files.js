@@ -5,12 +5,10 @@
 
 import { app } from '../../../../scripts/app.js'
 import { api } from '../../../../scripts/api.js'
+import { APPLY, STACK, STACK_TYPE } from './slots.js'
 import { widgetOf } from '../page.js'
 
 const ROUTE = '/flux2-lora-edit/lora-files'
-const STACK = 'Flux2EditLoraStack'
-const APPLY = 'Flux2EditApplyLoraStack'
-const STACK_TYPE = 'LORA_STACK'
 // The widgets of loaders that name a model's file.
 const MODEL_WIDGETS = ['unet_name', 'ckpt_name', 'gguf_name', 'model_name', 'model_path']
 const FROM_OUTSIDE = '-10' // a link's origin, where it comes in through a subgraph's border

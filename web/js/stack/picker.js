@@ -4,7 +4,8 @@
 // widget; without it the stock widget's own list is there.
 
 import { loraList } from './files.js'
-import { installedNames } from './slots.js'
+import { shortName } from './row.js'
+import { INSTALLED, installedNames } from './slots.js'
 import { addStyle, element } from '../page.js'
 import { t } from '../words.js'
 
@@ -78,7 +79,6 @@ function rowOf(file, model) {
     row.append(t('None: leave this slot empty'))
     return row
   }
-  const cut = Math.max(file.name.lastIndexOf('/'), file.name.lastIndexOf('\\')) + 1
   const picture = file.preview
     ? element('img', { alt: '', loading: 'lazy', decoding: 'async', src: file.preview })
     : element('span')
@@ -89,7 +89,7 @@ function rowOf(file, model) {
     file.rank ? t(`rank ${file.rank}`) : '',
     (file.trigger_words ?? []).join(', ')
   ]
-  const name = file.name.slice(cut).replace(/\.safetensors$/i, '')
+  const { dim, tail } = shortName(INSTALLED, file.name)
   row.append(
     picture,
     element(
@@ -98,11 +98,8 @@ function rowOf(file, model) {
       element(
         'div',
         { className: 'flux2-edit-picker-name', title: file.name },
-        element('span', {
-          className: 'flux2-edit-picker-folder',
-          textContent: file.name.slice(0, cut)
-        }),
-        element('b', { textContent: name })
+        element('span', { className: 'flux2-edit-picker-folder' }, dim),
+        element('b', {}, tail)
       ),
       element('div', {
         className: 'flux2-edit-picker-facts',

@@ -54,7 +54,7 @@ const written = (scale) =>
   Number.isInteger(Math.round(scale * 1e6) / 1e4) ? scale.toFixed(2) : String(scale)
 
 /**
- * A row. `wants` is told of: toggle, scale(value, done), pick, retype(text), info, menu(event),
+ * A row. `wants` is told of: toggle, scale(value, done), pick, kind(event), info, menu(event),
  * remove, move(by), focus(by), leave.
  */
 export function makeRow(number, wants) {

@@ -8,6 +8,8 @@ import { app } from '../../../../scripts/app.js'
 import { after, widgetOf } from '../page.js'
 
 export const STACK = 'Flux2EditLoraStack'
+export const APPLY = 'Flux2EditApplyLoraStack'
+export const STACK_TYPE = 'LORA_STACK' // of the link between them
 export const NONE = 'none'
 export const INSTALLED = 'installed'
 export const HUB = 'hugging face'
