@@ -168,13 +168,17 @@ export async function loraFiles(node) {
 const path = (name) => String(name ?? '').replaceAll('\\', '/')
 const last = (name) => path(name).split('/').pop()
 
-/** What is known of one installed LoRA, for a node's model where one is given; or null. */
-export async function loraFacts(name, node = undefined) {
-  const files = await loraFiles(node)
+/** What a list knows of one installed LoRA, or null. */
+export function factsOf(name, files) {
   const exact = files.find((file) => path(file.name) === path(name))
   if (exact) return exact
   const same = files.filter((file) => last(file.name) === last(name))
   return same.length === 1 ? same[0] : null
+}
+
+/** What is known of one installed LoRA, for a node's model where one is given; or null. */
+export async function loraFacts(name, node = undefined) {
+  return factsOf(name, await loraFiles(node))
 }
 
 app.registerExtension({

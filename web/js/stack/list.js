@@ -5,7 +5,7 @@
 // fails, or is switched off, the stock widgets are shown as ComfyUI makes them.
 
 import { app } from '../../../../scripts/app.js'
-import { loraFacts } from './files.js'
+import { factsOf, loraFiles } from './files.js'
 import { addStack } from './more.js'
 import { openPicker } from './picker.js'
 import { openInfo, openMenu } from './popups.js'
@@ -264,9 +264,11 @@ function makeList(node) {
   }
   /** Mark the files that were trained for another model than the connected one, once known. */
   async function markMisfits() {
-    for (const number of used()) {
-      const { kind, name } = read(number)
-      const facts = kind === slots.INSTALLED ? await loraFacts(name, node) : null
+    const listed = used().map(read)
+    const installed = listed.some(({ kind }) => kind === slots.INSTALLED)
+    const files = installed ? await loraFiles(node) : [] // one walk through the graph for all
+    for (const { number, kind, name } of listed) {
+      const facts = kind === slots.INSTALLED ? factsOf(name, files) : null
       const found = facts?.fits === false ? t(`It was trained for ${facts.base}.`) : ''
       const slot = read(number)
       if (slot.kind !== kind || slot.name !== name || found === (misfits[number] ?? '')) continue
