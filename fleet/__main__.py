@@ -15,7 +15,7 @@ from typing import Any
 
 import filelock
 
-from . import drive, hosted, journal, ledger, options, prepare
+from . import drive, hosted, journal, ledger, options, prepare, sheet
 from .prepare import Stopped
 from .progress import Progress
 from .rows.plan import Job, Plan, chunks, make_plan
@@ -107,11 +107,12 @@ def _write_manifest(folder: Path, plan: Plan) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    jobs = plan.jobs
+    jobs = {job.id: job for job in plan.jobs}
+    keys = {job.id: job.key for job in plan.jobs}
     table = pyarrow.table(
         {
-            **ledger.columns(folder, [job.id for job in jobs], {job.id: job.key for job in jobs}),
-            "inputs": [json.dumps(job.labels) for job in jobs],
+            **ledger.columns(folder, plan.rows, keys),
+            "inputs": [json.dumps(jobs[row].labels, ensure_ascii=False) for row in plan.rows],
         }
     )
     sink = pyarrow.BufferOutputStream()
@@ -122,7 +123,7 @@ def _write_manifest(folder: Path, plan: Plan) -> None:
 def _close(given: argparse.Namespace, plan: Plan, seconds: float, progress: Progress) -> int:
     """The sheets, the last line, and the exit status."""
     keys = {job.id: job.key for job in plan.jobs}
-    told = ledger.columns(given.out, list(keys), keys)
+    told = ledger.columns(given.out, plan.rows, keys)
     counts = {state: told["status"].count(state) for state in ("done", "failed", "not run")}
     sheets = _sheets(given, plan, told) if given.sheet else []
     summary = {
@@ -144,16 +145,13 @@ def _close(given: argparse.Namespace, plan: Plan, seconds: float, progress: Prog
 
 
 def _sheets(given: argparse.Namespace, plan: Plan, told: dict[str, list[Any]]) -> list[Path]:
-    from . import sheet
-
-    files = dict(zip(told["row"], zip(told["status"], told["files"], strict=True), strict=True))
+    jobs = {job.id: job for job in plan.jobs}
     tiles = []
-    for job in plan.jobs:
-        status, names = files[job.id]
-        word = "" if names else status
-        for name in names or [None]:
-            picture = given.out / name if name else None
-            tiles.append(sheet.Tile(job.id, picture, job.labels, word))
+    for row, status, names in zip(told["row"], told["status"], told["files"], strict=True):
+        labels = jobs[row].labels
+        if not names:
+            tiles.append(sheet.Tile(row, None, labels, status))
+        tiles += [sheet.Tile(row, given.out / name, labels) for name in names]
     axes = [grid.partition("=")[0].strip() for grid in given.grid]
     return sheet.draw_sheets(tiles, axes, given.out)
 

@@ -6,10 +6,11 @@ a machine that does not come back, ends a pass, and the next one goes without it
 """
 
 import json
+import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ MOST_IDLE_PASSES = 2
 
 
 class Crew(NamedTuple):
-    """How many servers, and what each of them takes: a GPU or, where there is none, a core."""
+    """How many servers, and what each takes of a GPU; a core where there is none."""
 
     servers: int
     gpus: float
@@ -67,7 +68,7 @@ def cluster(address: str | None, servers: int | None, dashboard: bool) -> Iterat
         options |= {"num_cpus": cores, "include_dashboard": dashboard}
     context = ray.init(address=address, **options)
     try:
-        yield str(context.dashboard_url or "")
+        yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
     finally:
         ray.shutdown()
 
@@ -75,7 +76,9 @@ def cluster(address: str | None, servers: int | None, dashboard: bool) -> Iterat
 def crew_of(servers: int | None, here: bool) -> Crew:
     """A server a GPU of the cluster, or one where it has none; ``here``: no GPU is needed."""
     gpus = 0 if here else int(ray.cluster_resources().get("GPU", 0))
-    return Crew(servers or gpus or 1, 1.0 if gpus else 0.0, here)
+    wanted = servers or gpus or 1
+    # More servers than GPUs share them evenly.
+    return Crew(wanted, 1.0 / math.ceil(wanted / gpus) if gpus else 0.0, here)
 
 
 def run(order: Order, show: Progress, manifest: Callable[[], object]) -> Ended:

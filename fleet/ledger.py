@@ -90,10 +90,6 @@ class Ledger:
         """``server`` lives."""
         self._heard[server] = time.monotonic()
 
-    def leave(self, server: str) -> None:
-        """``server`` ends."""
-        self._heard.pop(server, None)
-
     def take(self, server: str, rows: Sequence[str]) -> list[str]:
         """``server`` is given these rows, perhaps after another one; those that are still to do."""
         self.beat(server)
@@ -147,9 +143,7 @@ class Ledger:
         digests = journal.store(self._folder, names, pictures)
         for old in set(self._files.get(row, ())) - set(names):
             (self._folder / Path(old).name).unlink(missing_ok=True)
-        self._end(
-            server, row, DONE, seed=seed, seconds=seconds, files=tuple(names), sha256=digests
-        )
+        self._end(server, row, DONE, seed=seed, seconds=seconds, files=tuple(names), sha256=digests)
 
     def fail(self, server: str, row: str, error: str, seed: int | None = None) -> None:
         """``row`` failed for a reason of its own and is not tried again in this run."""
@@ -174,12 +168,13 @@ class Ledger:
         self._draining = self._draining or draining
         now = time.monotonic()
         living = {server for server, heard in self._heard.items() if now - heard < SILENT_S}
+        now_heard = sum(now - heard < 3 * BEAT_S for heard in self._heard.values())
         states = list(self._state.values())
         lost = sum(holder not in living for holder in self._holder.values())
         errors, self._errors = self._errors, []
         return Stats(
             states.count(DONE), states.count(FAILED), len(self._holder), lost, len(self._over),
-            self._made, len(living), self._spent, errors,
+            self._made, now_heard, self._spent, errors,
         )  # fmt: skip
 
     def left(self) -> list[str]:

@@ -71,7 +71,10 @@ def _describe(run: argparse.ArgumentParser) -> None:
     where.add_argument("--address", metavar="auto|HOST:PORT", help="a Ray cluster that runs")
     where.add_argument("--dashboard", action="store_true", help="Ray's, also without a cluster")
     where.add_argument(
-        "--comfyui", type=Path, metavar="DIR", help="yours; default: the pinned one, with toy models"
+        "--comfyui",
+        type=Path,
+        metavar="DIR",
+        help="yours; default: the pinned one, with toy models",
     )
     where.add_argument(
         "--base", type=Path, metavar="DIR", help="ComfyUI's base directory; default: --comfyui's"

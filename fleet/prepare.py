@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,7 +70,8 @@ def on(setup: Setup, crew: Crew) -> Setup:
     """``setup`` for this crew: without a GPU each has its part of the cores."""
     threads = max(1, (os.cpu_count() or 1) // crew.servers)
     own = {**setup.environment, "OMP_NUM_THREADS": str(threads)}
-    if crew.gpus:
+    # Apple's GPU is none that Ray knows; ComfyUI finds it.
+    if crew.gpus or sys.platform == "darwin":
         return setup._replace(environment=own)
     return setup._replace(environment=own, defaults=tuple(dict.fromkeys((*QUIET, *CPU))))
 
@@ -79,15 +81,18 @@ def ask(setup: Setup, graph: Mapping[str, Any]) -> Known:
     with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}ask-") as scratch:
         folders = ("--output-directory", scratch, "--temp-directory", scratch)
         try:
-            with start(
-                Path(setup.comfyui),
-                Path(setup.base),
-                python=setup.python,
-                arguments=(*folders, *setup.arguments),
-                defaults=tuple(dict.fromkeys((*setup.defaults, "--cpu"))),
-                environment=setup.environment,
-                log=Path(scratch) / "server.log",
-            ) as server, Client(server.url) as client:
+            with (
+                start(
+                    Path(setup.comfyui),
+                    Path(setup.base),
+                    python=setup.python,
+                    arguments=(*folders, *setup.arguments),
+                    defaults=tuple(dict.fromkeys((*setup.defaults, "--cpu"))),
+                    environment=setup.environment,
+                    log=Path(scratch) / "server.log",
+                ) as server,
+                Client(server.url) as client,
+            ):
                 prices = client.get("/flux2-lora-edit/prices") if hosted.nodes(graph) else {}
                 return Known(client.get("/object_info"), prices)
         except (ServerError, OSError) as error:

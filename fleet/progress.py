@@ -11,7 +11,7 @@ MOST_ERRORS = 20
 
 
 class Progress:
-    """One line on a terminal, rewritten; in a log one line now and then."""
+    """Of a run of so many ``rows``; a terminal's line is rewritten, a log gets further ones."""
 
     def __init__(self, rows: int, stream: TextIO = sys.stderr) -> None:
         self.rows, self._stream = rows, stream

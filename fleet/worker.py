@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import ray
 import requests
+
 from host import server as comfyui
 from host.client import Client, PromptRefused
 from host.events import Result
@@ -103,7 +104,9 @@ class Worker:
             return self._fail(job, f"ComfyUI refused the graph: {refusal}")
         except TimeoutError:
             self._bury()
-            return self._fail(job, f"It did not end within {self._setup.timeout:.0f} s (--timeout).")
+            return self._fail(
+                job, f"It did not end within {self._setup.timeout:.0f} s (--timeout)."
+            )
         except GONE as problem:
             raise Died from problem
         except ray.exceptions.RayError as problem:

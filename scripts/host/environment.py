@@ -145,9 +145,7 @@ def _made(recipe: Recipe, root: Path, comfyui: Callable[[Path], Path] | None = N
     return python
 
 
-def _make(
-    recipe: Recipe, venv: Path, root: Path, comfyui: Callable[[Path], Path] | None
-) -> None:
+def _make(recipe: Recipe, venv: Path, root: Path, comfyui: Callable[[Path], Path] | None) -> None:
     logs = root / "logs"
     python = _venv_python(venv)
     if venv.exists():

@@ -96,7 +96,9 @@ def main() -> int:
             campaign = Campaign(fleet, options.rows, options.kills, options.seed)
             figures = campaign.run()
             print(json.dumps({**figures, "seed": options.seed, "cores": os.cpu_count()}))
-            return int(figures["run again"] > campaign.lost_at_most() or figures["done"] != options.rows)
+            return int(
+                figures["run again"] > campaign.lost_at_most() or figures["done"] != options.rows
+            )
 
 
 if __name__ == "__main__":

@@ -100,7 +100,9 @@ class Fleet:
         path = self.out / ".fleet" / "rows.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line[-1:] == "}"]
+        return [
+            json.loads(line) for line in path.read_text("utf-8").splitlines() if line[-1:] == "}"
+        ]
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         """Wait for a state of a run that goes on; its value."""
@@ -110,7 +112,9 @@ class Fleet:
             if found := condition():
                 return found
             if self.process.poll() is not None:
-                raise AssertionError(f"the run ended before {what}:\n{self._log.read_text('utf-8')}")
+                raise AssertionError(
+                    f"the run ended before {what}:\n{self._log.read_text('utf-8')}"
+                )
             time.sleep(0.05)
         raise AssertionError(f"no {what} in {PATIENCE_S:.0f} s:\n{self._log.read_text('utf-8')}")
 
@@ -172,7 +176,12 @@ def _children() -> dict[int, list[int]]:
 
 def _command(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        return (
+            Path(f"/proc/{pid}/cmdline")
+            .read_bytes()
+            .replace(b"\0", b" ")
+            .decode("utf-8", "replace")
+        )
     except OSError:
         return ""
 

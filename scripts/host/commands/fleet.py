@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
     # Ray's processes find the room by it, those that start on other machines too.
     environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "scripts")))
     environment["COMFYUI_PYTHON"] = sys.executable
+    # Nobody is told of anybody's runs, unless they say so.
+    environment.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if options.command == "run" and not options.base and _is_pinned():
         environment["FLUX2_FLEET_BASE"] = str(_toy_base())
     module, arguments = "fleet", sys.argv[1:]
