@@ -41,7 +41,7 @@ class Stats(NamedTuple):
 
 
 class Ledger:
-    """The rows of ``keys`` (id -> key) below ``folder``; ``usd`` is what one may cost, if it is paid.
+    """The rows of ``keys`` (id -> key) below ``folder``; ``usd`` is what a paid one may cost.
 
     ``session`` names the run of the driver. ``max_cost``: US dollars that all rows of this folder
     may cost together, None for no limit. ``again``: rows that have failed are tried again.
@@ -115,7 +115,7 @@ class Ledger:
             ))  # fmt: skip
             return ENDED
         usd = self._usd.get(row)
-        # A request of this row that was begun is found again by its fingerprint, and not paid twice.
+        # A row that was begun before is not paid twice: its request is found again.
         if usd is not None and (row, self._keys[row]) not in self._paid:
             if self._max_cost is not None and self._spent + usd > self._max_cost + 1e-9:
                 self._holder.pop(row, None)

@@ -77,7 +77,10 @@ def on(setup: Setup, crew: Crew) -> Setup:
 
 
 def ask(setup: Setup, graph: Mapping[str, Any]) -> Known:
-    """The nodes and files that the servers will have, from one without a GPU that ends at once. Raises Stopped."""
+    """The nodes and files that the servers will have: one without a GPU tells them, and ends.
+
+    Raises Stopped.
+    """
     with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}ask-") as scratch:
         folders = ("--output-directory", scratch, "--temp-directory", scratch)
         try:

@@ -69,6 +69,7 @@ class Worker:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """See each row of ``batch["job"]`` (JSON) to its end. Raises what hinders all rows."""
         jobs = [json.loads(text) for text in batch["job"]]
         left = set(self._ask("take", [job["id"] for job in jobs]))
         for job in jobs:

@@ -19,13 +19,13 @@ from host.cache import cache_root  # noqa: E402
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base directory with the tiny models, and this pack."""
+    """A base directory with the small models, and this pack."""
     if not sys.platform.startswith("linux"):
         pytest.skip("finds processes in /proc")
     if not os.environ.get("COMFYUI_PATH"):
         pytest.skip("COMFYUI_PATH names no ComfyUI; run ./scripts/test, which sets one up")
     base = tmp_path_factory.mktemp("fleet") / "base"
-    models.make_base(base, [models.tiny_dir(cache_root())])
+    models.make_base(base, models.every_dir(cache_root()))
     models.link_nodes(ROOT, base, "flux2-lora-edit")
     return base
 

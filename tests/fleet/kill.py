@@ -89,7 +89,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fleet-kill-") as scratch:
         folder = Path(scratch)
-        base = models.make_base(folder / "base", [models.tiny_dir(cache_root())])
+        base = models.make_base(folder / "base", models.every_dir(cache_root()))
         models.link_nodes(ROOT, base, "flux2-lora-edit")
         graph = stock.edit(width=64, height=64, steps=2).prompt
         with Fleet(folder, base, graph) as fleet:

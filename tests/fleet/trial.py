@@ -123,9 +123,12 @@ class Fleet:
         return len({line["id"] for line in self.journal() if line["state"] != "begun"})
 
     def kill_driver(self) -> None:
-        """And wait until everything below it is gone as well."""
+        """And wait until its servers and actors are gone as well: nobody had to end them.
+
+        Two agents of Ray's own take two minutes to notice that they are alone.
+        """
         assert self.process
-        below = self.members()
+        below = [*self.servers(), *self.workers(), *self.members("ray::Ledger")]
         _kill(self.process.pid)
         self.process.wait()
         deadline = time.monotonic() + PATIENCE_S
