@@ -19,7 +19,7 @@ def hosted_graph():
     return graph.prompt
 
 
-def test_paid_once_and_within_the_limit(fleet_of, tmp_path):
+def test_paid_once_and_within_the_limit(fleet_of):
     """The driver and all below it is killed while requests are under way."""
     fleet = fleet_of(hosted_graph())
     options = [*fleet.table({"id": f"r{n}", "seed": n} for n in range(8)), "--servers", "2"]
@@ -27,7 +27,6 @@ def test_paid_once_and_within_the_limit(fleet_of, tmp_path):
         environment = {
             "RUNCOMFY_API_BASE": standin.origin,
             "RUNCOMFY_API_TOKEN": TOKEN,
-            "HOME": str(tmp_path),
             "HF_HUB_OFFLINE": "1",
         }
         account = standin.state.account(TOKEN)

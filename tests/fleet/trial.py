@@ -69,7 +69,8 @@ class Fleet:
         printed, _ = self.process.communicate(timeout=PATIENCE_S)
         lines = printed.strip().splitlines()
         told = self._log.read_text("utf-8")
-        return Ended(self.process.returncode, json.loads(lines[-1]) if lines else {}, told)
+        last = lines[-1] if lines and lines[-1].startswith("{") else "{}"
+        return Ended(self.process.returncode, json.loads(last), told)
 
     def run(self, *options: str, environment: dict[str, str] | None = None) -> Ended:
         self.start(*options, environment=environment)
