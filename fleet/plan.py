@@ -138,13 +138,15 @@ def _sorted(
     ranks: list[list[int]] = []
     for number in order:
         own = _comparable(graph.own_value(columns[number].node, columns[number].input))
-        found = {id(one.settings[number]): one.settings[number] for one in drafts}
+        column = [draft.settings[number] for draft in drafts]
+        # Equal cells share a setting: what they come to is compared once.
         keys = {
             one: own if setting is None else _comparable(setting.place[2])
-            for one, setting in found.items()
+            for one, setting in dict(zip(map(id, column), column, strict=True)).items()
         }
         positions = {key: position for position, key in enumerate(sorted(set(keys.values())))}
-        ranks.append([positions[keys[id(one.settings[number])]] for one in drafts])
+        ranked = {one: positions[key] for one, key in keys.items()}
+        ranks.append([ranked[one] for one in map(id, column)])
     if not ranks:
         return list(drafts)
     keyed = list(zip(*ranks, strict=True))

@@ -111,6 +111,32 @@ def test_what_stands_under_a_choice(graph):
     assert "'uri' is none of its options" in problem
 
 
+def test_a_choice_under_a_choice(graph):
+    def choice(**options):
+        return {"options": [
+            {"key": key, "inputs": {"required": inputs}} for key, inputs in options.items()
+        ]}  # fmt: skip
+
+    dynamic, number = "COMFY_DYNAMICCOMBO_V3", {"width": ["INT", {"min": 1}]}
+    inner = [dynamic, choice(exact=number, ratio={"by": ["FLOAT", {"max": 2}]})]
+    outer = [dynamic, choice(keep={}, change={"how": inner})]
+    info = {**CASE["info"], "Deep": {"input": {"required": {"size": outer}}, "output": []}}
+    graph["12"] = {"class_type": "Deep", "inputs": {"size": "keep", "size.how": "ratio"}}
+    deep = {"12.size": "change", "12.size.how": "exact", "12.size.how.width": "3"}
+
+    def made(**values):
+        rows = [Row("x", {name: value for name, value in values.items() if value})]
+        return make_plan(graph, info, rows, Path("/"))
+
+    assert made(**deep).jobs[0].inputs == (
+        ("12", "size", "change"), ("12", "size.how", "exact"), ("12", "size.how.width", 3),
+    )  # fmt: skip
+    with pytest.raises(Refused, match="no place, because size.how is 'ratio'.*to 'exact' in"):
+        made(**deep | {"12.size.how": None})
+    with pytest.raises(Refused, match="no place, because size is 'keep'.*to 'change' in"):
+        made(**deep | {"12.size": None})
+
+
 def test_a_picture_is_found_beside_the_table(graph, tmp_path):
     (tmp_path / "a.PNG").write_bytes(b"x")
     (tmp_path / "notes.txt").write_bytes(b"x")
