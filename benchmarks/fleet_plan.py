@@ -48,8 +48,8 @@ def main() -> None:
 
 def plan(table: Path) -> None:
     """Plan a table, and print seconds, memory and outcome as cells of a Markdown table."""
-    from fleet.plan import make_plan, weight_changes
-    from fleet.table import Refused, read_table
+    from fleet.rows.plan import make_plan, weight_changes
+    from fleet.rows.table import Refused, read_table
 
     began = time.perf_counter()
     case = json.loads(FIXTURE.read_text("utf-8"))

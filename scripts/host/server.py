@@ -83,8 +83,11 @@ def start(
     environment: Mapping[str, str] | None = None,
     defaults: Sequence[str] = ARGUMENTS,
     timeout: float = START_TIMEOUT,
+    log: Path | None = None,
 ) -> Server:
     """Start the ComfyUI in folder ``comfyui`` on base directory ``base`` and wait until it answers.
+
+    log: its file, ``server.log`` of the base directory by default.
 
     Raises ServerError with the log's tail when it exits or stays silent for ``timeout`` seconds.
     """
@@ -92,7 +95,8 @@ def start(
     command = [python, "-u", str(Path(__file__).with_name("guarded_main.py")), "main.py", *defaults]
     command += ["--port", str(port), "--base-directory", str(base), *arguments]
     base.mkdir(parents=True, exist_ok=True)
-    log = base / "server.log"
+    log = log or base / "server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = subprocess.Popen(
             command,

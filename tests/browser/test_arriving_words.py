@@ -1,15 +1,14 @@
 """Words that must arrive: after Stop, after an error, before a paid run; and one press fetches."""
 
 import re
-import time
 
 import pytest
 from browser.hand import note_change, undo
 from frontends import NEWEST, OLDEST, SEVERAL
+from paid import hosted, open_settings
 from shots import ARTIFACTS
 from standin_faults import FAULTS
 from standin_server.state import Timing
-from test_settings import open_settings
 
 from host.graph import Graph
 
@@ -20,23 +19,6 @@ TEXT = """(id) => app.graph.getNodeById(id).widgets
     ?.find(w => w.name === 'flux2_edit_text')?.element"""
 STOPPED = "What already runs at RunComfy cannot be cancelled"
 NODE = 1
-
-
-def hosted(**inputs):
-    graph = Graph()
-    node = graph.add(
-        "Flux2EditRunComfy",
-        prompt="a lighthouse",
-        mode="auto",
-        image_size="square",
-        guidance_scale=2.5,
-        num_inference_steps=28,
-        seed=time.monotonic_ns() % 2**31,
-        output_format="png",
-        **{"batch_count": 1, "resume_request_id": "", **inputs},
-    )
-    graph.add("PreviewAny", source=node.out(3))
-    return graph.prompt
 
 
 @pytest.fixture(autouse=True)

@@ -5,38 +5,12 @@ import time
 import pytest
 from frontends import NEWEST, SEVERAL
 from loopback import until
+from paid import hosted, open_settings
 from shots import ARTIFACTS
 from standin_faults import FAULTS
 
-from host.graph import Graph
-
 FRONTENDS = ("pinned", NEWEST)
 HISTORY = "#flux2-lora-edit-history"
-
-
-def hosted(seed, **inputs):
-    graph = Graph()
-    node = graph.add(
-        "Flux2EditRunComfy",
-        prompt="put <b>snow</b> on the roof",
-        mode="auto",
-        image_size="landscape_4_3",
-        guidance_scale=2.5,
-        num_inference_steps=28,
-        seed=seed,
-        output_format="png",
-        # What is left out, a page takes from the last node of this id.
-        **{"batch_count": 1, "resume_request_id": "", **inputs},
-    )
-    graph.add("PreviewAny", source=node.out(3))
-    return graph.prompt
-
-
-def open_settings(page):
-    page.command("Comfy.ShowSettingsDialog")
-    dialog = page.page.get_by_role("dialog")
-    dialog.get_by_text("FLUX.2 LoRA Edit").first.click()
-    return dialog
 
 
 def tab_to(page, target):
@@ -53,7 +27,8 @@ def test_a_request_of_before_is_fetched_again(frontend, pages, client, token, st
     page = pages.get("classic", frontend)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     seed = time.monotonic_ns() % 2**31
-    page.load_api(hosted(seed))
+    words = "put <b>snow</b> on the roof"
+    page.load_api(hosted(prompt=words, image_size="landscape_4_3", seed=seed))
     assert page.queue() == "success"
 
     def newest():
@@ -69,7 +44,7 @@ def test_a_request_of_before_is_fetched_again(frontend, pages, client, token, st
     row.get_by_text(first["request_id"]).wait_for()
     told = row.inner_text()
     assert f"text to image · landscape_4_3 · seed {seed}" in told and "$0.021" in told
-    assert "put <b>snow</b> on the roof" in told and "delivered" in told
+    assert words in told and "delivered" in told
     assert "newest, $" in history.inner_text()
     field = page.page.get_by_label("RunComfy API token")
     field.focus()
@@ -150,7 +125,7 @@ def test_a_lost_answer_is_resolved_by_the_id_that_was_found(
 ):
     page = pages.get("classic", frontend)
     account = standin.state.account(token)
-    prompt = hosted(time.monotonic_ns() % 2**31)
+    prompt = hosted()
     page.load_api(prompt)
     plain, standin.faults = standin.faults, FAULTS
     standin.state.account(token, "submit_500_after")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flux2_lora_edit.fleet.binding import Graph, bind
-from flux2_lora_edit.fleet.table import Refused
+from flux2_lora_edit.fleet.rows.binding import Graph, bind
+from flux2_lora_edit.fleet.rows.table import Refused
 
 CASE = json.loads(Path(__file__).with_name("edit.json").read_text("utf-8"))
 

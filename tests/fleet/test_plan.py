@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flux2_lora_edit.fleet.plan import chunks, make_plan, weight_changes
-from flux2_lora_edit.fleet.table import Refused, Row, cross
+from flux2_lora_edit.fleet.rows.plan import chunks, make_plan, weight_changes
+from flux2_lora_edit.fleet.rows.table import Refused, Row, cross
 
 CASE = json.loads(Path(__file__).with_name("edit.json").read_text("utf-8"))
 FILE, SCALE = "LoRA Stack.lora_1.file", "LoRA Stack.lora_1.scale"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from flux2_lora_edit.fleet.table import Refused, Row, cross, read_folder, read_table
+from flux2_lora_edit.fleet.rows.table import Refused, Row, cross, read_folder, read_table
 
 
 def written(tmp_path, content, name="rows.csv"):

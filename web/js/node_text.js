@@ -9,6 +9,7 @@
 
 import { app } from '../../../scripts/app.js'
 import { api } from '../../../scripts/api.js'
+import { after, element, widgetOf } from './page.js'
 import { t, words } from './words.js'
 
 const PREFIX = 'Flux2Edit'
@@ -35,19 +36,17 @@ const failures = new WeakMap()
 const spoken = new WeakMap() // what a node said last during a run
 
 const isOurs = (node) => node?.comfyClass?.startsWith(PREFIX)
-const findWidget = (node, name) => node.widgets?.find((widget) => widget.name === name)
 
 function dropWidget(node, name) {
-  const widget = findWidget(node, name)
+  const widget = widgetOf(node, name)
   if (!widget) return
   widget.onRemove?.()
   node.widgets.splice(node.widgets.indexOf(widget), 1)
 }
 
-function makeElement() {
-  const element = document.createElement('div')
-  element.className = 'flux2-edit-text'
-  Object.assign(element.style, {
+function makeFace() {
+  const face = element('div', { className: 'flux2-edit-text' })
+  Object.assign(face.style, {
     boxSizing: 'border-box',
     padding: '4px 8px',
     overflow: 'auto',
@@ -60,47 +59,37 @@ function makeElement() {
     userSelect: 'text'
   })
   // A long text scrolls instead of the canvas; over a short one the wheel zooms as everywhere.
-  element.addEventListener('wheel', (event) => {
-    if (element.scrollHeight > element.clientHeight + 1) event.stopPropagation()
+  face.addEventListener('wheel', (event) => {
+    if (face.scrollHeight > face.clientHeight + 1) event.stopPropagation()
   })
-  return element
+  return face
 }
 
 /** A line as text, with the addresses of our own texts as links. */
 export function withLinks(line) {
   return line.split(OUR_LINKS).map((part, index) => {
     if (index % 2 === 0) return part
-    const link = document.createElement('a')
-    Object.assign(link, { href: part, target: '_blank', rel: 'noopener noreferrer' })
-    Object.assign(link.style, { color: 'inherit', textDecoration: 'underline' })
-    link.textContent = part
-    return link
+    const style = 'color: inherit; text-decoration: underline'
+    const link = { href: part, target: '_blank', rel: 'noopener noreferrer', style }
+    return element('a', link, part)
   })
 }
 
 /** One row for each line, its further rows indented, so that a list of LoRAs reads as one. */
-function fill(element, text, head) {
-  const rows = text.split('\n').map((line) => {
-    const row = document.createElement('div')
-    Object.assign(row.style, { paddingLeft: '1em', textIndent: '-1em', minHeight: '1lh' })
-    row.append(...withLinks(t(line)))
-    return row
-  })
-  if (head) {
-    const mark = document.createElement('strong')
-    mark.textContent = head
-    rows.unshift(mark)
-  }
+function fill(face, text, head) {
+  const style = 'padding-left: 1em; text-indent: -1em; min-height: 1lh'
+  const rows = text.split('\n').map((line) => element('div', { style }, ...withLinks(t(line))))
+  if (head) rows.unshift(element('strong', {}, head))
   // By a mark, a word and an edge: the colour of the text stays the palette's, which can be read.
-  element.style.borderLeft = head ? '4px solid var(--error-text, #f44)' : ''
-  if (head) element.setAttribute('role', 'alert')
-  else element.removeAttribute('role')
-  element.replaceChildren(...rows)
+  face.style.borderLeft = head ? '4px solid var(--error-text, #f44)' : ''
+  if (head) face.setAttribute('role', 'alert')
+  else face.removeAttribute('role')
+  face.replaceChildren(...rows)
 }
 
 /** The height that the text needs at the node's width, measured outside the canvas's layout. */
-function textHeight(node, element) {
-  const copy = element.cloneNode(true)
+function textHeight(node, face) {
+  const copy = face.cloneNode(true)
   Object.assign(copy.style, {
     position: 'absolute',
     visibility: 'hidden',
@@ -115,12 +104,12 @@ function textHeight(node, element) {
 }
 
 function addTextWidget(node, name) {
-  const element = makeElement()
-  const widget = node.addDOMWidget(name, 'text_view', element, {
+  const face = makeFace()
+  const widget = node.addDOMWidget(name, 'text_view', face, {
     serialize: false,
     hideOnZoom: false,
-    getMinHeight: () => (Number(element.dataset.height) || 24) + 2 * MARGIN,
-    getValue: () => [...element.children].map((row) => row.textContent).join('\n'),
+    getMinHeight: () => (Number(face.dataset.height) || 24) + 2 * MARGIN,
+    getValue: () => [...face.children].map((row) => row.textContent).join('\n'),
     setValue: () => {}
   })
   widget.serialize = false // out of widgets_values, as options.serialize keeps it out of prompts
@@ -130,7 +119,7 @@ function addTextWidget(node, name) {
 /** Show the text on the node, made as tall as that needs, never smaller than it was. */
 function showText(node, text, head = '') {
   dropWidget(node, PROGRESS_TEXT)
-  const widget = findWidget(node, NAME) ?? addTextWidget(node, NAME)
+  const widget = widgetOf(node, NAME) ?? addTextWidget(node, NAME)
   widget.told = text
   fill(widget.element, text, head)
   fit(node, widget)
@@ -140,21 +129,21 @@ function showText(node, text, head = '') {
 function showAgain(node) {
   const failure = failures.get(node)
   if (failure) showFailure(node, failure)
-  else if (findWidget(node, NAME)) showText(node, findWidget(node, NAME).told)
+  else if (widgetOf(node, NAME)) showText(node, widgetOf(node, NAME).told)
 }
 
 /** Keep a text on a node beside its words, with what may be pressed under it. */
 export function note(node, name, text, ...controls) {
-  const widget = findWidget(node, name) ?? addTextWidget(node, name)
+  const widget = widgetOf(node, name) ?? addTextWidget(node, name)
   widget.options.getMaxHeight = widget.options.getMinHeight
   fill(widget.element, text)
   widget.element.append(...controls)
   fit(node, widget)
 }
 
-function fit(node, { element }) {
-  element.dataset.height = textHeight(node, element)
-  element.style.minHeight = `${element.dataset.height}px`
+function fit(node, { element: face }) {
+  face.dataset.height = textHeight(node, face)
+  face.style.minHeight = `${face.dataset.height}px`
   const needed = node.computeSize()
   node.setSize([node.size[0], Math.max(node.size[1], needed[1])])
   node.setDirtyCanvas?.(true, true)
@@ -224,7 +213,7 @@ function forget(node) {
 function inputsNamed(node, message) {
   const [word, number] = message.match(/^LoRA slot (\d)\b|^\w+/) ?? ['']
   const name = number ? `lora_${number}` : word
-  return node.inputs?.some((input) => input.name === name) || findWidget(node, name) ? [name] : []
+  return node.inputs?.some((input) => input.name === name) || widgetOf(node, name) ? [name] : []
 }
 
 function textOf(output) {
@@ -313,12 +302,10 @@ app.registerExtension({
   name: 'flux2-lora-edit.node-text',
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith(PREFIX)) return
-    const onExecuted = nodeType.prototype.onExecuted
-    nodeType.prototype.onExecuted = function (output) {
-      onExecuted?.apply(this, arguments)
+    after(nodeType.prototype, 'onExecuted', function (output) {
       const text = textOf(output)
       if (text) say(this, text)
-    }
+    })
   },
   onNodeOutputsUpdated(outputs) {
     // The graph was made anew (undo, another tab and back, a run opened from the queue), and the
@@ -351,7 +338,7 @@ app.registerExtension({
     api.addEventListener('execution_interrupted', () => {
       for (const node of ourNodes()) {
         const text = spoken.get(node)
-        if (!text || !findWidget(node, NAME)) continue
+        if (!text || !widgetOf(node, NAME)) continue
         keep(node, { text: [text] })
         sayOutside(node, text, 'warn')
       }

@@ -6,6 +6,7 @@
 import { app } from '../../../scripts/app.js'
 import { api } from '../../../scripts/api.js'
 import { note } from './node_text.js'
+import { after, widgetOf } from './page.js'
 import { button, call, TOKEN_EVENT } from './runcomfy_settings.js'
 import { t, words } from './words.js'
 
@@ -27,13 +28,13 @@ function prices() {
   return asked.known
 }
 
-const widget = (node, name) => node.widgets?.find((one) => one.name === name)
 const linked = (node, name) => node.inputs?.some((one) => one.name === name && one.link != null)
-const filled = (node, name) => linked(node, name) || String(widget(node, name)?.value ?? '').trim()
+const valueOf = (node, name) => widgetOf(node, name)?.value
+const filled = (node, name) => linked(node, name) || String(valueOf(node, name) ?? '').trim()
 
 /** The mode that will be priced: auto edits as soon as there is a picture. */
 function modeOf(node) {
-  const mode = widget(node, 'mode')?.value
+  const mode = valueOf(node, 'mode')
   if (mode !== 'auto') return mode
   const pictures = ['image_1', 'image_2', 'image_3'].some((name) => linked(node, name))
   return pictures || filled(node, 'image_urls') ? 'edit' : 'text to image'
@@ -55,7 +56,7 @@ function costOf(node, known) {
     return t('A run is paid at RunComfy. Its catalogue tells no price now.')
   }
   if (linked(node, 'batch_count')) return t(`Each picture costs $${price.usd} at RunComfy.`)
-  const count = Number(widget(node, 'batch_count')?.value ?? 1)
+  const count = Number(valueOf(node, 'batch_count') ?? 1)
   const total = Number((count * price.usd).toFixed(6))
   if (count > 1) return t(`A run costs $${total} at RunComfy: ${count} × $${price.usd}.`)
   return t(`A run costs $${total} at RunComfy.`)
@@ -74,30 +75,23 @@ async function refresh(node) {
   if (faces.get(node) === text) return
   faces.set(node, text)
   note(node, NAME, text, ...(known.set ? [] : [settingsButton()]))
-  const { element } = widget(node, NAME)
+  const { element } = widgetOf(node, NAME)
   element.title = t("By RunComfy's catalogue. The same request again is fetched for nothing.")
 }
 
 const refreshAll = () => [...faces.keys()].forEach(refresh)
 
-/** Call `then` after one of a node's own handlers. */
-function after(object, name, then) {
-  const before = object[name]
-  object[name] = function () {
-    const result = before?.apply(this, arguments)
-    then()
-    return result
-  }
-}
-
 function addFace(node) {
   faces.set(node, '')
   const change = () => void refresh(node)
-  for (const name of DECIDES) if (widget(node, name)) after(widget(node, name), 'callback', change)
+  for (const name of DECIDES) {
+    const widget = widgetOf(node, name)
+    if (widget) after(widget, 'callback', change)
+  }
   after(node, 'onConnectionsChange', change)
   after(node, 'onConfigure', change)
   after(node, 'onRemoved', () => faces.delete(node))
-  const addresses = widget(node, 'image_urls')
+  const addresses = widgetOf(node, 'image_urls')
   if (addresses) {
     // The space that is left is the prompt's.
     addresses.options.getMaxHeight = () => ADDRESSES_HEIGHT

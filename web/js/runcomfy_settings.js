@@ -8,6 +8,7 @@
 import { app } from '../../../scripts/app.js'
 import { api } from '../../../scripts/api.js'
 import { withLinks } from './node_text.js'
+import { element } from './page.js'
 import { follow, startFetch } from './runcomfy_fetch.js'
 import { t } from './words.js'
 
@@ -35,12 +36,6 @@ export async function call(path, method = 'GET', body = undefined) {
   }
   if (!response.ok) throw new Error(t(answer.error || `HTTP ${response.status}`))
   return answer
-}
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties)
-  made.append(...children)
-  return made
 }
 
 // The page's own classes of buttons and fields are not those of the next version.

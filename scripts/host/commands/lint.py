@@ -16,7 +16,7 @@ from ..folders import link_or_copy
 
 # mypy needs a package name; the checkout's own folder name is not ours to know.
 PACKAGE = "flux2_lora_edit"
-TYPED_ROOMS = ("flux2", "network", "lora_loader", "remote")
+TYPED_ROOMS = ("flux2", "network", "lora_loader", "remote", "fleet")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -3,24 +3,20 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
 
-WIDTH = 1800  # shown at half of it
-GUTTER, MARGIN = 24, 36
-GROUND, INK, QUIET = "#ffffff", "#1b1f24", "#6b7480"
-TITLE, SUBTITLE, HEADING = 36, 28, 32
+from .. import sheet
+from ..sheet import Cell
+
+__all__ = ["Cell", "draw", "save"]
+
+MEASURES = sheet.Measures(crop=True)
+WIDTH = MEASURES.width  # shown at half of it
+GUTTER, MARGIN = MEASURES.gutter, MEASURES.margin
+TITLE, SUBTITLE, HEADING = MEASURES.title, MEASURES.subtitle, MEASURES.heading
 MOST_BYTES = 380_000
 QUALITIES = (90, 84, 78, 72, 64, 56, 48)
-
-
-class Cell(NamedTuple):
-    """A picture, and the two lines below it; the second may be empty."""
-
-    picture: Image.Image
-    title: str
-    subtitle: str = ""
 
 
 def draw(
@@ -28,30 +24,9 @@ def draw(
 ) -> Image.Image:
     """The sheet: all cells of one size, that of the last picture's shape, in even rows."""
     even = len(cells) if len(cells) < 4 else {4: 2, 5: 3, 6: 3}.get(len(cells), 4)
-    columns = columns or even
-    rows = -(-len(cells) // columns)
-    width = (WIDTH - 2 * MARGIN - (columns - 1) * GUTTER) // columns
-    shape = cells[-1].picture.size
-    height = round(width * shape[1] / shape[0])
-    labels = 24 + TITLE + (14 + SUBTITLE if any(cell.subtitle for cell in cells) else 0)
-    line = height + labels + GUTTER
-    top = MARGIN + (HEADING + GUTTER if heading else 0)
-    bottom = SUBTITLE + GUTTER if footing else 0
-    sheet = Image.new("RGB", (WIDTH, top + rows * line + bottom + MARGIN - GUTTER), GROUND)
-    pen = ImageDraw.Draw(sheet)
-    if heading:
-        _write(pen, MARGIN, MARGIN, WIDTH - 2 * MARGIN, heading, HEADING, INK)
-    for number, cell in enumerate(cells):
-        left = MARGIN + (number % columns) * (width + GUTTER)
-        upper = top + (number // columns) * line
-        sheet.paste(ImageOps.fit(cell.picture.convert("RGB"), (width, height)), (left, upper))
-        under = upper + height + 16
-        _write(pen, left, under, width, cell.title, TITLE, INK)
-        _write(pen, left, under + TITLE + 10, width, cell.subtitle, SUBTITLE, QUIET)
-    if footing:
-        under = sheet.height - MARGIN - SUBTITLE
-        _write(pen, MARGIN, under, WIDTH - 2 * MARGIN, footing, SUBTITLE, QUIET)
-    return sheet
+    measures = MEASURES._replace(shape=cells[-1].picture.size)
+    above = [heading] if heading else []
+    return sheet.draw(cells, columns or even, measures, heading=above, footing=footing)
 
 
 def save(sheet: Image.Image, path: Path) -> None:
@@ -65,15 +40,3 @@ def save(sheet: Image.Image, path: Path) -> None:
                 path.write_bytes(buffer.getvalue())
                 return
     path.write_bytes(buffer.getvalue())
-
-
-def _write(
-    pen: ImageDraw.ImageDraw, left: int, top: int, width: int, text: str, size: int, ink: str
-) -> None:
-    """One line of ``text``, cut where it would be wider than ``width``."""
-    font = ImageFont.load_default(size)
-    if font.getlength(text) > width:
-        while text and font.getlength(text + "...") > width:
-            text = text[:-1]
-        text = text.rstrip() + "..."
-    pen.text((left, top), text, fill=ink, font=font)

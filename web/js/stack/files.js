@@ -5,11 +5,10 @@
 
 import { app } from '../../../../scripts/app.js'
 import { api } from '../../../../scripts/api.js'
+import { APPLY, STACK, STACK_TYPE } from './slots.js'
+import { widgetOf } from '../page.js'
 
 const ROUTE = '/flux2-lora-edit/lora-files'
-const STACK = 'Flux2EditLoraStack'
-const APPLY = 'Flux2EditApplyLoraStack'
-const STACK_TYPE = 'LORA_STACK'
 // The widgets of loaders that name a model's file.
 const MODEL_WIDGETS = ['unet_name', 'ckpt_name', 'gguf_name', 'model_name', 'model_path']
 const FROM_OUTSIDE = '-10' // a link's origin, where it comes in through a subgraph's border
@@ -65,7 +64,7 @@ function beginning(graph, link) {
       const input = outer.inputs?.[link.origin_slot]
       const found = originOf(outer, input)
       if (found) return found
-      const widget = outer.widgets?.find((one) => one.name === input?.widget?.name)
+      const widget = widgetOf(outer, input?.widget?.name)
       if (widget) return [{ value: widget.value }, 0]
     }
     return undefined
@@ -169,13 +168,17 @@ export async function loraFiles(node) {
 const path = (name) => String(name ?? '').replaceAll('\\', '/')
 const last = (name) => path(name).split('/').pop()
 
-/** What is known of one installed LoRA, for a node's model where one is given; or null. */
-export async function loraFacts(name, node = undefined) {
-  const files = await loraFiles(node)
+/** What a list knows of one installed LoRA, or null. */
+export function factsOf(name, files) {
   const exact = files.find((file) => path(file.name) === path(name))
   if (exact) return exact
   const same = files.filter((file) => last(file.name) === last(name))
   return same.length === 1 ? same[0] : null
+}
+
+/** What is known of one installed LoRA, for a node's model where one is given; or null. */
+export async function loraFacts(name, node = undefined) {
+  return factsOf(name, await loraFiles(node))
 }
 
 app.registerExtension({

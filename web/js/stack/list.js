@@ -5,13 +5,14 @@
 // fails, or is switched off, the stock widgets are shown as ComfyUI makes them.
 
 import { app } from '../../../../scripts/app.js'
-import { loraFacts } from './files.js'
+import { factsOf, loraFiles } from './files.js'
 import { addStack } from './more.js'
 import { openPicker } from './picker.js'
 import { openInfo, openMenu } from './popups.js'
-import { ROW, element, iconButton, kindNames, makeRow } from './row.js'
+import { ROW, iconButton, kindNames, makeRow } from './row.js'
 import * as slots from './slots.js'
 import { ERROR_EVENT, errorInputs, errorOf } from '../node_text.js'
+import { addStyle, after, element } from '../page.js'
 import { t, words } from '../words.js'
 
 const NAME = 'flux2_edit_lora_list'
@@ -80,11 +81,6 @@ const STYLE = `
 .flux2-lora-list .target { border-top: 3px solid var(--input-text, #ddd); }
 .flux2-lora-list .dragged { opacity: .5; }
 `
-
-function addStyle() {
-  if (document.getElementById(NAME)) return
-  document.head.append(element('style', { id: NAME, textContent: STYLE }))
-}
 
 const asList = (node) => wanted && looks.has(node) && !stockNodes.has(node)
 
@@ -268,9 +264,11 @@ function makeList(node) {
   }
   /** Mark the files that were trained for another model than the connected one, once known. */
   async function markMisfits() {
-    for (const number of used()) {
-      const { kind, name } = read(number)
-      const facts = kind === slots.INSTALLED ? await loraFacts(name, node) : null
+    const listed = used().map(read)
+    const installed = listed.some(({ kind }) => kind === slots.INSTALLED)
+    const files = installed ? await loraFiles(node) : [] // one walk through the graph for all
+    for (const { number, kind, name } of listed) {
+      const facts = kind === slots.INSTALLED ? factsOf(name, files) : null
       const found = facts?.fits === false ? t(`It was trained for ${facts.base}.`) : ''
       const slot = read(number)
       if (slot.kind !== kind || slot.name !== name || found === (misfits[number] ?? '')) continue
@@ -446,15 +444,6 @@ function stacksOf(graph) {
   ])
 }
 
-function chain(target, name, after) {
-  const before = target[name]
-  target[name] = function (...given) {
-    const result = before?.apply(this, given)
-    after.apply(this, given)
-    return result
-  }
-}
-
 app.registerExtension({
   name: 'flux2-lora-edit.lora-list',
   settings: [
@@ -473,22 +462,22 @@ app.registerExtension({
   ],
   nodeCreated(node) {
     if (node.comfyClass !== slots.STACK) return
-    addStyle()
+    addStyle(NAME, STYLE)
     const sync = () => lists.get(node)?.sync()
     guard(node, () => looks.set(node, slots.watchSlots(node, sync)))
     node.size[0] = Math.max(node.size[0], WIDTH) // a loaded node takes its own size after this
     dress(node)
     fitNode(node, true)
-    chain(node, 'onConfigure', function (saved) {
+    after(node, 'onConfigure', function (saved) {
       guard(node, () => looks.get(node)())
       dress(node)
       // The page has just fitted it to the stock widgets.
       if (saved?.size && lists.has(node))
         node.setSize([saved.size[0], Math.max(saved.size[1], node.computeSize()[1])])
     })
-    chain(node, 'onConnectionsChange', sync)
-    chain(node, 'onRemoved', () => lists.delete(node))
-    chain(node, 'onAdded', () => dress(node))
+    after(node, 'onConnectionsChange', sync)
+    after(node, 'onRemoved', () => lists.delete(node))
+    after(node, 'onAdded', () => dress(node))
   },
   getNodeMenuItems(node) {
     if (node.comfyClass !== slots.STACK) return []
@@ -499,7 +488,7 @@ app.registerExtension({
   setup() {
     const checkAll = () => lists.forEach((list, node) => guard(node, () => list.check()))
     let version
-    chain(app.canvas, 'onDrawForeground', () => {
+    after(app.canvas, 'onDrawForeground', () => {
       if (!lists.size) return
       // In Nodes 2.0 widgets are not drawn; the canvas under them is, whenever the graph changes.
       if (globalThis.LiteGraph?.vueNodesMode) checkAll()

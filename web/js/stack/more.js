@@ -1,11 +1,10 @@
 // More than three LoRAs: a second Stack with its own Apply behind the first Apply.
 
 import { app } from '../../../../scripts/app.js'
-import { STACK, noteChange } from './slots.js'
+import { APPLY, STACK, STACK_TYPE, noteChange } from './slots.js'
+import { widgetOf } from '../page.js'
 import { t } from '../words.js'
 
-const APPLY = 'Flux2EditApplyLoraStack'
-const TYPE = 'LORA_STACK'
 const GAP = 60
 
 function targets(node, output) {
@@ -17,7 +16,7 @@ function applyOf(node, seen = new Set()) {
   if (seen.has(node)) return null
   seen.add(node)
   for (const [index, { type }] of (node.outputs ?? []).entries()) {
-    if (type !== TYPE) continue
+    if (type !== STACK_TYPE) continue
     for (const target of targets(node, index)) {
       const found = target.comfyClass === APPLY ? target : applyOf(target, seen)
       if (found) return found
@@ -98,7 +97,7 @@ export function addStack(node) {
   graph.add(next)
   next.size[0] = apply.size[0]
   for (const { name, value } of apply.widgets ?? []) {
-    const widget = next.widgets?.find((other) => other.name === name)
+    const widget = widgetOf(next, name)
     if (widget && widget.serialize !== false) widget.value = value
   }
   putBelow(stack, node, graph)

@@ -4,7 +4,9 @@
 // widget; without it the stock widget's own list is there.
 
 import { loraList } from './files.js'
-import { installedNames } from './slots.js'
+import { shortName } from './row.js'
+import { INSTALLED, installedNames } from './slots.js'
+import { addStyle, element } from '../page.js'
 import { t } from '../words.js'
 
 const ROW = 52 // pixels, all alike: only the rows in sight are made
@@ -44,18 +46,6 @@ const STYLE = `
 
 let close = () => {} // of the picker that is open
 
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties)
-  made.append(...children)
-  return made
-}
-
-function addStyle() {
-  const id = 'flux2-edit-picker-style'
-  if (document.getElementById(id)) return
-  document.head.append(element('style', { id, textContent: STYLE }))
-}
-
 /** The names that the stock widget offers: what there is to choose where nothing else is known. */
 function stockNames(node) {
   const names = node ? installedNames(node) : []
@@ -89,7 +79,6 @@ function rowOf(file, model) {
     row.append(t('None: leave this slot empty'))
     return row
   }
-  const cut = Math.max(file.name.lastIndexOf('/'), file.name.lastIndexOf('\\')) + 1
   const picture = file.preview
     ? element('img', { alt: '', loading: 'lazy', decoding: 'async', src: file.preview })
     : element('span')
@@ -100,7 +89,7 @@ function rowOf(file, model) {
     file.rank ? t(`rank ${file.rank}`) : '',
     (file.trigger_words ?? []).join(', ')
   ]
-  const name = file.name.slice(cut).replace(/\.safetensors$/i, '')
+  const { dim, tail } = shortName(INSTALLED, file.name)
   row.append(
     picture,
     element(
@@ -109,11 +98,8 @@ function rowOf(file, model) {
       element(
         'div',
         { className: 'flux2-edit-picker-name', title: file.name },
-        element('span', {
-          className: 'flux2-edit-picker-folder',
-          textContent: file.name.slice(0, cut)
-        }),
-        element('b', { textContent: name })
+        element('span', { className: 'flux2-edit-picker-folder' }, dim),
+        element('b', {}, tail)
       ),
       element('div', {
         className: 'flux2-edit-picker-facts',
@@ -147,7 +133,7 @@ function place(dialog, anchor) {
  */
 export function openPicker({ node, anchor, value = '', onPick }) {
   close()
-  addStyle()
+  addStyle('flux2-edit-picker-style', STYLE)
   const none = { name: '' }
   let files = stockNames(node)
   let model = ''

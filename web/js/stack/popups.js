@@ -1,8 +1,8 @@
 // What opens over a row of the LoRA list: a menu, and the facts of a LoRA.
 
 import { loraFacts } from './files.js'
-import { element } from './row.js'
 import { INSTALLED } from './slots.js'
+import { element } from '../page.js'
 import { t } from '../words.js'
 
 /** Show `content` at an element until Escape or a click elsewhere; the focus goes back then. */

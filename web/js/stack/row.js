@@ -3,6 +3,7 @@
 // A row knows no widgets: it is given a slot as `readSlot` reads it, and says what is wanted of it.
 
 import { CHOOSE, MAX_SCALE, HUB, INSTALLED, URL_KIND, clampScale } from './slots.js'
+import { element } from '../page.js'
 import { t } from '../words.js'
 
 export const ROW = 26
@@ -12,14 +13,6 @@ const PIXELS_A_STEP = 4
 const END = 8 // letters of a name's end that stay in view
 const DRAG = 3 // pixels that a click may move
 const MARKS = { [INSTALLED]: '▤', [HUB]: '⌂', [URL_KIND]: '↗' }
-
-export function element(tag, properties = {}, ...children) {
-  const { attributes = {}, ...rest } = properties
-  const made = Object.assign(document.createElement(tag), rest)
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
-  made.append(...children)
-  return made
-}
 
 /** A button that the mouse uses; keys act on the whole row instead. */
 export function iconButton(className, sign, label, action, tabIndex = -1) {
@@ -61,7 +54,7 @@ const written = (scale) =>
   Number.isInteger(Math.round(scale * 1e6) / 1e4) ? scale.toFixed(2) : String(scale)
 
 /**
- * A row. `wants` is told of: toggle, scale(value, done), pick, retype(text), info, menu(event),
+ * A row. `wants` is told of: toggle, scale(value, done), pick, kind(event), info, menu(event),
  * remove, move(by), focus(by), leave.
  */
 export function makeRow(number, wants) {

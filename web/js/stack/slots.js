@@ -5,8 +5,11 @@
 // run; all that is written here goes through their value and their callback, as a hand does it.
 
 import { app } from '../../../../scripts/app.js'
+import { after, widgetOf } from '../page.js'
 
 export const STACK = 'Flux2EditLoraStack'
+export const APPLY = 'Flux2EditApplyLoraStack'
+export const STACK_TYPE = 'LORA_STACK' // of the link between them
 export const NONE = 'none'
 export const INSTALLED = 'installed'
 export const HUB = 'hugging face'
@@ -19,7 +22,6 @@ const IS_SLOT = /^lora_[1-3](\.|$)/
 const HUB_FILE = /^https:\/\/(www\.)?(huggingface\.co|hf\.co)\/[^/]+\/[^/]+/i
 const REPO = /^[\w.-]+\/[\w.-]+(@[^:\s]+)?(:\S.*)?$/
 
-const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
 const nameOf = (number, part) => (part ? `lora_${number}.${part}` : `lora_${number}`)
 
 /** All stock widgets of the slots, in their order. */
@@ -154,17 +156,14 @@ export function watchSlots(node, changed) {
   const chained = new WeakSet()
   const last = {} // the widgets of a slot before its kind changed, which the page has removed then
 
-  const chain = (widget, after) => {
+  const chain = (widget, first) => {
     if (!widget || chained.has(widget)) return
     chained.add(widget)
-    const { callback } = widget
-    widget.callback = function (...given) {
-      const result = callback?.apply(this, given)
-      after()
+    after(widget, 'callback', () => {
+      first()
       look()
       changed()
-      return result
-    }
+    })
   }
   const partsOf = (number) => {
     const kind = widgetOf(node, nameOf(number))?.value

@@ -46,12 +46,14 @@ class Job(NamedTuple):
 class Plan(NamedTuple):
     """Jobs in the order to run them, and runs of neighbours, each for one server.
 
-    ``weights`` are the inputs that decide which models and LoRAs are loaded.
+    ``weights`` are the inputs that decide which models and LoRAs are loaded. ``rows``: the jobs'
+    ids in the table's order.
     """
 
     jobs: list[Job]
     chunks: list[slice]
     weights: frozenset[Place] = frozenset()
+    rows: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -85,7 +87,8 @@ def make_plan(
     order = sorted(range(len(columns)), key=lambda number: ranks[columns[number].name])
     weights = frozenset((one.node, one.input) for one in columns if ranks[one.name][0] < OTHERS)
     jobs = _jobs(checked, columns, _sorted(checked, columns, order, drafts))
-    return Plan(jobs, chunks(jobs, weights, most), weights)
+    rows_in_order = tuple(draft.id for draft in drafts)
+    return Plan(jobs, chunks(jobs, weights, most), weights, rows_in_order)
 
 
 def chunks(jobs: Sequence[Job], weights: frozenset[Place], most: int) -> list[slice]:
