@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .binding import Column, Graph, Place
-from .table import LONGEST_TAG, NAMED, Row, distinct_tags, fitted
+from .binding import Column
+from .graph import Graph, Place
+from .names import LONGEST_TAG, NAMED, distinct_tags, fitted, quoted
+from .table import Row
 from .values import DYNAMIC, Input, Picture, Several, Unfit, as_text, convert
 
 
@@ -44,6 +46,7 @@ class Finding:
     def text(self, column: str, kind: str) -> str:
         """A sentence for a person."""
         rows = "1 row" if self.count == 1 else f"{self.count:,} rows"
+        column = " ".join(column.split())
         first = ", ".join(self.rows) + (", ..." if self.count > NAMED else "")
         return f"{column}: in {rows} ({first}) {' '.join(self.values)} {kind}. {self.remedy}"
 
@@ -64,7 +67,7 @@ class Findings:
         if finding.count <= NAMED:
             finding.rows.append(row)
             if finding.count == 1:
-                finding.values[_quoted(value)] = None
+                finding.values[quoted(value)] = None
 
     def texts(self) -> list[str]:
         """A text a column and kind, the most frequent first."""
@@ -246,9 +249,3 @@ def _option_tags(settings: Sequence[Setting]) -> list[str]:
     texts = [setting.label for setting in settings]
     stems = [os.path.splitext(text.replace("\\", "/").rpartition("/")[2])[0] for text in texts]
     return distinct_tags(list(zip(stems, texts, strict=True)), LONGEST_TAG)
-
-
-def _quoted(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    short = text if len(text) <= 60 else f"{text[:57]}..."
-    return repr(short) if isinstance(value, str) else short

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .binding import SEEDS, Column, Graph, Place, bind, is_link
+from .binding import SEEDS, Column, bind
 from .cells import Draft, Reader
-from .table import Refused, Row, check_ids
+from .graph import Graph, Place, is_link
+from .names import Refused, check_ids
+from .table import Row
 
 LOADED = {"MODEL", "CLIP", "VAE"}
 WEIGHTS = {*LOADED, "LORA_STACK"}

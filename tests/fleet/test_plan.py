@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flux2_lora_edit.fleet.rows.plan import chunks, make_plan, weight_changes
-from flux2_lora_edit.fleet.rows.table import Refused, Row, cross
+from flux2_lora_edit.fleet.rows.plan import Refused, chunks, make_plan, weight_changes
+from flux2_lora_edit.fleet.rows.table import Row, cross
 
 CASE = json.loads(Path(__file__).with_name("edit.json").read_text("utf-8"))
 FILE, SCALE = "LoRA Stack.lora_1.file", "LoRA Stack.lora_1.scale"
@@ -193,7 +193,7 @@ def test_a_pattern_is_a_job_for_each_file_that_it_matches(graph):
     rows = cross([], [f"{FILE}=ckpt-?00*", "unet_name=flux2-*", "seed=1,2"])
     jobs = plan(graph, *rows).jobs
     assert len(jobs) == 12
-    assert "file-unet_name-seed2-flux2-klein-ckpt-300" in {job.id for job in jobs}
+    assert "seed2-flux2-klein-ckpt-300" in {job.id for job in jobs}
     assert [job.id for job in plan(graph, *rows).jobs] == [job.id for job in jobs]
     assert "already" in problems(graph, Row("a-ckpt-100", {}), Row("a", {FILE: "ckpt-1*"}))[0]
 
@@ -294,7 +294,7 @@ def test_all_problems_of_all_rows_are_a_readable_text(graph):
     ]
     found = problems(graph, *rows, {"seed": "-1", "nothing": "x"}, Row("a/b", {}))
     assert len(found) == 7
-    assert found[0].startswith("Column 'nothing' names no node")
+    assert found[0].startswith("Column 'nothing': no node")
     assert found[1].startswith("1 id is no safe file name: 'a/b' (row 1002)")
     assert (
         "seed: in 1,000 rows (r0, r1, r2, ...) '0e3' is no whole number. It takes whole numbers "
