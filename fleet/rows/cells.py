@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .binding import Column, Graph, Place
-from .table import LONGEST_TAG, NAMED, Row, distinct_tags, fitted
+from .binding import Column
+from .graph import Graph, Place
+from .names import LONGEST_TAG, NAMED, distinct_tags, fitted, quoted
+from .table import Row
 from .values import DYNAMIC, Input, Picture, Several, Unfit, as_text, convert
 
 
@@ -44,6 +46,7 @@ class Finding:
     def text(self, column: str, kind: str) -> str:
         """A sentence for a person."""
         rows = "1 row" if self.count == 1 else f"{self.count:,} rows"
+        column = " ".join(column.split())
         first = ", ".join(self.rows) + (", ..." if self.count > NAMED else "")
         return f"{column}: in {rows} ({first}) {' '.join(self.values)} {kind}. {self.remedy}"
 
@@ -64,7 +67,7 @@ class Findings:
         if finding.count <= NAMED:
             finding.rows.append(row)
             if finding.count == 1:
-                finding.values[_quoted(value)] = None
+                finding.values[quoted(value)] = None
 
     def texts(self) -> list[str]:
         """A text a column and kind, the most frequent first."""
@@ -78,63 +81,78 @@ class Reader:
     def __init__(self, graph: Graph, columns: Sequence[Column], folder: Path) -> None:
         self.graph, self.columns, self.folder = graph, columns, folder
         self.findings = Findings()
-        # By what the dynamic combos above are set to: the column's input, and the values read.
-        self._known: list[dict[Any, Any]] = [{} for _ in columns]
         self._numbers = {(column.node, column.input): n for n, column in enumerate(columns)}
         self._parents = [_parents(column) for column in columns]
-        self._choices = [n for n, one in enumerate(columns) if one.forms[0].spec.kind == DYNAMIC]
-        self._needed: dict[tuple[int, Any], list[str]] = {}
+        self._as_said = True
+        """Whether all labels so far are the very values of the table."""
 
-    def read(self, rows: Iterable[Row]) -> list[Draft]:
+    def read(self, rows: Sequence[Row]) -> list[Draft]:
         """A draft a row, and where patterns match several options, one for each of them.
 
-        A cell that ``findings`` speaks of is None.
+        A cell that ``findings`` speaks of is None. A column that dynamic combos decide about comes
+        after theirs.
         """
+        cells: list[list[Any]] = []
+        for number in range(len(self.columns)):
+            cells.append(self._column(number, rows, cells))
+        for number, column in enumerate(self.columns):
+            if column.forms[0].spec.kind == DYNAMIC:
+                self._check_needed(number, rows, cells[number])
         drafts: list[Draft] = []
-        for row in rows:
-            cells: list[Any] = []
-            for number in range(len(self.columns)):
-                cells.append(self._cell(row, number, cells))
-            for number in self._choices:
-                self._check_needed(row, number, cells)
-            if any(type(cell) is list for cell in cells):
-                drafts += self._expanded(row, cells)
+        every = zip(*cells, strict=True) if cells else itertools.repeat((), len(rows))
+        for row, settings in zip(rows, every, strict=True):
+            if not self._as_said and any(type(one) is list for one in settings):
+                drafts += self._expanded(row, settings)
             else:
-                drafts.append(self._draft(row.id, row, cells))
+                drafts.append(self._draft(row.id, row, settings))
         return drafts
 
-    def _cell(self, row: Row, number: int, cells: Sequence[Any]) -> Setting | list[Setting] | None:
-        """``cells`` are those of the columns before this one."""
+    def _column(self, number: int, rows: Sequence[Row], cells: Sequence[list[Any]]) -> list[Any]:
+        """A Setting a row, None where the row has none, a list of them for a pattern."""
         column = self.columns[number]
-        value = row.values.get(column.name)
-        if value is None:
-            return None
-        chosen = tuple([self._chosen(row, place, cells) for place in self._parents[number]])
-        if _UNKNOWN in chosen:
-            return None
-        if chosen not in self._known[number]:
-            self._known[number][chosen] = self._form(number, chosen), {}
-        form, known = self._known[number][chosen]
-        # What Python calls equal, a table may not mean: 1, 1.0 and true.
-        key: Any = value if type(value) is str else (type(value), value)
-        try:
-            found = known.get(key)
-        except TypeError:  # a list or an object
-            key, found = None, None
-        if found is None:
-            found = known[key] = self._read(column, form, value)
-        if type(found) is Unfit:
-            self.findings.add(column.name, found, row.id, value)
-            return None
-        return found
+        # By what the dynamic combos above are set to: the column's input, and the values read.
+        books: dict[Any, tuple[Input | Unfit, dict[Any, Any]]] = {}
+        settings: list[Any] = []
+        for row, chosen in zip(rows, self._chosen(number, rows, cells), strict=False):
+            value = row.values.get(column.name)
+            if value is None or _UNKNOWN in chosen:
+                settings.append(None)
+                continue
+            book = books.get(chosen)
+            if book is None:
+                book = books[chosen] = self._form(number, chosen), {}
+            # What Python calls equal, a table may not mean: 1, 1.0 and true.
+            key: Any = value if type(value) is str else (type(value), value)
+            try:
+                found = book[1].get(key)
+            except TypeError:  # a list or an object
+                key, found = None, None
+            if found is None:
+                found = book[1][key] = self._read(column, book[0], value)
+            if type(found) is Unfit:
+                self.findings.add(column.name, found, row.id, value)
+                found = None
+            settings.append(found)
+        return settings
 
-    def _chosen(self, row: Row, place: Place, cells: Sequence[Any]) -> Any:
-        """What a dynamic combo is set to in this row."""
-        number = self._numbers.get(place)
-        if number is None or self.columns[number].name not in row.values:
-            return self.graph.own_value(*place)
-        setting = cells[number]
-        return setting.place[2] if setting is not None else _UNKNOWN
+    def _chosen(
+        self, number: int, rows: Sequence[Row], cells: Sequence[list[Any]]
+    ) -> Iterable[tuple[Any, ...]]:
+        """What the dynamic combos above a column are set to, for each row."""
+        above = [self._choice(place, rows, cells) for place in self._parents[number]]
+        return zip(*above, strict=False) if above else itertools.repeat(())
+
+    def _choice(
+        self, place: Place, rows: Sequence[Row], cells: Sequence[list[Any]]
+    ) -> Iterable[Any]:
+        own, number = self.graph.own_value(*place), self._numbers.get(place)
+        if number is None:
+            return itertools.repeat(own)
+        name = self.columns[number].name
+        return (
+            one.place[2] if one is not None else _UNKNOWN if name in row.values else own
+            for row, one in zip(rows, cells[number], strict=True)
+        )
 
     def _form(self, number: int, options: Sequence[Any]) -> Input | Unfit:
         """The input that a column sets where the dynamic combos above it are set to ``options``."""
@@ -162,8 +180,11 @@ class Reader:
         if isinstance(found, Unfit):
             return found
         if isinstance(found, Several):
+            self._as_said = False
             return [self._setting(column, as_text(one), one) for one in found.options]
-        return self._setting(column, as_text(value), found)
+        text = as_text(value)
+        self._as_said &= text is value
+        return self._setting(column, text, found)
 
     def _setting(self, column: Column, text: str, value: Any) -> Setting:
         place = column.node, column.input
@@ -172,31 +193,31 @@ class Reader:
         # Where the pictures' folder is moved with its table, they stay the same pictures.
         said = value.path.removeprefix(os.path.join(os.path.abspath(self.folder), ""))
         if os.path.isabs(text):
+            self._as_said = False
             text = os.path.basename(text)
         mark = f"{place} {json.dumps(said)} {value.size} {value.modified}"
         return Setting((*place, value.path), True, mark, text)
 
-    def _check_needed(self, row: Row, number: int, cells: Sequence[Any]) -> None:
+    def _check_needed(self, number: int, rows: Sequence[Row], settings: Sequence[Any]) -> None:
         """What the chosen option of a dynamic combo asks for must be in the graph or the row."""
-        setting, column = cells[number], self.columns[number]
-        if setting is None:
+        column = self.columns[number]
+        own = self.graph.nodes[column.node]["inputs"]
+        needed: dict[Any, list[tuple[str, str]]] = {}
+        for name, forms in self.graph.inputs[column.node].items():
+            for form in forms if name not in own else ():
+                if form.required and form.when and form.when[-1][0] == column.input:
+                    other = self._numbers.get((column.node, name))
+                    said = "" if other is None else self.columns[other].name
+                    needed.setdefault(form.when[-1][1], []).append((name, said))
+        if not needed:
             return
-        option = setting.place[2]
-        if (number, option) not in self._needed:
-            own = self.graph.nodes[column.node]["inputs"]
-            self._needed[number, option] = [
-                name
-                for name, forms in self.graph.inputs[column.node].items()
-                if name not in own
-                for form in forms
-                if form.required and form.when[-1:] == ((column.input, option),)
-            ]
-        for name in self._needed[number, option]:
-            other = self._numbers.get((column.node, name))
-            if other is None or self.columns[other].name not in row.values:
-                address = f"{self.graph.title(column.node)}.{name}"
-                unfit = Unfit(f"needs {name} too", f"Add a column {address}.")
-                self.findings.add(column.name, unfit, row.id, option)
+        for row, setting in zip(rows, settings, strict=True):
+            option = None if setting is None else setting.place[2]
+            for name, said in needed.get(option, ()):
+                if said not in row.values:
+                    address = f"{self.graph.title(column.node)}.{name}"
+                    unfit = Unfit(f"needs {name} too", f"Add a column {address}.")
+                    self.findings.add(column.name, unfit, row.id, option)
 
     def _expanded(self, row: Row, cells: Sequence[Any]) -> list[Draft]:
         axes = [cell if type(cell) is list else [cell] for cell in cells]
@@ -207,15 +228,11 @@ class Reader:
             drafts.append(self._draft(fitted(name), row, settings))
         return drafts
 
-    def _draft(self, name: str, row: Row, settings: Iterable[Setting | None]) -> Draft:
-        settings = tuple(settings)
-        labels = {
-            column.name: setting.label
-            for column, setting in zip(self.columns, settings, strict=True)
-            if setting is not None
-        }
-        # The table's own dictionary where it says the same: 100,000 of them are 40 MB.
-        return Draft(name, settings, row.values if labels == row.values else labels)
+    def _draft(self, name: str, row: Row, settings: tuple[Setting | None, ...]) -> Draft:
+        if self._as_said:  # the table's own dictionary: 100,000 others would be 40 MB
+            return Draft(name, settings, row.values)
+        said = zip(self.columns, settings, strict=True)
+        return Draft(name, settings, {one.name: setting.label for one, setting in said if setting})
 
 
 _UNKNOWN = object()
@@ -232,9 +249,3 @@ def _option_tags(settings: Sequence[Setting]) -> list[str]:
     texts = [setting.label for setting in settings]
     stems = [os.path.splitext(text.replace("\\", "/").rpartition("/")[2])[0] for text in texts]
     return distinct_tags(list(zip(stems, texts, strict=True)), LONGEST_TAG)
-
-
-def _quoted(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    short = text if len(text) <= 60 else f"{text[:57]}..."
-    return repr(short) if isinstance(value, str) else short

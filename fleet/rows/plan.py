@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .binding import SEEDS, Column, Graph, Place, bind, is_link
+from .binding import SEEDS, Column, bind
 from .cells import Draft, Reader
-from .table import Refused, Row, check_ids
+from .graph import Graph, Place, is_link
+from .names import Refused, check_ids
+from .table import Row
 
 LOADED = {"MODEL", "CLIP", "VAE"}
 WEIGHTS = {*LOADED, "LORA_STACK"}
@@ -141,13 +143,15 @@ def _sorted(
     ranks: list[list[int]] = []
     for number in order:
         own = _comparable(graph.own_value(columns[number].node, columns[number].input))
-        found = {id(one.settings[number]): one.settings[number] for one in drafts}
+        column = [draft.settings[number] for draft in drafts]
+        # Equal cells share a setting: what they come to is compared once.
         keys = {
             one: own if setting is None else _comparable(setting.place[2])
-            for one, setting in found.items()
+            for one, setting in dict(zip(map(id, column), column, strict=True)).items()
         }
         positions = {key: position for position, key in enumerate(sorted(set(keys.values())))}
-        ranks.append([positions[keys[id(one.settings[number])]] for one in drafts])
+        ranked = {one: positions[key] for one, key in keys.items()}
+        ranks.append([ranked[one] for one in map(id, column)])
     if not ranks:
         return list(drafts)
     keyed = list(zip(*ranks, strict=True))

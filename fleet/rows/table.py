@@ -5,37 +5,31 @@ go. Whatever is wrong with a table is said at once: each kind with how many and 
 """
 
 import csv
-import hashlib
 import io
 import itertools
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-LONGEST_ID = 100
-LONGEST_TAG = 40
-DELIMITERS = ",;\t|"
-NAMED = 3
-"""How many of those that share a fault are named."""
-
-_SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?<!\.)", re.ASCII)
-_DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9])(\..*)?", re.ASCII | re.IGNORECASE)
-_SAFE_IN_WORDS = (
-    f"Use letters a to z, digits and . _ -, at most {LONGEST_ID} characters, no dot in front or at "
-    "the end, and no device name of Windows (con, nul, com1 ...)."
+from .names import (
+    LONGEST_ID,
+    LONGEST_TAG,
+    PICTURES,
+    Refused,
+    are_safe,
+    check_ids,
+    counted,
+    distinct_tags,
+    fitted,
+    is_short,
+    named,
+    plain,
+    quoted,
 )
 
-
-class Refused(ValueError):
-    """What is asked for cannot be done; ``problems`` says all that is wrong, a text each."""
-
-    def __init__(self, *problems: str) -> None:
-        self.problems: tuple[str, ...] = problems
-        super().__init__("\n".join(problems))
+DELIMITERS = ",;\t|"
 
 
 class Row(NamedTuple):
@@ -106,67 +100,17 @@ def cross(rows: Sequence[Row], grids: Sequence[str]) -> list[Row]:
     axes = _axes(rows, grids)
     base = rows or [Row("", {})]
     product = list(itertools.product(*axes.values()))
-    endings = ["-".join(tags) for tags in itertools.product(*map(_axis_tags, axes, axes.values()))]
-    ids = [f"{row.id}-{ending}".lstrip("-") for row in base for ending in endings]
-    if faulty_ids(ids) or len({name.lower() for name in ids}) < len(ids):
+    tags = list(itertools.product(*map(_axis_tags, axes, axes.values())))
+    ids = ["-".join(filter(None, (row.id, *ending))) for row in base for ending in tags]
+    if not any(ids):  # patterns alone: what they match makes the names
+        ids = [_axis_name(next(iter(axes)))]
+    if not are_safe(ids):
         width = max(5 if not rows else 1, len(str(len(product))))
         numbers = [f"{number:0{width}}" for number in range(1, len(product) + 1)]
         short = [fitted(row.id, LONGEST_ID - width - 1) for row in base]
         ids = [f"{one}-{number}".lstrip("-") for one in short for number in numbers]
     combined = (row.values | dict(zip(axes, one, strict=True)) for row in base for one in product)
     return [Row(name, values) for name, values in zip(ids, combined, strict=True)]
-
-
-def faulty_ids(ids: Iterable[str]) -> list[str]:
-    """Those that cannot be file names everywhere."""
-    return [one for one in ids if not _is_safe(one)]
-
-
-def check_ids(places: Sequence[tuple[str, str]]) -> list[str]:
-    """What is wrong with (id, place) pairs, as texts: unsafe ones, and those that come twice."""
-    problems: list[str] = []
-    seen: dict[str, str] = {}
-    twice: list[str] = []
-    unsafe = [f"{_quote(one)} ({place})" for one, place in places if not _is_safe(one)]
-    if unsafe:
-        problems.append(f"{_counted(unsafe, 'id')} no safe file name: {named(unsafe)}. "
-                        + _SAFE_IN_WORDS)  # fmt: skip
-    for one, place in places:
-        first = seen.setdefault(one.lower(), place)
-        if first is not place:
-            twice.append(f"{_quote(one)} ({place}, first in {first})")
-    if twice:
-        problems.append(f"{_counted(twice, 'id')} there already: {named(twice)}. Each row needs "
-                        "one of its own, and capital letters make no difference.")  # fmt: skip
-    return problems
-
-
-def named(items: Sequence[str], most: int = NAMED) -> str:
-    """The first of the items, and how many more there are."""
-    more = len(items) - most
-    return ", ".join(items[:most]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def distinct_tags(texts: Sequence[tuple[str, str]], longest: int) -> list[str]:
-    """A safe name for each (text, what identifies it), unique ignoring case.
-
-    A text that is safe and alone stays as it is; the others end in six digits of a digest.
-    """
-    plain = [_plain(text)[:longest] for text, _ in texts]
-    count: dict[str, int] = {}
-    for tag in plain:
-        count[tag.lower()] = count.get(tag.lower(), 0) + 1
-    return [
-        tag
-        if tag == text and count[tag.lower()] == 1 and _is_safe(tag)
-        else _marked(tag, whole, longest)
-        for tag, (text, whole) in zip(plain, texts, strict=True)
-    ]
-
-
-def fitted(name: str, longest: int = LONGEST_ID) -> str:
-    """``name``, or where it is too long its beginning and six digits of its digest."""
-    return name if len(name) <= longest else _marked(name, name, longest)
 
 
 def _csv(path: Path) -> list[Line]:
@@ -248,7 +192,7 @@ def _json_lines(path: Path) -> list[Line]:
                 faults.append(f"{place} (a {type(found).__name__})")
     if faults:
         raise Refused(
-            f"{_counted(faults, 'line')} no JSON object of columns: {named(faults)}. "
+            f"{counted(faults, 'line')} no JSON object of columns: {named(faults)}. "
             'A line is one row, {"prompt": "a heron", "seed": 1}.',
             str(path),
         )
@@ -322,11 +266,6 @@ def _id(value: Any) -> str:
     return str(value).strip()
 
 
-def _is_safe(name: str) -> bool:
-    fits = len(name) <= LONGEST_ID and _SAFE.fullmatch(name)
-    return bool(fits) and not _DEVICES.fullmatch(name)
-
-
 def _axes(rows: Iterable[Row], grids: Iterable[str]) -> dict[str, list[str]]:
     """Column -> its values."""
     columns = {column for row in rows for column in row.values}
@@ -337,12 +276,12 @@ def _axes(rows: Iterable[Row], grids: Iterable[str]) -> dict[str, list[str]]:
         column = column.strip()
         values = _grid_values(text)
         if not sign or not column or not values:
-            problems.append(f"{_quote(grid)} is no grid: write column=value,value,...")
+            problems.append(f"{quoted(grid)} is no grid: write column=value,value,...")
         elif column in axes or column in columns:
             where = "another grid" if column in axes else "the table"
-            problems.append(f"The grid {_quote(grid)} sets a column that {where} sets too.")
+            problems.append(f"The grid {quoted(grid)} sets a column that {where} sets too.")
         elif twice := [value for value in values if values.count(value) > 1]:
-            problems.append(f"The grid {_quote(grid)} names {_quote(twice[0])} twice.")
+            problems.append(f"The grid {quoted(grid)} names {quoted(twice[0])} twice.")
         axes[column] = values
     if problems:
         raise Refused(*problems)
@@ -361,42 +300,19 @@ def _grid_values(text: str) -> list[str]:
 
 def _axis_tags(column: str, values: Sequence[str]) -> list[str]:
     """How the values of a grid's column show in the ids."""
-    name = _plain(column.rpartition(".")[2])[:LONGEST_TAG]
-    if len(values) == 1 and not _is_short(values[0]):
-        return [name]
-    if all(map(_is_short, values)) and len({value.lower() for value in values}) == len(values):
+    name = _axis_name(column)
+    if len(values) == 1 and not is_short(values[0]):
+        return ["" if "*" in values[0] or "?" in values[0] else name]
+    if all(map(is_short, values)) and len({value.lower() for value in values}) == len(values):
         return [f"{name}{value}" for value in values]
     return [f"{name}{number}" for number in range(1, len(values) + 1)]
 
 
-def _is_short(value: str) -> bool:
-    return len(value) <= LONGEST_TAG // 2 and _SAFE.fullmatch(value) is not None
-
-
-def _plain(text: str) -> str:
-    """What is left of a text in letters, digits and . _ -; accents go, other scripts too."""
-    text = unicodedata.normalize("NFKD", text)
-    kept = "".join(character for character in text if not unicodedata.combining(character))
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", kept).strip(".")
-    return plain if plain.strip("_") else "row"
-
-
-def _marked(tag: str, whole: str, longest: int = LONGEST_ID) -> str:
-    """``tag`` and six digits of a digest of ``whole``, in at most ``longest`` characters."""
-    digits = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:6]
-    return f"{tag[: longest - len(digits) - 1]}-{digits}"
+def _axis_name(column: str) -> str:
+    return plain(column.rpartition(".")[2])[:LONGEST_TAG]
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
     parts: Iterator[str] = iter(re.findall(r"[0-9]+|[^0-9]+", name.lower()))
     key = [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts]
     return [*key, (2, 0, name)]
-
-
-def _quote(text: str) -> str:
-    shown = text if len(text) <= 60 else f"{text[:57]}..."
-    return repr(shown)
-
-
-def _counted(items: Sequence[str], noun: str) -> str:
-    return f"1 {noun} is" if len(items) == 1 else f"{len(items):,} {noun}s are"

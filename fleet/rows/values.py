@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .table import PICTURES, named
+from .names import PICTURES, named
 
 KINDS = ("INT", "FLOAT", "BOOLEAN", "STRING")
 COMBO, DYNAMIC, PICTURE, SOCKET = "COMBO", "COMFY_DYNAMICCOMBO_V3", "PICTURE", "SOCKET"
@@ -91,7 +91,9 @@ def spec_of(raw: Any) -> Spec:
     named_kinds = str(kind).split(",")
     for known in ("STRING", "FLOAT", "INT", "BOOLEAN"):
         if known in named_kinds:
-            return Spec(known, None, settings.get("min"), settings.get("max"))
+            limits = (settings.get(name) for name in ("min", "max"))
+            return Spec(known, None, *(one if isinstance(one, (int, float)) else None
+                                       for one in limits))  # fmt: skip
     return Spec(SOCKET)
 
 
@@ -124,8 +126,8 @@ def _inputs(sections: Mapping[str, Any], prefix: str, when: tuple[tuple[str, str
         for name, raw in (sections.get(section) or {}).items():
             spec = spec_of(raw)
             settings = raw[1] if isinstance(raw, (list, tuple)) and len(raw) > 1 else {}
-            default = settings.get("default") if isinstance(settings, Mapping) else None
-            yield Input(prefix + name, spec, section == "required", when, default)
+            settings = settings if isinstance(settings, Mapping) else {}
+            yield Input(prefix + name, spec, section == "required", when, settings.get("default"))
             if spec.kind == DYNAMIC:
                 for option in settings.get("options", ()):
                     deeper = (*when, (prefix + name, option["key"]))
@@ -276,4 +278,4 @@ def _options_in_words(options: Mapping[str, Any], text: str) -> str:
     near = get_close_matches(text, texts, 3, 0.5)
     if near:
         return f"Near it: {named([repr(one) for one in near])}."
-    return f"There are {named([repr(one) for one in texts], 6)}."
+    return f"It takes {named([repr(one) for one in texts], 6)}."

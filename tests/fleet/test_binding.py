@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flux2_lora_edit.fleet.rows.binding import Graph, bind
-from flux2_lora_edit.fleet.rows.table import Refused
+from flux2_lora_edit.fleet.rows.binding import Refused, bind
+from flux2_lora_edit.fleet.rows.graph import Graph
 
 CASE = json.loads(Path(__file__).with_name("edit.json").read_text("utf-8"))
 
@@ -81,7 +81,7 @@ def test_a_bare_seed_is_a_noise_seed_too(graph):
     assert bound(graph, "seed")[0] == [(noise, "noise_seed")]
     add(graph, "KSampler", seed=1)
     (problem,) = bound(graph, "seed")[1]
-    assert "'seed' fits 2 nodes: 'RandomNoise' (node 12)" in problem
+    assert "'seed': it fits 2 nodes: 'RandomNoise' (node 12)" in problem
     assert "as in 12.noise_seed" in problem
 
 
@@ -97,9 +97,9 @@ def test_what_names_nothing(graph):
     )
     assert "Near it: 'prompt'" in said(graph, "promt")
     assert "Near it: 'FLUX.2 Edit Conditioning.prompt'" in said(graph, "FLUX.2 Conditioning.prompt")
-    assert "write title.input or id.input. The nodes are 'Load Diffusion" in said(graph, "zzz")
+    assert "Write title.input or id.input; the nodes are 'Load Diffusion" in said(graph, "zzz")
     # A word's end is not a word.
-    assert "names no node" in said(graph, "ampler.seed")
+    assert "no node and no input is called so" in said(graph, "ampler.seed")
 
 
 def test_two_nodes_of_a_title(graph):
@@ -127,10 +127,18 @@ def test_an_input_that_no_schema_knows_is_typed_by_the_graph(graph):
     assert [form.spec.kind for form in columns[0].forms] == ["INT"]
 
 
+def test_titles_and_columns_may_be_odd(graph):
+    graph["9"]["_meta"] = {"title": "two\n lines"}
+    graph["8"]["_meta"] = ["no title"]
+    assert bound(graph, " two  lines .seed")[0] == [("9", "seed")]
+    assert len(said(graph, "x" * 10_000)) < 500
+    assert "\n" not in said(graph, "two lines.\nsed\n!")
+
+
 def test_two_spellings_of_one_input(graph):
     places, (problem,) = bound(graph, "seed", "9.seed")
     assert places == [("9", "seed")]
-    assert "'seed' and '9.seed' both set FLUX.2 Sampler.seed (node 9)" in problem
+    assert "'9.seed': 'seed' sets FLUX.2 Sampler.seed (node 9) too" in problem
 
 
 def refused(graph):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flux2_lora_edit.fleet.rows.plan import chunks, make_plan, weight_changes
-from flux2_lora_edit.fleet.rows.table import Refused, Row, cross
+from flux2_lora_edit.fleet.rows.plan import Refused, chunks, make_plan, weight_changes
+from flux2_lora_edit.fleet.rows.table import Row, cross
 
 CASE = json.loads(Path(__file__).with_name("edit.json").read_text("utf-8"))
 FILE, SCALE = "LoRA Stack.lora_1.file", "LoRA Stack.lora_1.scale"
@@ -111,6 +111,32 @@ def test_what_stands_under_a_choice(graph):
     assert "'uri' is none of its options" in problem
 
 
+def test_a_choice_under_a_choice(graph):
+    def choice(**options):
+        return {"options": [
+            {"key": key, "inputs": {"required": inputs}} for key, inputs in options.items()
+        ]}  # fmt: skip
+
+    dynamic, number = "COMFY_DYNAMICCOMBO_V3", {"width": ["INT", {"min": 1}]}
+    inner = [dynamic, choice(exact=number, ratio={"by": ["FLOAT", {"max": 2}]})]
+    outer = [dynamic, choice(keep={}, change={"how": inner})]
+    info = {**CASE["info"], "Deep": {"input": {"required": {"size": outer}}, "output": []}}
+    graph["12"] = {"class_type": "Deep", "inputs": {"size": "keep", "size.how": "ratio"}}
+    deep = {"12.size": "change", "12.size.how": "exact", "12.size.how.width": "3"}
+
+    def made(**values):
+        rows = [Row("x", {name: value for name, value in values.items() if value})]
+        return make_plan(graph, info, rows, Path("/"))
+
+    assert made(**deep).jobs[0].inputs == (
+        ("12", "size", "change"), ("12", "size.how", "exact"), ("12", "size.how.width", 3),
+    )  # fmt: skip
+    with pytest.raises(Refused, match="no place, because size.how is 'ratio'.*to 'exact' in"):
+        made(**deep | {"12.size.how": None})
+    with pytest.raises(Refused, match="no place, because size is 'keep'.*to 'change' in"):
+        made(**deep | {"12.size": None})
+
+
 def test_a_picture_is_found_beside_the_table(graph, tmp_path):
     (tmp_path / "a.PNG").write_bytes(b"x")
     (tmp_path / "notes.txt").write_bytes(b"x")
@@ -167,7 +193,7 @@ def test_a_pattern_is_a_job_for_each_file_that_it_matches(graph):
     rows = cross([], [f"{FILE}=ckpt-?00*", "unet_name=flux2-*", "seed=1,2"])
     jobs = plan(graph, *rows).jobs
     assert len(jobs) == 12
-    assert "file-unet_name-seed2-flux2-klein-ckpt-300" in {job.id for job in jobs}
+    assert "seed2-flux2-klein-ckpt-300" in {job.id for job in jobs}
     assert [job.id for job in plan(graph, *rows).jobs] == [job.id for job in jobs]
     assert "already" in problems(graph, Row("a-ckpt-100", {}), Row("a", {FILE: "ckpt-1*"}))[0]
 
@@ -268,7 +294,7 @@ def test_all_problems_of_all_rows_are_a_readable_text(graph):
     ]
     found = problems(graph, *rows, {"seed": "-1", "nothing": "x"}, Row("a/b", {}))
     assert len(found) == 7
-    assert found[0].startswith("Column 'nothing' names no node")
+    assert found[0].startswith("Column 'nothing': no node")
     assert found[1].startswith("1 id is no safe file name: 'a/b' (row 1002)")
     assert (
         "seed: in 1,000 rows (r0, r1, r2, ...) '0e3' is no whole number. It takes whole numbers "

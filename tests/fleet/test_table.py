@@ -169,7 +169,8 @@ def test_a_grid_crosses_rows():
     [
         (["seed=1,2"], ["seed1", "seed2"]),
         (['prompt="a red, old car",a heron at dusk'], ["prompt1", "prompt2"]),
-        (["lora_1.file=ckpt-*.safetensors", "s=-1,1"], ["file-s-1", "file-s1"]),
+        (["lora_1.file=ckpt-*.safetensors", "s=-1,1"], ["s-1", "s1"]),
+        (["lora_1.file=ckpt-*.safetensors", "unet_name=*"], ["file"]),
         (["a=x,X"], ["a1", "a2"]),
         # Two ways to the same text.
         (["a=1,1-b2", "b=2-b3,3"],
