@@ -187,7 +187,7 @@ class _Watch:
                 return self._outcome(reference)
             if self._stops and not said:
                 said = True
-                self._show.say(f"finishing {stats.held - stats.lost} rows; once more stops at once")
+                self._show.say("finishing the rows that are being made; once more stops at once")
             waiting = stats.held - stats.lost
             if self._stops > 1 or (self._stops and not waiting):
                 ray.cancel(reference, force=True)

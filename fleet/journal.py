@@ -22,8 +22,8 @@ BEGUN, DONE, FAILED = "begun", "done", "failed"
 
 @dataclass(frozen=True)
 class Line:
-    """One event of one row: ``key`` is the fingerprint of its inputs, ``server`` who had it, and
-    ``session`` the run of the driver.
+    """One event of one row: ``key`` is the fingerprint of its inputs, ``server`` who had it,
+    ``session`` the run of the driver, ``at`` the moment (Unix seconds).
 
     ``files`` are names below DIR, ``sha256`` theirs in the same order; ``seconds`` is the server's
     time for the prompt; ``usd`` is what a hosted row may cost, None where nothing is paid.
@@ -34,6 +34,7 @@ class Line:
     state: str
     server: str
     session: str = ""
+    at: float | None = None
     seed: int | None = None
     seconds: float | None = None
     files: tuple[str, ...] = ()

@@ -182,7 +182,8 @@ class Ledger:
         return [row for row in self._keys if row not in self._state and row not in self._over]
 
     def _write(self, row: str, state: str, server: str, **more: Any) -> None:
-        line = Line(row, self._keys[row], state, server, self._session, usd=self._usd.get(row))
+        at = round(time.time(), 3)
+        line = Line(row, self._keys[row], state, server, self._session, at, usd=self._usd.get(row))
         self._writer.append(replace(line, **more))
 
     def _end(self, server: str, row: str, state: str, **more: Any) -> None:

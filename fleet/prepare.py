@@ -15,13 +15,10 @@ from host.server import ServerError, start
 
 from . import hosted
 from .drive import Crew
+from .options import CPU, QUIET
 from .rows.table import Row, cross, read_folder, read_table
 from .worker import SCRATCH, Setup
 
-QUIET = (
-    "--disable-auto-launch", "--database-url", "sqlite:///:memory:", "--preview-method", "none"
-)  # fmt: skip
-CPU = ("--cpu", "--use-pytorch-cross-attention")
 PICTURE = "image"
 """The column of a folder's pictures: the input of that name, where there is one in the graph."""
 
@@ -67,8 +64,9 @@ def setup_of(given: argparse.Namespace, graph: dict[str, Any]) -> Setup:
 
 
 def on(setup: Setup, crew: Crew) -> Setup:
-    """``setup`` for this crew: without a GPU each has its part of the cores."""
-    threads = max(1, (os.cpu_count() or 1) // crew.servers)
+    """``setup`` for this crew: each has its part of the cores, unless the user has said more."""
+    # Ray sets this one for its own processes.
+    threads = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // crew.servers)
     own = {**setup.environment, "OMP_NUM_THREADS": str(threads)}
     # Apple's GPU is none that Ray knows; ComfyUI finds it.
     if crew.gpus or sys.platform == "darwin":

@@ -40,3 +40,23 @@ def test_rows_that_do_nothing_are_dimmed(pages, renderer, frontend):
         page.load(saved)
         assert set(page.js(DIMMED)) == unused, f"{choice}, opened again"
     assert not page.errors
+
+
+def test_a_new_node_is_dimmed_and_one_with_a_linked_size_is_not(classic):
+    """No hand has chosen at a new one; over a link any size may come."""
+    page = classic
+    page.js("() => app.graph.add(LiteGraph.createNode('Flux2EditImageSize'))")
+    unused = UNUSED["square_hd"]
+    assert set(page.js(DIMMED)) == unused
+    link = """(linked) => {
+        const size = app.graph._nodes[0]
+        const at = size.inputs.findIndex(input => input.widget?.name === 'image_size')
+        if (!linked) return size.disconnectInput(at)
+        const giver = LiteGraph.createNode('PrimitiveNode')
+        app.graph.add(giver)
+        giver.connect(0, size, at)
+    }"""
+    page.js(link, True)
+    assert not page.js(DIMMED)
+    page.js(link, False)
+    assert set(page.js(DIMMED)) == unused

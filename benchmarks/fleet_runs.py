@@ -1,0 +1,142 @@
+"""What the fleet costs over a bare loop, what two servers gain, what a long run keeps in memory.
+
+    python benchmarks/fleet_runs.py overhead|two|memory [--rows N]
+
+``overhead``: the same rows by a loop over ComfyUI's API, written as short as it can be and kept to
+one server, and by one server of the fleet, in turn, three times each; the time from the first
+row's end to the last one's. ``two``: one server of one thread against two. ``memory``: a graph that
+does next to nothing, and the resident memory of the driver and of the ledger on the way. Linux.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "fleet"), str(ROOT)]
+
+from trial import Fleet  # noqa: E402
+
+from fleet.options import CPU, QUIET  # noqa: E402
+from host import models, server, stock  # noqa: E402
+from host.cache import cache_root  # noqa: E402
+from host.client import Client  # noqa: E402
+from host.graph import Graph  # noqa: E402
+
+ROUNDS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("overhead", "two", "memory"))
+    parser.add_argument("--rows", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fleet-runs-") as scratch:
+        base = models.make_base(Path(scratch) / "base", models.every_dir(cache_root()))
+        models.link_nodes(ROOT, base, "flux2-lora-edit")
+        {"overhead": overhead, "two": two, "memory": memory}[options.what](base, options.rows)
+
+
+def graph() -> dict[str, Any]:
+    """A picture that takes a good second here: what a fleet adds to it is easily seen."""
+    return stock.edit(images=["astronaut.png"], width=256, height=256, steps=12).prompt
+
+
+def overhead(base: Path, rows: int) -> None:
+    rows = rows or 40
+    threads = str(os.cpu_count())
+    ours, theirs = [], []
+    print("| Round | Bare loop, s a row | Fleet, s a row | Ratio |\n|---|---:|---:|---:|")
+    for number in range(1, ROUNDS + 1):
+        theirs.append(bare(base, rows, threads))
+        ours.append(fleet(base, graph(), rows, 1, threads))
+        print(f"| {number} | {theirs[-1]:.3f} | {ours[-1]:.3f} | {ours[-1] / theirs[-1]:.3f} |")
+    loop, own = statistics.median(theirs), statistics.median(ours)
+    print(f"| median | {loop:.3f} | {own:.3f} | {own / loop:.3f} |")
+
+
+def bare(base: Path, rows: int, threads: str) -> float:
+    """Seconds a row, of a loop that queues, waits, and moves the picture."""
+    prompt = graph()
+    (save,) = [node for node in prompt.values() if node["class_type"] == "SaveImage"]
+    (noise,) = [node for node in prompt.values() if "noise_seed" in node["inputs"]]
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch)
+        arguments = ["--output-directory", str(out / "made"), "--temp-directory", str(out)]
+        environment = {"OMP_NUM_THREADS": threads}
+        with (
+            server.start(
+                Path(os.environ["COMFYUI_PATH"]), base, arguments=arguments,
+                defaults=(*QUIET, *CPU), environment=environment,
+            ) as running,
+            Client(running.url) as client,
+        ):  # fmt: skip
+            for number in range(rows):
+                noise["inputs"]["noise_seed"] = number
+                save["inputs"]["filename_prefix"] = f"row{number:04}"
+                for image in client.run(prompt).check().images():
+                    os.replace(out / "made" / image["filename"], out / image["filename"])
+                if number == 0:
+                    began = time.monotonic()
+            return (time.monotonic() - began) / (rows - 1)
+
+
+def fleet(base: Path, prompt: dict[str, Any], rows: int, servers: int, threads: str) -> float:
+    """Seconds a row, by the journal's moments, from the first end of each server on."""
+    with tempfile.TemporaryDirectory() as scratch, Fleet(Path(scratch), base, prompt) as run:
+        table = run.table({"id": f"row{number:04}", "noise_seed": number} for number in range(rows))
+        ended = run.run(
+            *table, "--servers", str(servers),
+            environment={"OMP_NUM_THREADS": threads},
+        )  # fmt: skip
+        assert ended.status == 0, ended.told
+        done = [line for line in run.journal() if line["state"] == "done"]
+        firsts = {line["server"]: line["at"] for line in reversed(done)}
+        began = max(firsts.values())
+        after = [line for line in done if line["at"] > began]
+        inside = statistics.median(line["seconds"] for line in after)
+        print(f"<!-- {servers} servers: a row takes {inside:.3f} s inside ComfyUI -->")
+        return (after[-1]["at"] - began) / len(after)
+
+
+def two(base: Path, rows: int) -> None:
+    rows = rows or 40
+    print("| Round | One server, s a row | Two, s a row | Gain |\n|---|---:|---:|---:|")
+    for number in range(1, ROUNDS + 1):
+        one, both = (fleet(base, graph(), rows, servers, "1") for servers in (1, 2))
+        print(f"| {number} | {one:.3f} | {both:.3f} | {one / both:.2f} |")
+
+
+def memory(base: Path, rows: int) -> None:
+    rows = rows or 3000
+    graph = Graph()
+    image = graph.add("EmptyImage", width=16, height=16, batch_size=1, color=0)
+    graph.add("SaveImage", images=image, filename_prefix="nothing")
+    with tempfile.TemporaryDirectory() as scratch, Fleet(Path(scratch), base, graph.prompt) as run:
+        table = run.table({"id": f"row{number:04}", "color": number} for number in range(rows))
+        run.start(*table, "--servers", "2")
+        print("| Rows done | Driver, MB | Ledger, MB | Pass, MB |\n|---:|---:|---:|---:|")
+        for part in range(1, 10):
+            run.until(lambda at=rows * part // 10: run.ended() >= at, f"{part} tenths")
+            pids = [[run.process.pid], run.members("ray::Ledger"), run.members("ray::_conduct")]
+            told = " | ".join(f"{sum(map(resident, each)):.0f}" for each in pids)
+            print(f"| {run.ended()} | {told} |", flush=True)
+        ended = run.wait()
+        assert ended.status == 0, ended.told
+
+
+def resident(pid: int) -> float:
+    """MB in memory now."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+if __name__ == "__main__":
+    main()
