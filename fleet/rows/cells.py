@@ -38,17 +38,16 @@ class Draft(NamedTuple):
 class Finding:
     """One kind of fault in one column: how many rows, the first of them, and the way out."""
 
-    def __init__(self, remedy: str) -> None:
-        self.remedy, self.count = remedy, 0
+    def __init__(self, remedy: str, value: str) -> None:
+        self.remedy, self.value, self.count = remedy, value, 0
         self.rows: list[str] = []
-        self.values: dict[str, None] = {}
 
     def text(self, column: str, kind: str) -> str:
         """A sentence for a person."""
         rows = "1 row" if self.count == 1 else f"{self.count:,} rows"
         column = " ".join(column.split())
         first = ", ".join(self.rows) + (", ..." if self.count > NAMED else "")
-        return f"{column}: in {rows} ({first}) {' '.join(self.values)} {kind}. {self.remedy}"
+        return f"{column}: in {rows} ({first}) {self.value} {kind}. {self.remedy}"
 
 
 class Findings:
@@ -62,12 +61,10 @@ class Findings:
         finding = self.found.get((column, unfit.kind))
         if finding is None:
             remedy = unfit.remedy if isinstance(unfit.remedy, str) else unfit.remedy()
-            finding = self.found[column, unfit.kind] = Finding(remedy)
+            finding = self.found[column, unfit.kind] = Finding(remedy, quoted(value))
         finding.count += 1
         if finding.count <= NAMED:
             finding.rows.append(row)
-            if finding.count == 1:
-                finding.values[quoted(value)] = None
 
     def texts(self) -> list[str]:
         """A text a column and kind, the most frequent first."""
@@ -187,16 +184,17 @@ class Reader:
         return self._setting(column, text, found)
 
     def _setting(self, column: Column, text: str, value: Any) -> Setting:
-        place = column.node, column.input
+        node, name = column.node, column.input
         if not isinstance(value, Picture):
-            return Setting((*place, value), False, f"{place} {json.dumps(value)}", text)
+            mark = f"{node}\0{name}\0{json.dumps(value)}"
+            return Setting((node, name, value), False, mark, text)
         # Where the pictures' folder is moved with its table, they stay the same pictures.
         said = value.path.removeprefix(os.path.join(os.path.abspath(self.folder), ""))
         if os.path.isabs(text):
             self._as_said = False
             text = os.path.basename(text)
-        mark = f"{place} {json.dumps(said)} {value.size} {value.modified}"
-        return Setting((*place, value.path), True, mark, text)
+        mark = f"{node}\0{name}\0{json.dumps(said)} {value.size} {value.modified}"
+        return Setting((node, name, value.path), True, mark, text)
 
     def _check_needed(self, number: int, rows: Sequence[Row], settings: Sequence[Any]) -> None:
         """What the chosen option of a dynamic combo asks for must be in the graph or the row."""

@@ -140,7 +140,8 @@ def _sorted(
     graph: Graph, columns: Sequence[Column], order: Sequence[int], drafts: Sequence[Draft]
 ) -> list[Draft]:
     """By the columns' values, the one that costs most first; equal ones stay as they stand."""
-    ranks: list[list[int]] = []
+    # A number for each draft, in which the columns' ranks are digits.
+    ranks = [0] * len(drafts)
     for number in order:
         own = _comparable(graph.own_value(columns[number].node, columns[number].input))
         column = [draft.settings[number] for draft in drafts]
@@ -151,11 +152,11 @@ def _sorted(
         }
         positions = {key: position for position, key in enumerate(sorted(set(keys.values())))}
         ranked = {one: positions[key] for one, key in keys.items()}
-        ranks.append([ranked[one] for one in map(id, column)])
-    if not ranks:
-        return list(drafts)
-    keyed = list(zip(*ranks, strict=True))
-    return [drafts[one] for one in sorted(range(len(drafts)), key=keyed.__getitem__)]
+        ranks = [
+            rank * len(positions) + ranked[one]
+            for rank, one in zip(ranks, map(id, column), strict=True)
+        ]
+    return [drafts[one] for one in sorted(range(len(drafts)), key=ranks.__getitem__)]
 
 
 def _comparable(value: Any) -> tuple[int, float, str]:

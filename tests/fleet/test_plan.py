@@ -69,6 +69,7 @@ def test_what_a_cell_becomes(graph, column, value, expected):
         ("seed", "9" * 5000, "is above 18,446,744,073,709,551,615."),
         ("seed", "-" + "9" * 5000, "is below 0."),
         ("seed", float(2**60), "is a rounded number."),
+        ("seed", float("nan"), "is no finite number"),
         ("guidance", "0,5", "is no number. Write 0.5."),
         ("guidance", "nan", "is no number"),
         ("guidance", "1_0", "is no number"),
@@ -206,6 +207,23 @@ def test_the_seed_of_a_job(graph):
     graph["12"] = {"class_type": "PrimitiveInt", "inputs": {"value": 7}}
     graph["9"]["inputs"]["seed"] = ["12", 0]
     assert plan(graph, {"prompt": "x"}).jobs[0].seed is None
+    del graph["9"]["inputs"]["seed"]
+    assert plan(graph, {"prompt": "x"}).jobs[0].seed == 0  # the schema's own
+
+
+def test_what_python_calls_equal_a_table_does_not(graph):
+    rows = [{"steps": 1}, {"steps": 1.0}, {"steps": True}]
+    (problem,) = problems(graph, *rows)
+    assert problem.startswith("steps: in 1 row (r2) True is no whole number")
+
+
+def test_a_server_with_the_other_slash(graph):
+    info = copy.deepcopy(CASE["info"])
+    info["UNETLoader"]["input"]["required"]["unet_name"][0] = ["dev\\a.gguf", "b.gguf"]
+    (job,) = make_plan(graph, info, [Row("a", {"unet_name": "dev/a.gguf"})], Path("/")).jobs
+    assert job.inputs == (("1", "unet_name", "dev\\a.gguf"),)
+    jobs = make_plan(graph, info, [Row("a", {"unet_name": "*"})], Path("/")).jobs
+    assert sorted(job.id for job in jobs) == ["a-a", "a-b"]
 
 
 @pytest.fixture
