@@ -212,7 +212,13 @@ class _Watch:
         except ray.exceptions.WorkerCrashedError:
             return ""  # the pass was killed, not what it does
         except ray.exceptions.RayTaskError as error:
-            raise RuntimeError(_cause(error)) from error
+            told = _cause(error)
+            if "No module named 'host'" in told or "No module named 'fleet'" in told:
+                told = (
+                    "A machine of the cluster does not find the fleet: start Ray on it with "
+                    "./scripts/fleet ray start, from a checkout at this one's path."
+                )
+            raise RuntimeError(told) from error
         return "stopped" if self._stops else ""
 
 

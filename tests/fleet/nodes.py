@@ -27,6 +27,8 @@ def main() -> int:
     parser.add_argument("--graph", type=Path, required=True, help="with an input noise_seed")
     parser.add_argument("--base", type=Path, required=True)
     options = parser.parse_args()
+    # As ./scripts/fleet ray start does.
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:1] + [str(HERE.parents[1])])
     rows = [{"id": f"row-{n:04}", "noise_seed": n} for n in range(options.rows)]
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
