@@ -14,7 +14,18 @@ from .binding import Column
 from .graph import Graph, Place
 from .names import LONGEST_TAG, NAMED, distinct_tags, fitted, quoted
 from .table import Row
-from .values import DYNAMIC, Input, Picture, Several, Unfit, as_text, convert
+from .values import (
+    COMBO,
+    DYNAMIC,
+    PICTURE,
+    SOCKET,
+    Input,
+    Picture,
+    Several,
+    Unfit,
+    as_text,
+    convert,
+)
 
 
 class Setting(NamedTuple):
@@ -231,6 +242,47 @@ class Reader:
             return Draft(name, settings, row.values)
         said = zip(self.columns, settings, strict=True)
         return Draft(name, settings, {one.name: setting.label for one, setting in said if setting})
+
+
+def own_problems(graph: Graph, columns: Iterable[Column], rows: Sequence[Row]) -> list[str]:
+    """What the graph itself sets and the server does not take, where a row leaves it so."""
+    names = {(column.node, column.input): column.name for column in columns}
+    problems = []
+    for node, content in graph.nodes.items():
+        for name, value in content["inputs"].items():
+            unfit = _own_unfit(graph, node, name, value)
+            said = names.get((node, name))
+            if unfit and not (said and all(said in row.values for row in rows)):
+                remedy = unfit.remedy if isinstance(unfit.remedy, str) else unfit.remedy()
+                kind = graph.title(node)
+                problems.append(
+                    f"Node {node} ({kind}): the graph's own {name} {quoted(value)} {unfit.kind}. "
+                    f"{remedy}"
+                )
+    return problems
+
+
+def _own_unfit(graph: Graph, node: str, name: str, value: Any) -> Unfit | None:
+    forms = [
+        form
+        for form in graph.inputs[node].get(name, ())
+        if all(graph.own_value(node, above) == chosen for above, chosen in form.when)
+    ]
+    # Text is taken as it is; what is linked, or chosen several times, the server checks itself.
+    if not forms or forms[0].spec.kind in ("STRING", SOCKET) or isinstance(value, (list, dict)):
+        return None
+    spec = forms[0].spec
+    if spec.kind in (COMBO, PICTURE):
+        # Some nodes find a file by its name alone; "[output]" is a picture of another folder.
+        ends = {
+            as_text(option).replace("\\", "/").rpartition("/")[2] for option in spec.options or ()
+        }
+        text = as_text(value)
+        if spec.options is None or text.endswith("]") or text.rpartition("/")[2] in ends:
+            return None
+        spec = spec._replace(kind=COMBO)
+    found = convert(spec, value, Path())
+    return found if isinstance(found, Unfit) else None
 
 
 _UNKNOWN = object()

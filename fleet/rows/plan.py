@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .binding import SEEDS, Column, bind
-from .cells import Draft, Reader
+from .cells import Draft, Reader, own_problems
 from .graph import Graph, Place, is_link
 from .names import Refused, check_ids
 from .table import Row
@@ -79,7 +79,7 @@ def make_plan(
     reader = Reader(checked, columns, relative_to)
     drafts = reader.read(rows)
     problems += check_ids([(one.id, f"row {number}") for number, one in enumerate(drafts, 1)])
-    problems += reader.findings.texts()
+    problems += [*own_problems(checked, columns, rows), *reader.findings.texts()]
     if not rows:
         problems.append("There is no row to run.")
     if problems:

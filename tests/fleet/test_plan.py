@@ -328,3 +328,20 @@ def test_a_labels_text_is_what_the_table_says(graph):
     values = {"seed": 7, "swap": True, "guidance": "0.50"}
     (job,) = plan(graph, values).jobs
     assert job.labels == {"seed": "7", "swap": "true", "guidance": "0.50"}
+
+
+def test_what_the_graph_itself_sets_is_checked_too(graph):
+    """A graph of another machine: its model is not here, and no row says which to take."""
+    (loader,) = [node for node in graph.values() if "unet_name" in node["inputs"]]
+    loader["inputs"]["unet_name"] = "of-another-machine.safetensors"
+    (problem,) = problems(graph, {"seed": 1}, {"seed": 2})
+    assert "unet_name 'of-another-machine.safetensors' is none of its options" in problem
+    options = CASE["info"][loader["class_type"]]["input"]["required"]["unet_name"]
+    here = (options[0] if isinstance(options[0], list) else options[1]["options"])[0]
+    assert plan(graph, {"unet_name": here}, {"unet_name": here}).jobs
+    assert problems(graph, {"unet_name": here}, {"seed": 2}), "one row leaves it"
+    loader["inputs"]["unet_name"] = here
+    (sampler,) = [node for node in graph.values() if "steps" in node["inputs"]]
+    sampler["inputs"]["steps"] = 10**9
+    (problem,) = problems(graph, {"seed": 1})
+    assert "the graph's own steps 1000000000 is above" in problem
