@@ -269,7 +269,11 @@ def _own_unfit(graph: Graph, node: str, name: str, value: Any) -> Unfit | None:
         if all(graph.own_value(node, above) == chosen for above, chosen in form.when)
     ]
     # Text is taken as it is; what is linked, or chosen several times, the server checks itself.
-    if not forms or forms[0].spec.kind in ("STRING", SOCKET) or isinstance(value, (list, dict)):
+    if (
+        not forms
+        or forms[0].spec.kind in ("STRING", SOCKET)
+        or isinstance(value, (list, dict, type(None)))
+    ):
         return None
     spec = forms[0].spec
     if spec.kind in (COMBO, PICTURE):

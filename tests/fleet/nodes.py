@@ -19,7 +19,7 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(HERE)]
 
 from ray.cluster_utils import Cluster  # noqa: E402
-from trial import Fleet, check  # noqa: E402
+from trial import Fleet, below, check, kill  # noqa: E402
 
 
 def main() -> int:
@@ -43,6 +43,10 @@ def main() -> int:
                 half = options.rows // 2
                 fleet.until(lambda: fleet.ended() >= half, f"row {half}")
                 servers = {line["server"] for line in fleet.journal()}
+                # As a machine goes: all of it at once, in the middle of a row.
+                (raylet,) = nodes[0].all_processes["raylet"]
+                for pid in below(raylet.process.pid):
+                    kill(pid)
                 cluster.remove_node(nodes[0], allow_graceful=False)
                 removed = time.monotonic()
                 ended = fleet.wait()

@@ -83,12 +83,7 @@ class Fleet:
     def members(self, word: str = "") -> list[int]:
         """The processes below the driver whose command line holds ``word``."""
         assert self.process
-        found, waiting, children = [], [self.process.pid], _children()
-        while waiting:
-            below = children.get(waiting.pop(), [])
-            waiting += below
-            found += [pid for pid in below if word in _command(pid)]
-        return found
+        return [pid for pid in below(self.process.pid) if word in _command(pid)]
 
     def servers(self) -> list[int]:
         return self.members("guarded_main.py")
@@ -137,6 +132,15 @@ class Fleet:
             if time.monotonic() > deadline:
                 raise AssertionError([_command(pid) for pid in below if _lives(pid)])
             time.sleep(0.1)
+
+
+def below(pid: int) -> list[int]:
+    """The processes that a process has started, and theirs."""
+    found, waiting, children = [], [pid], _children()
+    while waiting:
+        waiting += (own := children.get(waiting.pop(), []))
+        found += own
+    return found
 
 
 def kill(pid: int) -> None:
