@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .binding import SEEDS, Column, bind
 from .cells import Draft, Reader
-from .graph import Graph, Place, is_link
+from .graph import Graph, Place
 from .names import Refused, check_ids
 from .table import Row
 
@@ -170,11 +170,7 @@ def _jobs(graph: Graph, columns: Sequence[Column], drafts: Iterable[Draft]) -> l
     by_place = sorted(range(len(columns)), key=lambda one: columns[one][1:3])
     base = _graph_mark(graph)
     seeds = {place: graph.own_value(*place) for place in _seed_places(graph)}
-    hosted = [
-        node
-        for node, content in graph.nodes.items()
-        if content["class_type"] == HOSTED and not is_link(content["inputs"].get("seed"))
-    ]
+    hosted = [node for node, one in graph.nodes.items() if one["class_type"] == HOSTED]
     jobs = []
     for draft in drafts:
         chosen = [one for number in by_place if (one := draft.settings[number]) is not None]
