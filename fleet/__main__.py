@@ -18,6 +18,7 @@ import filelock
 from . import drive, hosted, journal, ledger, options, prepare, sheet
 from .prepare import Stopped
 from .progress import Progress
+from .rows.graph import check_format
 from .rows.plan import Job, Plan, chunks, make_plan
 from .rows.table import Refused
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     graph, rows = prepare.read_graph(given.graph), prepare.rows_of(given)
+    check_format(graph)
     setup = prepare.setup_of(given, graph)
     known = prepare.ask(setup, graph)
     plan = make_plan(graph, known.nodes, rows, relative_to=prepare.place_of(given))

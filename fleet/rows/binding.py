@@ -48,15 +48,7 @@ def _bind(graph: Graph, name: str) -> Column:
     """Raises Refused with what is to be said of the column."""
     splits = [(name[:dot], name[dot + 1 :]) for dot, sign in enumerate(name) if sign == "."]
     splits = [(" ".join(left.split()), right.strip()) for left, right in splits if left and right]
-    candidates: dict[Place, None] = {}
-    for nodes_of in (_by_id, _by_title, _by_case, _by_ending):
-        for left, right in splits:
-            found = [node for node in nodes_of(graph, left) if right in graph.inputs[node]]
-            candidates |= dict.fromkeys((node, right) for node in found)
-        if candidates:
-            break
-    else:
-        candidates = _bare(graph, name.strip())
+    candidates = _addressed(graph, splits) or _bare(graph, name.strip())
     if not candidates:
         raise Refused(_nothing(graph, name, splits))
     if len(candidates) > 1:
@@ -73,6 +65,18 @@ def _bind(graph: Graph, name: str) -> Column:
             "that has the value as an input, and name that one."
         )
     return Column(name, node, input_name, forms)
+
+
+def _addressed(graph: Graph, splits: Iterable[tuple[str, str]]) -> dict[Place, None]:
+    """The inputs that a column names with their node, by the strictest reading that finds any."""
+    found: dict[Place, None] = {}
+    for nodes_of in (_by_id, _by_title, _by_case, _by_ending):
+        for left, right in splits:
+            nodes = [node for node in nodes_of(graph, left) if right in graph.inputs[node]]
+            found |= dict.fromkeys((node, right) for node in nodes)
+        if found:
+            break
+    return found
 
 
 def _by_id(graph: Graph, name: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .binding import SEEDS, Column, bind
 from .cells import Draft, Reader, own_problems
-from .graph import Graph, Place, is_link
+from .graph import Graph, Place
 from .names import Refused, check_ids
 from .table import Row
 
@@ -170,27 +170,29 @@ def _jobs(graph: Graph, columns: Sequence[Column], drafts: Iterable[Draft]) -> l
     by_place = sorted(range(len(columns)), key=lambda one: columns[one][1:3])
     base = _graph_mark(graph)
     seeds = {place: graph.own_value(*place) for place in _seed_places(graph)}
-    hosted = [
-        node
-        for node, content in graph.nodes.items()
-        if content["class_type"] == HOSTED and not is_link(content["inputs"].get("seed"))
-    ]
+    hosted = _hosted_seeds(graph)
     jobs = []
     for draft in drafts:
         chosen = [one for number in by_place if (one := draft.settings[number]) is not None]
         key = _digest(base, *(one.mark for one in chosen))
         places = {one.place[:2]: one.place for one in chosen if not one.picture}
-        for node in hosted:
-            place, own = (node, "seed"), graph.nodes[node]["inputs"].get("seed")
+        for place, own in hosted.items():
             if (places[place][2] if place in places else own) in (None, -1):
                 # Drawn by the node, each attempt would be another request, and paid again.
-                drawn = int(_digest(key, draft.id, node)[:8], 16) % 2**31
+                drawn = int(_digest(key, draft.id, place[0])[:8], 16) % 2**31
                 places[place] = (*place, drawn)
                 key = _digest(key, str(drawn))
         pictures = tuple(one.place for one in chosen if one.picture)
         seed = _seed(seeds, places)
         jobs.append(Job(draft.id, key, tuple(places.values()), pictures, draft.labels, seed))
     return jobs
+
+
+def _hosted_seeds(graph: Graph) -> dict[Place, Any]:
+    """The seeds of the hosted nodes -> what the graph sets there."""
+    nodes = graph.nodes.items()
+    return {(node, "seed"): one["inputs"].get("seed")
+            for node, one in nodes if one["class_type"] == HOSTED}  # fmt: skip
 
 
 def _graph_mark(graph: Graph) -> str:

@@ -78,13 +78,10 @@ def spec_of(raw: Any) -> Spec:
     """An input's schema as ``/object_info`` gives it: ``["INT", {"min": 0}]``, ``[["a", "b"]]``."""
     kind, *rest = raw if isinstance(raw, (list, tuple)) and raw else [raw]
     settings = rest[0] if rest and isinstance(rest[0], Mapping) else {}
-    if isinstance(kind, (list, tuple)) or kind == COMBO:
-        options = settings.get("options") if kind == COMBO else kind
-        # What a server looks up elsewhere, or lists in another folder than the uploads'.
-        if "remote" in settings or not isinstance(options, (list, tuple)):
-            return Spec(COMBO)
-        uploaded = settings.get("image_upload") and not settings.get("image_folder")
-        return Spec(PICTURE if uploaded else COMBO, _by_text(options))
+    if isinstance(kind, (list, tuple)):
+        return _choice_of(kind, settings)
+    if kind == COMBO:
+        return _choice_of(settings.get("options"), settings)
     if kind == DYNAMIC:
         return Spec(DYNAMIC, _by_text([one["key"] for one in settings.get("options", ())]))
     # "FLOAT,INT" takes either.
@@ -95,6 +92,14 @@ def spec_of(raw: Any) -> Spec:
             return Spec(known, None, *(one if isinstance(one, (int, float)) else None
                                        for one in limits))  # fmt: skip
     return Spec(SOCKET)
+
+
+def _choice_of(options: Any, settings: Mapping[str, Any]) -> Spec:
+    # What a server looks up elsewhere, or lists in another folder than the uploads'.
+    if "remote" in settings or not isinstance(options, (list, tuple)):
+        return Spec(COMBO)
+    uploaded = settings.get("image_upload") and not settings.get("image_folder")
+    return Spec(PICTURE if uploaded else COMBO, _by_text(options))
 
 
 def spec_like(value: Any) -> Spec:

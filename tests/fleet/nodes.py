@@ -45,7 +45,9 @@ def main() -> int:
                 servers = {line["server"] for line in fleet.journal()}
                 # As a machine goes: all of it at once, in the middle of a row.
                 (raylet,) = nodes[0].all_processes["raylet"]
-                for pid in below(raylet.process.pid):
+                doomed = below(raylet.process.pid)
+                gone = [pid for pid in doomed if pid in fleet.everywhere("guarded_main.py")]
+                for pid in doomed:
                     kill(pid)
                 cluster.remove_node(nodes[0], allow_graceful=False)
                 removed = time.monotonic()
@@ -56,6 +58,7 @@ def main() -> int:
                         {
                             "rows": options.rows,
                             "servers before": len(servers),
+                            "servers killed": len(gone),
                             "done": counts["done"],
                             "run again": counts["begun"] - counts["done"],
                             "seconds": round(time.monotonic() - began, 1),

@@ -211,6 +211,20 @@ def test_the_seed_of_a_job(graph):
     assert plan(graph, {"prompt": "x"}).jobs[0].seed == 0  # the schema's own
 
 
+def test_the_seed_is_what_samples_alone(graph):
+    words = {"input": {"required": {"seed": ["INT", {}]}}, "output": ["STRING"]}
+    graph["12"] = {"class_type": "Words", "inputs": {"seed": 5}}
+
+    def seed(**values):
+        info = {**CASE["info"], "Words": words}
+        return make_plan(graph, info, [Row("a", {"prompt": "x"} | values)], Path("/")).jobs[0].seed
+
+    assert seed() == 1
+    graph["13"] = {"class_type": "KSampler", "inputs": {"seed": 2}}
+    assert seed() is None  # whose?
+    assert seed(**{"13.seed": "1"}) == 1
+
+
 def test_what_python_calls_equal_a_table_does_not(graph):
     rows = [{"steps": 1}, {"steps": 1.0}, {"steps": True}]
     (problem,) = problems(graph, *rows)
@@ -246,6 +260,13 @@ def test_a_hosted_node_never_draws_its_seed(hosted, own):
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert [dict((name, value) for _, name, value in job.inputs)["seed"] for job in jobs] == seeds
     assert plan(hosted, *rows).jobs == jobs
+
+
+def test_a_hosted_seed_that_is_linked_stays(hosted):
+    hosted["3"] = {"class_type": "PrimitiveInt", "inputs": {"value": 7}}
+    hosted["1"]["inputs"]["seed"] = ["3", 0]
+    (job,) = plan(hosted, {"prompt": "a"}).jobs
+    assert (job.inputs, job.seed) == ((("1", "prompt", "a"),), None)
 
 
 def test_a_hosted_seed_that_is_said_stays(hosted):

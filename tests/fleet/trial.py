@@ -85,6 +85,12 @@ class Fleet:
         assert self.process
         return [pid for pid in below(self.process.pid) if word in _command(pid)]
 
+    def everywhere(self, word: str) -> list[int]:
+        """Processes of this machine whose command line holds ``word`` and this base directory."""
+        pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+        found = [pid for pid in pids if word in _command(pid)]
+        return [pid for pid in found if str(self.base) in _command(pid)]
+
     def servers(self) -> list[int]:
         return self.members("guarded_main.py")
 
