@@ -33,6 +33,9 @@ def main(arguments: Sequence[str]) -> int:
     except (Refused, Stopped, hosted.Unpriced) as refusal:
         print(f"{refusal}\nNothing was begun.", file=sys.stderr)
         return NOTHING
+    except KeyboardInterrupt:
+        print("\nStopped; nothing was begun.", file=sys.stderr)
+        return NOTHING
 
 
 def _run(given: argparse.Namespace) -> int:

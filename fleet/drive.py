@@ -187,7 +187,7 @@ class _Watch:
                 return self._outcome(reference)
             if self._stops and not said:
                 said = True
-                self._show.say(f"finishing {stats.held - stats.lost} rows; once more stops at once")
+                self._show.say("finishing the rows that are being made; once more stops at once")
             waiting = stats.held - stats.lost
             if self._stops > 1 or (self._stops and not waiting):
                 ray.cancel(reference, force=True)
@@ -212,7 +212,13 @@ class _Watch:
         except ray.exceptions.WorkerCrashedError:
             return ""  # the pass was killed, not what it does
         except ray.exceptions.RayTaskError as error:
-            raise RuntimeError(_cause(error)) from error
+            told = _cause(error)
+            if "No module named 'host'" in told or "No module named 'fleet'" in told:
+                told = (
+                    "A machine of the cluster does not find the fleet: start Ray on it with "
+                    "./scripts/fleet ray start, from a checkout at this one's path."
+                )
+            raise RuntimeError(told) from error
         return "stopped" if self._stops else ""
 
 

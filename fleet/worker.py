@@ -25,6 +25,9 @@ MOST_STARTS = 5
 """Servers in a row that do not come up; then something is wrong with this machine."""
 MOST_LETTERS = 2000
 KEPT_LOG = 8000
+MOST_PICTURES = 64
+TEMP = "temp"
+"""The folder that ComfyUI makes in the one of --temp-directory, and empties as it starts."""
 SCRATCH = "flux2-fleet-"
 GONE = (ConnectionError, requests.RequestException)
 
@@ -64,7 +67,8 @@ class Worker:
         self._scratch = Path(tempfile.gettempdir()) / f"{SCRATCH}{setup.session}-{os.getpid()}"
         self._server: comfyui.Server | None = None
         self._client: Client | None = None
-        self._uploaded: dict[str, str] = {}
+        self._pictures: dict[str, str] = {}
+        self._brought_so_far = 0
         self._stored: Any = None
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -95,7 +99,7 @@ class Worker:
     def _run(self, client: Client, job: dict[str, Any]) -> None:
         """One attempt. Raises Died, and what keeps the ledger from its work."""
         try:
-            result = client.run(self._graph(client, job), self._setup.timeout)
+            result = client.run(self._graph(job), self._setup.timeout)
             if result.status == "success":
                 suffixes, pictures = self._collect(result)
                 seconds = _seconds(client, result)
@@ -134,7 +138,7 @@ class Worker:
             path.unlink()
         return suffixes, pictures
 
-    def _graph(self, client: Client, job: dict[str, Any]) -> dict[str, Any]:
+    def _graph(self, job: dict[str, Any]) -> dict[str, Any]:
         graph = copy.deepcopy(self._setup.graph)
         for node in graph.values():
             # Else ComfyUI would know the picture of an equal row already, and not save it again.
@@ -143,18 +147,27 @@ class Worker:
         for node, name, value in job["inputs"]:
             graph[node]["inputs"][name] = value
         for node, name, path in job["pictures"]:
-            graph[node]["inputs"][name] = self._upload(client, path)
+            graph[node]["inputs"][name] = self._brought(path)
         return graph
 
-    def _upload(self, client: Client, path: str) -> str:
-        """The server's own name for a picture of the driver's, which it is sent once."""
-        if path not in self._uploaded:
+    def _brought(self, path: str) -> str:
+        """The server's own name for a picture of the driver's, which is brought once for many rows.
+
+        Into its temp folder: nobody's input folder fills up. The newest few are kept.
+        """
+        name = self._pictures.pop(path, "")
+        if not name:
+            self._brought_so_far += 1
+            name = f"fleet/{self._brought_so_far}/{Path(path).name}"
+            place = self._scratch / TEMP / name
             content = self._ask("picture", path)
-            # Into the temp folder: nobody's input folder fills up, and it is empty at each start.
-            folder = f"fleet/{len(self._uploaded)}"
-            name = client.upload_image(Path(path).name, content, folder, "temp")
-            self._uploaded[path] = f"{folder}/{name} [temp]"
-        return self._uploaded[path]
+            place.parent.mkdir(parents=True)
+            place.write_bytes(content)
+        self._pictures[path] = name
+        if len(self._pictures) > MOST_PICTURES:
+            oldest = self._pictures.pop(next(iter(self._pictures)))
+            shutil.rmtree((self._scratch / TEMP / oldest).parent)
+        return f"{name} [temp]"
 
     def _settle(self) -> None:
         """Wait until what was made last is on the driver's disk."""
@@ -188,7 +201,7 @@ class Worker:
         setup = self._setup
         # What was in its folders, the server before it was to deliver.
         shutil.rmtree(self._scratch, ignore_errors=True)
-        self._uploaded = {}
+        self._pictures = {}
         folders = ["--output-directory", str(self._scratch / "output")]
         folders += ["--temp-directory", str(self._scratch)]
         return comfyui.start(

@@ -14,7 +14,18 @@ from .binding import Column
 from .graph import Graph, Place
 from .names import LONGEST_TAG, NAMED, distinct_tags, fitted, quoted
 from .table import Row
-from .values import DYNAMIC, Input, Picture, Several, Unfit, as_text, convert
+from .values import (
+    COMBO,
+    DYNAMIC,
+    PICTURE,
+    SOCKET,
+    Input,
+    Picture,
+    Several,
+    Unfit,
+    as_text,
+    convert,
+)
 
 
 class Setting(NamedTuple):
@@ -38,17 +49,16 @@ class Draft(NamedTuple):
 class Finding:
     """One kind of fault in one column: how many rows, the first of them, and the way out."""
 
-    def __init__(self, remedy: str) -> None:
-        self.remedy, self.count = remedy, 0
+    def __init__(self, remedy: str, value: str) -> None:
+        self.remedy, self.value, self.count = remedy, value, 0
         self.rows: list[str] = []
-        self.values: dict[str, None] = {}
 
     def text(self, column: str, kind: str) -> str:
         """A sentence for a person."""
         rows = "1 row" if self.count == 1 else f"{self.count:,} rows"
         column = " ".join(column.split())
         first = ", ".join(self.rows) + (", ..." if self.count > NAMED else "")
-        return f"{column}: in {rows} ({first}) {' '.join(self.values)} {kind}. {self.remedy}"
+        return f"{column}: in {rows} ({first}) {self.value} {kind}. {self.remedy}"
 
 
 class Findings:
@@ -62,12 +72,10 @@ class Findings:
         finding = self.found.get((column, unfit.kind))
         if finding is None:
             remedy = unfit.remedy if isinstance(unfit.remedy, str) else unfit.remedy()
-            finding = self.found[column, unfit.kind] = Finding(remedy)
+            finding = self.found[column, unfit.kind] = Finding(remedy, quoted(value))
         finding.count += 1
         if finding.count <= NAMED:
             finding.rows.append(row)
-            if finding.count == 1:
-                finding.values[quoted(value)] = None
 
     def texts(self) -> list[str]:
         """A text a column and kind, the most frequent first."""
@@ -187,16 +195,17 @@ class Reader:
         return self._setting(column, text, found)
 
     def _setting(self, column: Column, text: str, value: Any) -> Setting:
-        place = column.node, column.input
+        node, name = column.node, column.input
         if not isinstance(value, Picture):
-            return Setting((*place, value), False, f"{place} {json.dumps(value)}", text)
+            mark = f"{node}\0{name}\0{json.dumps(value)}"
+            return Setting((node, name, value), False, mark, text)
         # Where the pictures' folder is moved with its table, they stay the same pictures.
         said = value.path.removeprefix(os.path.join(os.path.abspath(self.folder), ""))
         if os.path.isabs(text):
             self._as_said = False
             text = os.path.basename(text)
-        mark = f"{place} {json.dumps(said)} {value.size} {value.modified}"
-        return Setting((*place, value.path), True, mark, text)
+        mark = f"{node}\0{name}\0{json.dumps(said)} {value.size} {value.modified}"
+        return Setting((node, name, value.path), True, mark, text)
 
     def _check_needed(self, number: int, rows: Sequence[Row], settings: Sequence[Any]) -> None:
         """What the chosen option of a dynamic combo asks for must be in the graph or the row."""
@@ -233,6 +242,47 @@ class Reader:
             return Draft(name, settings, row.values)
         said = zip(self.columns, settings, strict=True)
         return Draft(name, settings, {one.name: setting.label for one, setting in said if setting})
+
+
+def own_problems(graph: Graph, columns: Iterable[Column], rows: Sequence[Row]) -> list[str]:
+    """What the graph itself sets and the server does not take, where a row leaves it so."""
+    names = {(column.node, column.input): column.name for column in columns}
+    problems = []
+    for node, content in graph.nodes.items():
+        for name, value in content["inputs"].items():
+            unfit = _own_unfit(graph, node, name, value)
+            said = names.get((node, name))
+            if unfit and not (said and all(said in row.values for row in rows)):
+                remedy = unfit.remedy if isinstance(unfit.remedy, str) else unfit.remedy()
+                kind = graph.title(node)
+                problems.append(
+                    f"Node {node} ({kind}): the graph's own {name} {quoted(value)} {unfit.kind}. "
+                    f"{remedy}"
+                )
+    return problems
+
+
+def _own_unfit(graph: Graph, node: str, name: str, value: Any) -> Unfit | None:
+    forms = [
+        form
+        for form in graph.inputs[node].get(name, ())
+        if all(graph.own_value(node, above) == chosen for above, chosen in form.when)
+    ]
+    # Text is taken as it is; what is linked, or chosen several times, the server checks itself.
+    if not forms or forms[0].spec.kind in ("STRING", SOCKET) or isinstance(value, (list, dict)):
+        return None
+    spec = forms[0].spec
+    if spec.kind in (COMBO, PICTURE):
+        # Some nodes find a file by its name alone; "[output]" is a picture of another folder.
+        ends = {
+            as_text(option).replace("\\", "/").rpartition("/")[2] for option in spec.options or ()
+        }
+        text = as_text(value)
+        if spec.options is None or text.endswith("]") or text.rpartition("/")[2] in ends:
+            return None
+        spec = spec._replace(kind=COMBO)
+    found = convert(spec, value, Path())
+    return found if isinstance(found, Unfit) else None
 
 
 _UNKNOWN = object()

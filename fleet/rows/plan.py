@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .binding import SEEDS, Column, bind
-from .cells import Draft, Reader
+from .cells import Draft, Reader, own_problems
 from .graph import Graph, Place, is_link
 from .names import Refused, check_ids
 from .table import Row
@@ -79,7 +79,7 @@ def make_plan(
     reader = Reader(checked, columns, relative_to)
     drafts = reader.read(rows)
     problems += check_ids([(one.id, f"row {number}") for number, one in enumerate(drafts, 1)])
-    problems += reader.findings.texts()
+    problems += [*own_problems(checked, columns, rows), *reader.findings.texts()]
     if not rows:
         problems.append("There is no row to run.")
     if problems:
@@ -140,7 +140,8 @@ def _sorted(
     graph: Graph, columns: Sequence[Column], order: Sequence[int], drafts: Sequence[Draft]
 ) -> list[Draft]:
     """By the columns' values, the one that costs most first; equal ones stay as they stand."""
-    ranks: list[list[int]] = []
+    # A number for each draft, in which the columns' ranks are digits.
+    ranks = [0] * len(drafts)
     for number in order:
         own = _comparable(graph.own_value(columns[number].node, columns[number].input))
         column = [draft.settings[number] for draft in drafts]
@@ -151,11 +152,11 @@ def _sorted(
         }
         positions = {key: position for position, key in enumerate(sorted(set(keys.values())))}
         ranked = {one: positions[key] for one, key in keys.items()}
-        ranks.append([ranked[one] for one in map(id, column)])
-    if not ranks:
-        return list(drafts)
-    keyed = list(zip(*ranks, strict=True))
-    return [drafts[one] for one in sorted(range(len(drafts)), key=keyed.__getitem__)]
+        ranks = [
+            rank * len(positions) + ranked[one]
+            for rank, one in zip(ranks, map(id, column), strict=True)
+        ]
+    return [drafts[one] for one in sorted(range(len(drafts)), key=ranks.__getitem__)]
 
 
 def _comparable(value: Any) -> tuple[int, float, str]:

@@ -161,13 +161,12 @@ class Client:
         reply.raise_for_status()
         return reply.content
 
-    def upload_image(
-        self, name: str, content: bytes, subfolder: str = "", kind: str = "input"
-    ) -> str:
-        """Put an image into the input folder, or the one of ``kind``; returns its name there."""
+    def upload_image(self, name: str, content: bytes) -> str:
+        """Put an image into the input folder; returns the name to give ``LoadImage``."""
         files = {"image": (name, content, "application/octet-stream")}
-        data = {"overwrite": "true", "subfolder": subfolder, "type": kind}
-        reply = self.http.post(f"{self.url}/upload/image", files=files, data=data, timeout=60)
+        reply = self.http.post(
+            f"{self.url}/upload/image", files=files, data={"overwrite": "true"}, timeout=60
+        )
         reply.raise_for_status()
         return str(reply.json()["name"])
 

@@ -180,6 +180,12 @@ def test_a_node_inside_a_subgraph_is_heard_outside(pages):
         node_id: id, node_type: 'any', exception_message: text, exception_type: 'x',
         prompt_id: 'none', traceback: [], executed: [], current_inputs: {}, current_outputs: {},
     }) }"""
+    page.js("""() => {
+        const { toast } = app.extensionManager, { add } = toast
+        window.__toasts = []
+        toast.add = (one) => { window.__toasts.push(one.detail); add.call(toast, one) }
+        window.__mend = () => { toast.add = add }
+    }""")
     page.js(fails, ["1.0.0.7", "<img src=x onerror=alert()> \u202eno\nhttps://evil.example/a"])
     assert alert(page) == "⚠ Error\n<img src=x onerror=alert()> \ufffdno\nhttps://evil.example/a"
     assert not page.js(f"(id) => ({TEXT})(id).querySelectorAll('a, img').length", NODE)
@@ -189,31 +195,43 @@ def test_a_node_inside_a_subgraph_is_heard_outside(pages):
     assert "wrong one" in inside
     page.page.get_by_text("LoRA slot 3 is the wrong one").locator("visible=true").first.wait_for()
     page.screenshot(ARTIFACTS / "words-subgraph.png")
-    page.js("() => app.extensionManager.toast.removeAll?.()")
+    page.js("""(id) => {
+        const tell = (name, detail) =>
+            app.api.dispatchCustomEvent(name, { prompt_id: 'none', ...detail })
+        tell('progress_text', { nodeId: id, text: '2 running' })
+        tell('execution_interrupted', { node_id: id, node_type: 'any', executed: [] })
+    }""", f"{box}:2")  # fmt: skip
+    told = [text for text in page.js("() => window.__toasts") if text]
+    assert told.count("LoRA slot 3 is the wrong one") == told.count("2 running") == 1
+    assert not any("evil.example" in text for text in told), "said by the node, which is in sight"
+    page.js("() => { window.__mend(); app.extensionManager.toast.removeAll?.() }")
     assert not page.errors, page.errors[:3]
 
 
+TOKEN_SET = "() => window.dispatchEvent(new Event('flux2-lora-edit:token'))"
 PRICE = """(id) => app.graph.getNodeById(id).widgets
     ?.find(w => w.name === 'flux2_edit_price')?.element.innerText ?? ''"""
+
+
+def price_says(page, node, *words):
+    page.page.wait_for_function(
+        f"([id, words]) => words.every(word => ({PRICE})(id).includes(word))",
+        arg=[node, words],
+    )
+
+
+def change(page, node, name, value):
+    """As both renderers do it when a hand has changed a value."""
+    page.js("""([id, name, value]) => {
+        const widget = app.graph.getNodeById(id).widgets.find(w => w.name === name)
+        widget.value = value
+        widget.callback?.(value, app.canvas, app.graph.getNodeById(id))
+    }""", [node, name, value])  # fmt: skip
 
 
 @pytest.mark.parametrize(("renderer", "frontend"), PAGES)
 def test_what_a_run_costs_is_said_before_it(renderer, frontend, pages, token, client):
     page = pages.get(renderer, frontend)
-
-    def says(*words):
-        page.page.wait_for_function(
-            f"([id, words]) => words.every(word => ({PRICE})(id).includes(word))",
-            arg=[node, words],
-        )
-
-    def change(name, value):
-        """As both renderers do it when a hand has changed a value."""
-        page.js("""([id, name, value]) => {
-            const widget = app.graph.getNodeById(id).widgets.find(w => w.name === name)
-            widget.value = value
-            widget.callback?.(value, app.canvas, app.graph.getNodeById(id))
-        }""", [node, name, value])  # fmt: skip
 
     node = page.js("""() => {
         const node = LiteGraph.createNode('Flux2EditRunComfy')
@@ -221,7 +239,7 @@ def test_what_a_run_costs_is_said_before_it(renderer, frontend, pages, token, cl
         node.setSize([node.size[0], node.size[1] + 300])
         return node.id
     }""")
-    says("A run costs $0.021 at RunComfy.")
+    price_says(page, node, "A run costs $0.021 at RunComfy.")
     if renderer == "classic":
         page.settle()
         box = page.js("(id) => { const w = app.graph.getNodeById(id).widgets.find("
@@ -232,20 +250,20 @@ def test_what_a_run_costs_is_said_before_it(renderer, frontend, pages, token, cl
         row = page.page.locator(f'[data-node-id="{node}"]').get_by_text("batch_count").locator("..")
         row.get_by_role("button").last.click()
     else:
-        change("batch_count", 2)
-    says("A run costs $0.042 at RunComfy: 2 × $0.021.")
+        change(page, node, "batch_count", 2)
+    price_says(page, node, "A run costs $0.042 at RunComfy: 2 × $0.021.")
     page.fit(1.0)
     page.screenshot(ARTIFACTS / f"words-price-{renderer}-{frontend}.png")
-    change("resume_request_id", "an-id")
-    says("costs nothing")
-    change("resume_request_id", "")
+    change(page, node, "resume_request_id", "an-id")
+    price_says(page, node, "costs nothing")
+    change(page, node, "resume_request_id", "")
     saved = page.serialize()["nodes"][0]
     assert "RunComfy" not in str(saved["widgets_values"]) and "A run costs" not in str(saved)
     route = f"{client.url}/flux2-lora-edit/token"
     headers = {"X-Flux2-Lora-Edit": "1"}
     client.http.delete(route, json={}, headers=headers).raise_for_status()
-    page.js("() => window.dispatchEvent(new Event('flux2-lora-edit:token'))")
-    says("No API token is set", "https://www.runcomfy.com/profile")
+    page.js(TOKEN_SET)
+    price_says(page, node, "No API token is set", "https://www.runcomfy.com/profile")
     link = page.js("(id) => { const e = app.graph.getNodeById(id).widgets.find(w => w.name === "
                    "'flux2_edit_price').element.querySelector('a'); return [e.href, e.rel] }",
                    node)  # fmt: skip
@@ -253,3 +271,36 @@ def test_what_a_run_costs_is_said_before_it(renderer, frontend, pages, token, cl
     page.fit(1.0)
     page.screenshot(ARTIFACTS / f"words-no-token-{renderer}-{frontend}.png")
     assert not page.errors, page.errors[:3]
+
+
+def test_the_price_is_that_of_the_mode(classic):
+    """Auto edits as soon as a picture comes in, over a link or from an address."""
+    page = classic
+    prices = {"text to image": {"usd": 0.02, "text": ""}, "edit": {"usd": 0.05, "text": ""}}
+    answer = {"set": True, "prices": prices}
+    page.context.route("**/flux2-lora-edit/prices", lambda route: route.fulfill(json=answer))
+    page.js(TOKEN_SET)  # asks anew
+    try:
+        node, picture = page.js("""() => ['Flux2EditRunComfy', 'LoadImage'].map(type => {
+            const node = LiteGraph.createNode(type)
+            app.graph.add(node)
+            return node.id
+        })""")
+        price_says(page, node, "A run costs $0.02 at")
+        page.js("""([id, from]) => {
+            const node = app.graph.getNodeById(id)
+            const slot = node.inputs.findIndex(input => input.name === 'image_1')
+            app.graph.getNodeById(from).connect(0, node, slot)
+        }""", [node, picture])  # fmt: skip
+        price_says(page, node, "A run costs $0.05 at")
+        change(page, node, "mode", "text to image")
+        price_says(page, node, "A run costs $0.02 at")
+        change(page, node, "mode", "auto")
+        price_says(page, node, "A run costs $0.05 at")
+        page.js("(id) => app.graph.getNodeById(id).disconnectOutput(0)", picture)
+        price_says(page, node, "A run costs $0.02 at")
+        change(page, node, "image_urls", "https://example.com/a.png")
+        price_says(page, node, "A run costs $0.05 at")
+    finally:
+        page.context.unroute("**/flux2-lora-edit/prices")
+        page.js(TOKEN_SET)

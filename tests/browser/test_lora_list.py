@@ -7,7 +7,7 @@ from browser.comfy_page import ComfyPage
 from browser.hand import Point, redo, undo
 from frontends import SEVERAL
 from shots import ARTIFACTS
-from small_edit import APPLY, SAMPLER, small_edit
+from small_edit import APPLY, CLIP, CONDITIONING, SAMPLER, small_edit
 
 TALLEST = 240  # three LoRAs, with title, sockets and all
 SETTING = "Flux2LoraEdit.Stack.List"
@@ -448,7 +448,10 @@ def test_a_failed_slot_and_a_wrong_base_are_marked(list_page):
 
 def test_more_than_three_is_a_second_stack_and_apply_that_run(list_page, client):
     page = list_page
-    page.load_api(small_edit(loras=[(name, 0.5) for name in FILES], steps=1))
+    edit = small_edit(loras=[(name, 0.5) for name in FILES], steps=1)
+    edit[str(APPLY)]["inputs"] |= {"clip": [str(CLIP), 0], "on_mismatch": "warn"}
+    edit[str(CONDITIONING)]["inputs"]["clip"] = [str(APPLY), 1]
+    page.load_api(edit)
     page.fit(0.75)
     head(page, "More than three").click()
     page.settle()
@@ -470,7 +473,10 @@ def test_more_than_three_is_a_second_stack_and_apply_that_run(list_page, client)
     behind = next(k for k in applies if k != str(APPLY))
     assert applies[behind]["inputs"]["model"] == [str(APPLY), 0]
     assert applies[behind]["inputs"]["lora_stack"] == [str(second), 0]
+    assert applies[behind]["inputs"]["clip"] == [str(APPLY), 1]
+    assert applies[behind]["inputs"]["on_mismatch"] == "warn"
     assert prompt[str(SAMPLER)]["inputs"]["model"] == [behind, 0]
+    assert prompt[str(CONDITIONING)]["inputs"]["clip"] == [behind, 1]
     overlap = page.js(
         """() => {
             const boxes = app.graph._nodes.map(n => [n.pos[0], n.pos[1] - 30,

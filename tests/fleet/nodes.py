@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / "scripts"), str(HERE)]
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(ROOT / "scripts"), str(HERE)]
 
 from ray.cluster_utils import Cluster  # noqa: E402
 from trial import Fleet, check  # noqa: E402
@@ -27,6 +28,8 @@ def main() -> int:
     parser.add_argument("--graph", type=Path, required=True, help="with an input noise_seed")
     parser.add_argument("--base", type=Path, required=True)
     options = parser.parse_args()
+    # As ./scripts/fleet ray start does.
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "scripts")))
     rows = [{"id": f"row-{n:04}", "noise_seed": n} for n in range(options.rows)]
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]

@@ -151,7 +151,9 @@ def test_graphs_that_cannot_run(graph):
     workflow = json.loads(
         next(Path(__file__).parents[2].glob("example_workflows/*.json")).read_text("utf-8")
     )
-    assert "Workflow > Export (API)" in refused(workflow)
+    text = refused(workflow)
+    assert "a workflow of ComfyUI's page" in text
+    assert "Workflow > Export (API)" in text
     assert "no JSON object" in refused([])
     assert "'prompt' has no class_type" in refused({"prompt": graph})
     graph["5"]["inputs"]["model"] = ["77", 0]

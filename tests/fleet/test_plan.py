@@ -69,6 +69,7 @@ def test_what_a_cell_becomes(graph, column, value, expected):
         ("seed", "9" * 5000, "is above 18,446,744,073,709,551,615."),
         ("seed", "-" + "9" * 5000, "is below 0."),
         ("seed", float(2**60), "is a rounded number."),
+        ("seed", float("nan"), "is no finite number"),
         ("guidance", "0,5", "is no number. Write 0.5."),
         ("guidance", "nan", "is no number"),
         ("guidance", "1_0", "is no number"),
@@ -206,6 +207,23 @@ def test_the_seed_of_a_job(graph):
     graph["12"] = {"class_type": "PrimitiveInt", "inputs": {"value": 7}}
     graph["9"]["inputs"]["seed"] = ["12", 0]
     assert plan(graph, {"prompt": "x"}).jobs[0].seed is None
+    del graph["9"]["inputs"]["seed"]
+    assert plan(graph, {"prompt": "x"}).jobs[0].seed == 0  # the schema's own
+
+
+def test_what_python_calls_equal_a_table_does_not(graph):
+    rows = [{"steps": 1}, {"steps": 1.0}, {"steps": True}]
+    (problem,) = problems(graph, *rows)
+    assert problem.startswith("steps: in 1 row (r2) True is no whole number")
+
+
+def test_a_server_with_the_other_slash(graph):
+    info = copy.deepcopy(CASE["info"])
+    info["UNETLoader"]["input"]["required"]["unet_name"][0] = ["dev\\a.gguf", "b.gguf"]
+    (job,) = make_plan(graph, info, [Row("a", {"unet_name": "dev/a.gguf"})], Path("/")).jobs
+    assert job.inputs == (("1", "unet_name", "dev\\a.gguf"),)
+    jobs = make_plan(graph, info, [Row("a", {"unet_name": "*"})], Path("/")).jobs
+    assert sorted(job.id for job in jobs) == ["a-a", "a-b"]
 
 
 @pytest.fixture
@@ -310,3 +328,20 @@ def test_a_labels_text_is_what_the_table_says(graph):
     values = {"seed": 7, "swap": True, "guidance": "0.50"}
     (job,) = plan(graph, values).jobs
     assert job.labels == {"seed": "7", "swap": "true", "guidance": "0.50"}
+
+
+def test_what_the_graph_itself_sets_is_checked_too(graph):
+    """A graph of another machine: its model is not here, and no row says which to take."""
+    (loader,) = [node for node in graph.values() if "unet_name" in node["inputs"]]
+    loader["inputs"]["unet_name"] = "of-another-machine.safetensors"
+    (problem,) = problems(graph, {"seed": 1}, {"seed": 2})
+    assert "unet_name 'of-another-machine.safetensors' is none of its options" in problem
+    options = CASE["info"][loader["class_type"]]["input"]["required"]["unet_name"]
+    here = (options[0] if isinstance(options[0], list) else options[1]["options"])[0]
+    assert plan(graph, {"unet_name": here}, {"unet_name": here}).jobs
+    assert problems(graph, {"unet_name": here}, {"seed": 2}), "one row leaves it"
+    loader["inputs"]["unet_name"] = here
+    (sampler,) = [node for node in graph.values() if "steps" in node["inputs"]]
+    sampler["inputs"]["steps"] = 10**9
+    (problem,) = problems(graph, {"seed": 1})
+    assert "the graph's own steps 1000000000 is above" in problem

@@ -33,7 +33,7 @@ def test_killed_stopped_and_gone_on_with(fleet_of, tmp_path):
     fleet.until(lambda: fleet.ended() >= 8, "eighth row")
     kill(fleet.workers()[0])
     fleet.until(lambda: fleet.ended() >= 12, "twelfth row")
-    os.kill(fleet.process.pid, signal.SIGINT)
+    os.killpg(fleet.process.pid, signal.SIGINT)  # as a terminal does
     stopped = fleet.wait()
     assert stopped.status == 3 and stopped.summary["left"] > 0, stopped.told
     assert "the same command goes on" in stopped.told
