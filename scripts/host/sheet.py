@@ -77,7 +77,7 @@ def draw(
     above = [wrap(text, wide, subtitle, 3) for text in tops]
     top = margin + _height(len(heading), size) + (gutter if heading else 0)
     under_tops = top + _height(max(map(len, above), default=0), subtitle)
-    upper = under_tops + (gutter if above else 0)
+    upper = under_tops + (gutter // 2 + subtitle // 2 if above else 0)
     rows = math.ceil(len(cells) / columns)
     line = high + measures.labels(cells) + gutter
     bottom = upper + rows * line + (subtitle + gutter if footing else 0)

@@ -328,3 +328,7 @@ def test_a_long_text_is_broken_and_cut_within_its_width(text):
     assert all(0 < lettering.length(line, 20) <= 300 for line in lines)
     assert lines[0].split() == text[: len(lines[0])].split()
     assert lettering.wrap("short", 300, 20, 3) == ["short"]
+
+
+def test_what_is_not_printable_is_not_written():
+    assert lettering.plain("a\x00b\u202ec\ud800 \t\n d\u3000") == "abc d"

@@ -1,0 +1,26 @@
+"""A table of edits over ComfyUI's own API: GRAPH TABLE OUT SERVER."""
+
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+
+import requests
+
+graph = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+out, server = Path(sys.argv[3]), sys.argv[4]
+out.mkdir(exist_ok=True)
+with open(sys.argv[2], newline="", encoding="utf-8") as table:
+    for row in csv.DictReader(table):
+        graph["5"]["inputs"]["text"] = row["prompt"]
+        graph["12"]["inputs"]["noise_seed"] = int(row["seed"])
+        graph["4"]["inputs"]["strength_model"] = float(row["scale"])
+        reply = requests.post(f"{server}/prompt", json={"prompt": graph}, timeout=60)
+        reply.raise_for_status()
+        job = reply.json()["prompt_id"]
+        while job not in (past := requests.get(f"{server}/history/{job}", timeout=60).json()):
+            time.sleep(0.1)
+        for n, image in enumerate(past[job]["outputs"]["18"]["images"]):
+            picture = requests.get(f"{server}/view", params=image, timeout=60)
+            (out / f"{row['id']}_{n}.png").write_bytes(picture.content)
