@@ -51,11 +51,12 @@ def _run(given: argparse.Namespace) -> int:
     if given.dry_run:
         return FINE
     began = time.monotonic()
+    given.out = given.out.resolve()  # the ledger is another process, in another folder
     given.out.mkdir(parents=True, exist_ok=True)
     jobs = [hosted.bounded(graph, job, usd[job.id]) if usd else job for job in plan.jobs]
     failure = ""
     with _alone(given.out), _cluster(given) as dashboard:
-        crew = drive.crew_of(given.servers, here=bool(usd))
+        crew = drive.crew_of(given.servers, gpu=not (given.cpu or usd), here=bool(usd))
         progress.say(f"servers: {crew.servers}" + (f"; Ray: {dashboard}" if dashboard else ""))
         order = drive.Order(
             given.out, _chunks(jobs, plan, crew.servers), usd, prepare.on(setup, crew), crew,

@@ -48,14 +48,6 @@ class Order(NamedTuple):
     again: bool
 
 
-class Ended(NamedTuple):
-    """How a run ended: its counts, its wall time, and why it stopped early ("" if it did not)."""
-
-    stats: Stats
-    seconds: float
-    why: str
-
-
 @contextmanager
 def cluster(address: str | None, servers: int | None, dashboard: bool) -> Iterator[str]:
     """Join the cluster at ``address``, or make one of this machine; gives the dashboard's address,
@@ -73,20 +65,19 @@ def cluster(address: str | None, servers: int | None, dashboard: bool) -> Iterat
         ray.shutdown()
 
 
-def crew_of(servers: int | None, here: bool) -> Crew:
-    """A server a GPU of the cluster, or one where it has none; ``here``: no GPU is needed."""
-    gpus = 0 if here else int(ray.cluster_resources().get("GPU", 0))
+def crew_of(servers: int | None, gpu: bool, here: bool) -> Crew:
+    """A server a GPU of the cluster, or one where it has none or none is to be used."""
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if gpu else 0
     wanted = servers or gpus or 1
     # More servers than GPUs share them evenly.
     return Crew(wanted, 1.0 / math.ceil(wanted / gpus) if gpus else 0.0, here)
 
 
-def run(order: Order, show: Progress, manifest: Callable[[], object]) -> Ended:
-    """Run the rows that are left. ``manifest`` is called now and then, and at the end.
+def run(order: Order, show: Progress, manifest: Callable[[], object]) -> None:
+    """Run the rows that are left, until each has an end or the user stops it.
 
-    Raises RuntimeError with what kept the servers from working at all.
+    ``manifest`` is called now and then, and at the end. Raises RuntimeError with what kept the servers from working at all.
     """
-    began = time.monotonic()
     keys = {job.id: job.key for chunk in order.chunks for job in chunk}
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # Nobody's work is lost with it: what it must know is in the journal.
@@ -101,8 +92,8 @@ def run(order: Order, show: Progress, manifest: Callable[[], object]) -> Ended:
     watch = _Watch(ledger, show, manifest)
     try:
         with watch.signals():
-            why, idle = "", 0
-            while not why and (left := set(ray.get(ledger.left.remote()))):
+            over, idle = False, 0
+            while not over and (left := set(ray.get(ledger.left.remote()))):
                 before = watch.look().made
                 chunks = [
                     [json.dumps(job._asdict()) for job in chunk if job.id in left]
@@ -111,11 +102,10 @@ def run(order: Order, show: Progress, manifest: Callable[[], object]) -> Ended:
                 reference = conduct.remote(
                     [chunk for chunk in chunks if chunk], order.setup, order.crew, ledger
                 )
-                why = watch.until_over(reference)
+                over = watch.until_over(reference)
                 idle = idle + 1 if watch.look().made == before else 0
                 if idle == MOST_IDLE_PASSES:
                     raise RuntimeError("no server does anything; see the logs in .fleet/")
-        return Ended(watch.look(), time.monotonic() - began, why)
     finally:
         manifest()
 
@@ -173,8 +163,8 @@ class _Watch:
     def _stop(self, *_: object) -> None:
         self._stops += 1
 
-    def until_over(self, reference: Any) -> str:
-        """Wait for the end of a pass; why no other one is to follow, or "".
+    def until_over(self, reference: Any) -> bool:
+        """Wait for the end of a pass; whether it was the user's, so that no other is to follow.
 
         Raises RuntimeError when servers do not start.
         """
@@ -191,7 +181,7 @@ class _Watch:
             waiting = stats.held - stats.lost
             if self._stops > 1 or (self._stops and not waiting):
                 ray.cancel(reference, force=True)
-                return "stopped"
+                return True
             everything = self._show.rows - stats.done - stats.failed - stats.over
             # Its machine may come back in that time; the rows that others have go on meanwhile.
             if stats.lost and stats.lost == everything:
@@ -199,18 +189,18 @@ class _Watch:
                 if time.monotonic() - lost_since > SILENT_S:
                     self._show.say(f"{stats.lost} rows were on servers that are gone; again")
                     ray.cancel(reference, force=True)
-                    return ""
+                    return False
             else:
                 lost_since = None
             if time.monotonic() - self._written > MANIFEST_S:
                 self._manifest()
                 self._written = time.monotonic()
 
-    def _outcome(self, reference: Any) -> str:
+    def _outcome(self, reference: Any) -> bool:
         try:
             ray.get(reference)
         except ray.exceptions.WorkerCrashedError:
-            return ""  # the pass was killed, not what it does
+            return False  # the pass was killed, not what it does
         except ray.exceptions.RayTaskError as error:
             told = _cause(error)
             if "No module named 'host'" in told or "No module named 'fleet'" in told:
@@ -219,7 +209,7 @@ class _Watch:
                     "./scripts/fleet ray start, from a checkout at this one's path."
                 )
             raise RuntimeError(told) from error
-        return "stopped" if self._stops else ""
+        return self._stops > 0
 
 
 def _cause(error: BaseException) -> str:

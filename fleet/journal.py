@@ -131,6 +131,8 @@ def sweep(folder: Path) -> None:
 
 def _tupled(line: Line) -> Line:
     values: dict[str, Any] = vars(line)
-    if not (isinstance(line.id, str) and isinstance(line.key, str)):
+    texts = (line.id, line.key, line.state, line.server, line.session, line.error)
+    if not (all(isinstance(text, str) for text in texts)
+            and isinstance(line.usd, int | float | None)):  # fmt: skip
         raise TypeError(line)
     return Line(**{**values, "files": tuple(line.files), "sha256": tuple(line.sha256)})

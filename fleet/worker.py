@@ -55,6 +55,10 @@ class Died(RuntimeError):
     """The server went away in the middle of a row."""
 
 
+class Unmade(RuntimeError):
+    """The row has no picture; the text says why."""
+
+
 class Worker:
     """Ray Data's callable: a batch of rows in, their ids out. All else goes to the ledger."""
 
@@ -118,6 +122,8 @@ class Worker:
             if not isinstance(problem, OSError):
                 raise
             return self._fail(job, str(getattr(problem, "cause", problem)))
+        except Unmade as problem:
+            return self._fail(job, str(problem))
         except Exception as problem:  # a custom node may answer anything
             return self._fail(job, f"{type(problem).__name__}: {problem}")
         self._settle()
@@ -136,6 +142,8 @@ class Worker:
             pictures.append(path.read_bytes())
             suffixes.append(path.suffix)
             path.unlink()
+        if not pictures:
+            raise Unmade("ComfyUI ran the graph and saved no picture.")
         return suffixes, pictures
 
     def _graph(self, job: dict[str, Any]) -> dict[str, Any]:

@@ -75,10 +75,9 @@ class Campaign:
             self.killed[kind] += 1
             self.fleet.start(*self.options)
             return
-        found = self.fleet.servers() if kind == "server" else self.fleet.members(WORDS[kind])
-        if found:
-            kill(self.random.choice(found))
-            self.killed[kind] += 1
+        pids = self.fleet.servers if kind == "server" else lambda: self.fleet.members(WORDS[kind])
+        kill(self.random.choice(self.fleet.until(pids, kind)))
+        self.killed[kind] += 1
 
 
 def main() -> int:

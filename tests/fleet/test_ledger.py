@@ -71,6 +71,8 @@ def test_a_line_that_was_cut_hurts_no_other(open_ledger, tmp_path, tail):
     ledger = open_ledger(session="second")
     make(ledger, "r2", b"b")
     assert open_ledger(session="third").left() == ["r0", "r3"]
+    states = [line.state for line in journal.read(tmp_path) if line.id == "r2"]
+    assert states == ["begun", "done"], "the line after it is one of its own"
     assert not list(tmp_path.glob(".*.part"))
 
 
