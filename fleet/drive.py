@@ -76,7 +76,8 @@ def crew_of(servers: int | None, gpu: bool, here: bool) -> Crew:
 def run(order: Order, show: Progress, manifest: Callable[[], object]) -> None:
     """Run the rows that are left, until each has an end or the user stops it.
 
-    ``manifest`` is called now and then, and at the end. Raises RuntimeError with what kept the servers from working at all.
+    ``manifest`` is called now and then, and at the end. Raises RuntimeError with what kept the
+    servers from working at all.
     """
     keys = {job.id: job.key for chunk in order.chunks for job in chunk}
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

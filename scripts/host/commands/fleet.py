@@ -42,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
     environment["COMFYUI_PYTHON"] = sys.executable
     # Nobody is told of anybody's runs, unless they say so.
     environment.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray makes its workers yield to everybody (nice 15), and the ComfyUIs are theirs.
+    environment.setdefault("RAY_worker_niceness", "0")
     if options.command == "run" and not options.base and _is_pinned():
         environment["FLUX2_FLEET_BASE"] = str(_toy_base())
     module, arguments = "fleet", sys.argv[1:]
