@@ -25,6 +25,8 @@ from .worker import Setup, Worker
 
 LOOK_S = 0.5
 MANIFEST_S = 60.0
+THREADS = 8
+"""Of the ledger: pictures are written side by side."""
 MOST_IDLE_PASSES = 2
 
 
@@ -84,7 +86,13 @@ def run(order: Order, show: Progress, manifest: Callable[[], object]) -> None:
     # Nobody's work is lost with it: what it must know is in the journal.
     ledger = (
         ray.remote(Ledger)
-        .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+        .options(
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=-1,
+            max_concurrency=THREADS,
+            scheduling_strategy=here,
+        )  # fmt: skip
         .remote(
             str(order.folder), order.setup.session, keys, order.usd, order.max_cost, order.again
         )

@@ -91,11 +91,12 @@ class Writer:
             if self._file.read(1) != b"\n":
                 self._file.write(b"\n")
 
-    def append(self, line: Line) -> None:
-        """On the disk when this returns."""
+    def append(self, line: Line, durably: bool = True) -> None:
+        """With the kernel when this returns, and on the disk if ``durably``."""
         text = {name: value for name, value in asdict(line).items() if value not in (None, "", ())}
         self._file.write(json.dumps(text, separators=(",", ":")).encode() + b"\n")
-        os.fsync(self._file.fileno())
+        if durably:
+            os.fsync(self._file.fileno())
 
 
 def store(folder: Path, names: Sequence[str], contents: Sequence[bytes]) -> tuple[str, ...]:

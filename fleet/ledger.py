@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 from . import journal
@@ -79,6 +80,9 @@ class Ledger:
                 self._paid[line.id, line.key] = line.usd
         self._spent = sum(self._paid.values())
         self._writer = journal.Writer(self._folder)
+        # Whoever begins a row does not wait for another one's pictures.
+        self._lock = Lock()
+        self._storing: set[str] = set()
         self._holder: dict[str, str] = {}
         self._heard: dict[str, float] = {}
         self._over: set[str] = set()
@@ -93,9 +97,10 @@ class Ledger:
     def take(self, server: str, rows: Sequence[str]) -> list[str]:
         """``server`` is given these rows, perhaps after another one; those that are still to do."""
         self.beat(server)
-        left = [row for row in rows if row in self._keys and row not in self._state]
-        self._holder |= dict.fromkeys(left, server)
-        return left
+        with self._lock:
+            left = [row for row in rows if row in self._keys and row not in self._state]
+            self._holder |= dict.fromkeys(left, server)
+            return left
 
     def begin(self, server: str, row: str) -> str:
         """May ``server`` run ``row`` now: GO, ENDED (it is done or failed) or STOP.
@@ -103,6 +108,10 @@ class Ledger:
         Written before the answer, and with it what the row may cost.
         """
         self.beat(server)
+        with self._lock:
+            return self._begin(server, row)
+
+    def _begin(self, server: str, row: str) -> str:
         if row in self._state or row not in self._keys:
             return ENDED
         if self._draining:
@@ -125,7 +134,8 @@ class Ledger:
             self._spent += usd
         self._attempts[row] += 1
         self._holder[row] = server
-        self._write(row, BEGUN, server)
+        # Only what is paid must outlive a power cut: another row is but run again.
+        self._write(row, BEGUN, server, usd is not None)
         return GO
 
     def end(
@@ -137,19 +147,29 @@ class Ledger:
         A second time, from a server that was thought dead, changes nothing. Raises OSError.
         """
         self.beat(server)
-        if self._state.get(row) == DONE:
-            return
+        with self._lock:
+            if self._state.get(row) == DONE or row in self._storing:
+                return
+            self._storing.add(row)
         names = [f"{row}_{number}{suffix}" for number, suffix in enumerate(suffixes, 1)]
-        digests = journal.store(self._folder, names, pictures)
-        for old in set(self._files.get(row, ())) - set(names):
-            (self._folder / Path(old).name).unlink(missing_ok=True)
-        self._end(server, row, DONE, seed=seed, seconds=seconds, files=tuple(names), sha256=digests)
+        try:
+            digests = journal.store(self._folder, names, pictures)
+            with self._lock:
+                for old in set(self._files.get(row, ())) - set(names):
+                    (self._folder / Path(old).name).unlink(missing_ok=True)
+                self._end(
+                    server, row, DONE, seed=seed, seconds=seconds, files=tuple(names),
+                    sha256=digests,
+                )  # fmt: skip
+        finally:
+            self._storing.discard(row)
 
     def fail(self, server: str, row: str, error: str, seed: int | None = None) -> None:
         """``row`` failed for a reason of its own and is not tried again in this run."""
         self.beat(server)
-        if row not in self._state:
-            self._end(server, row, FAILED, seed=seed, error=error)
+        with self._lock:
+            if row not in self._state:
+                self._end(server, row, FAILED, seed=seed, error=error)
 
     def picture(self, server: str, path: str) -> bytes:
         """A reference picture from the driver's disk, for ``server``. Raises OSError."""
@@ -165,10 +185,14 @@ class Ledger:
 
     def stats(self, draining: bool = False) -> Stats:
         """How the run stands; ``draining``: no row begins from now on."""
+        with self._lock:
+            return self._stats(draining)
+
+    def _stats(self, draining: bool) -> Stats:
         self._draining = self._draining or draining
-        now = time.monotonic()
-        living = {server for server, heard in self._heard.items() if now - heard < SILENT_S}
-        now_heard = sum(now - heard < 3 * BEAT_S for heard in self._heard.values())
+        now, beats = time.monotonic(), dict(self._heard)  # a beat waits for nobody
+        living = {server for server, heard in beats.items() if now - heard < SILENT_S}
+        now_heard = sum(now - heard < 3 * BEAT_S for heard in beats.values())
         states = list(self._state.values())
         lost = sum(holder not in living for holder in self._holder.values())
         errors, self._errors = self._errors, []
@@ -179,12 +203,13 @@ class Ledger:
 
     def left(self) -> list[str]:
         """The rows without an end that may still begin."""
-        return [row for row in self._keys if row not in self._state and row not in self._over]
+        with self._lock:
+            return [row for row in self._keys if row not in self._state and row not in self._over]
 
-    def _write(self, row: str, state: str, server: str, **more: Any) -> None:
+    def _write(self, row: str, state: str, server: str, durably: bool = True, **more: Any) -> None:
         at = round(time.time(), 3)
         line = Line(row, self._keys[row], state, server, self._session, at, usd=self._usd.get(row))
-        self._writer.append(replace(line, **more))
+        self._writer.append(replace(line, **more), durably)
 
     def _end(self, server: str, row: str, state: str, **more: Any) -> None:
         self._write(row, state, server, **more)
