@@ -47,9 +47,10 @@ def _run(given: argparse.Namespace) -> int:
     plan = make_plan(graph, known.nodes, rows, relative_to=prepare.place_of(given))
     usd = hosted.costs(graph, plan.jobs, known.prices) if hosted.nodes(graph) else {}
     progress = Progress(len(plan.jobs))
-    progress.say(f"{len(plan.jobs)} rows, all of them checked; {_cost_in_words(given, usd)}")
+    progress.say(f"{len(plan.jobs)} rows, all of them checked; {hosted.in_words(usd)}")
     if given.dry_run:
         return FINE
+    hosted.check_limit(usd, given.max_cost)
     began = time.monotonic()
     given.out = given.out.resolve()  # the ledger is another process, in another folder
     given.out.mkdir(parents=True, exist_ok=True)
@@ -74,17 +75,6 @@ def _chunks(jobs: list[Job], plan: Plan, servers: int) -> list[list[Job]]:
     """Neighbours for one server at a time: few enough that all servers end together."""
     most = max(1, min(ROWS_A_CHUNK, len(jobs) // (servers * CHUNKS_A_SERVER)))
     return [jobs[part] for part in chunks(plan.jobs, plan.weights, most)]
-
-
-def _cost_in_words(given: argparse.Namespace, usd: dict[str, float]) -> str:
-    """What the run costs. Raises Stopped unless a paid one has a limit."""
-    if not usd:
-        return "nothing is paid"
-    total = sum(usd.values())
-    told = f"RunComfy is paid ${total:.3f} at most, by its catalogue"
-    if given.max_cost is None and not given.dry_run:
-        raise Stopped(f"{told}. Say how much it may be: --max-cost {total:.3f}")
-    return told
 
 
 @contextmanager

@@ -44,6 +44,19 @@ def costs(
     return {job.id: _cost(graph, job, prices) for job in jobs}
 
 
+def in_words(usd: Mapping[str, float]) -> str:
+    """What all rows cost, for the person who waits."""
+    if not usd:
+        return "nothing is paid"
+    return f"RunComfy is paid ${sum(usd.values()):.3f} at most, by its catalogue"
+
+
+def check_limit(usd: Mapping[str, float], max_cost: float | None) -> None:
+    """Raises Unpriced where a run is paid and nobody has said how much it may be."""
+    if usd and max_cost is None:
+        raise Unpriced(f"Say how much the run may cost: --max-cost {sum(usd.values()):.3f}")
+
+
 def bounded(graph: Mapping[str, Any], job: Job, usd: float) -> Job:
     """``job`` with its cost as the nodes' own limit: a price that rises meanwhile is not paid."""
     limits = []

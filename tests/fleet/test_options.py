@@ -63,5 +63,11 @@ def test_what_a_hosted_row_costs():
         cost(graph=linked)
     with pytest.raises(hosted.Unpriced, match="RUNCOMFY_API_TOKEN"):
         cost(prices={"set": False, "prices": {}})
+    usd = {"a": 0.06, "b": 0.06}
+    assert "$0.120 at most" in hosted.in_words(usd) and hosted.in_words({}) == "nothing is paid"
+    with pytest.raises(hosted.Unpriced, match="--max-cost 0.120"):
+        hosted.check_limit(usd, None)
+    hosted.check_limit(usd, 0.0)
+    hosted.check_limit({}, None)
     with pytest.raises(hosted.Unpriced, match="states no price"):
         cost(prices={"set": True, "prices": {"edit": {"usd": None}}})
