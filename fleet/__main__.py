@@ -21,6 +21,7 @@ from .progress import Progress
 from .rows.graph import check_format
 from .rows.plan import Job, Plan, chunks, make_plan
 from .rows.table import Refused
+from .worker import sweep
 
 ROWS_A_CHUNK, CHUNKS_A_SERVER = 16, 16
 FINE, SOME_FAILED, NOTHING, LEFT = 0, 1, 2, 3
@@ -35,8 +36,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{refusal}\nNothing was begun.", file=sys.stderr)
         return NOTHING
     except KeyboardInterrupt:
-        print("\nStopped; nothing was begun.", file=sys.stderr)
-        return NOTHING
+        print("\nStopped; the same command goes on.", file=sys.stderr)
+        return LEFT
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -55,7 +56,6 @@ def _run(given: argparse.Namespace) -> int:
     given.out = given.out.resolve()  # the ledger is another process, in another folder
     given.out.mkdir(parents=True, exist_ok=True)
     jobs = [hosted.bounded(graph, job, usd[job.id]) if usd else job for job in plan.jobs]
-    failure = ""
     with _alone(given.out), _cluster(given) as dashboard:
         crew = drive.crew_of(given.servers, gpu=not (given.cpu or usd), here=bool(usd))
         progress.say(f"servers: {crew.servers}" + (f"; Ray: {dashboard}" if dashboard else ""))
@@ -66,8 +66,8 @@ def _run(given: argparse.Namespace) -> int:
         try:
             drive.run(order, progress, lambda: _write_manifest(given.out, plan))
         except RuntimeError as error:
-            failure = str(error)
-            progress.say(failure)
+            progress.say(str(error))
+    sweep(setup.session)
     return _close(given, plan, time.monotonic() - began, progress)
 
 

@@ -60,7 +60,8 @@ def cluster(address: str | None, servers: int | None, dashboard: bool) -> Iterat
         # Servers mostly wait for one another's cores; a core is Ray's word for "one more server".
         cores = max(os.cpu_count() or 1, servers or 1)
         options |= {"num_cpus": cores, "include_dashboard": dashboard}
-    context = ray.init(address=address, **options)
+    # Without "local" it would join whatever cluster was started on this machine.
+    context = ray.init(address=address or "local", **options)
     try:
         yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
     finally:

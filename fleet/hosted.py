@@ -7,9 +7,8 @@ all servers of the driver's machine share. Here is only the sum.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .rows.plan import Job
+from .rows.plan import HOSTED, Job
 
-NODE = "Flux2EditRunComfy"
 BATCH, MODE, LIMIT = "batch_count", "mode", "max_cost"
 CENT_PARTS = 6
 
@@ -20,7 +19,7 @@ class Unpriced(ValueError):
 
 def nodes(graph: Mapping[str, Any]) -> list[str]:
     """The ids of the hosted nodes in ``graph``."""
-    return [name for name, node in graph.items() if node.get("class_type") == NODE]
+    return [name for name, node in graph.items() if node.get("class_type") == HOSTED]
 
 
 def costs(

@@ -24,7 +24,7 @@ GO, ENDED, STOP = "go", "ended", "stop"
 
 
 class Stats(NamedTuple):
-    """Counts of this run's rows; ``made`` and ``seconds`` are of this session alone.
+    """Counts of this run's rows; ``made`` is of this session alone.
 
     ``servers``: those that are heard of. ``lost``: rows that a silent server holds. ``over``: rows
     that the limit of cost kept from beginning; ``usd`` is what all rows so far may have cost.

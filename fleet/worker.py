@@ -66,7 +66,7 @@ class Worker:
         self._setup, self._ledger = setup, ledger
         gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         self.name = f"{socket.gethostname()}{f'/gpu{gpu}' if gpu else ''}/{os.getpid()}"
-        _sweep(setup.session)
+        sweep(setup.session)
         # Named by the process, so that the next one here knows whose it was.
         self._scratch = Path(tempfile.gettempdir()) / f"{SCRATCH}{setup.session}-{os.getpid()}"
         self._server: comfyui.Server | None = None
@@ -74,7 +74,14 @@ class Worker:
         self._pictures: dict[str, str] = {}
         self._brought_so_far = 0
         self._stored: Any = None
-        threading.Thread(target=self._beat, daemon=True).start()
+        # Not a method: a thread that held this object would keep it from its end.
+        threading.Thread(target=_beat, args=(ledger, self.name), daemon=True).start()
+
+    def __del__(self) -> None:
+        """The pool is done with it: Ray Data says so before it ends the process."""
+        if self._server:
+            self._server.stop()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """See each row of ``batch["job"]`` (JSON) to its end. Raises what hinders all rows."""
@@ -234,11 +241,12 @@ class Worker:
             with suppress(OSError):
                 self._ask("keep_log", server.log()[-KEPT_LOG:])
 
-    def _beat(self) -> None:
-        while True:
-            with suppress(Exception):
-                self._ask("beat")
-            time.sleep(book.BEAT_S)
+
+def _beat(ledger: Any, name: str) -> None:
+    while True:
+        with suppress(Exception):
+            ray.get(ledger.beat.remote(name))
+        time.sleep(book.BEAT_S)
 
 
 def _told(result: Result) -> str:
@@ -257,7 +265,7 @@ def _seconds(client: Client, result: Result) -> float | None:
     return None if began is None or ended is None else round((ended - began) / 1000, 3)
 
 
-def _sweep(session: str) -> None:
+def sweep(session: str) -> None:
     """Remove the folders of this run's processes that were killed on this machine."""
     for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}{session}-*"):
         try:

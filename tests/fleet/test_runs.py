@@ -5,6 +5,8 @@ The long form is a command: ``python tests/fleet/kill.py --rows 300 --kills 20``
 
 import os
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 from kill import Campaign
@@ -54,7 +56,9 @@ def test_killed_stopped_and_gone_on_with(fleet_of, tmp_path):
     assert 30 <= counts["begun"] <= 32, counts
     with Image.open(fleet.out / "r05_1.png") as picture:
         assert '"noise_seed": 5' in picture.info["prompt"], "it is its own workflow"
-    assert not list(fleet.base.glob("input/fleet*")), "uploads stay out of the input folder"
+    assert not list(fleet.base.glob("input/fleet*")), "pictures stay out of the input folder"
+    session = lines[-1]["session"]
+    assert not list(Path(tempfile.gettempdir()).glob(f"flux2-fleet-{session}*"))
 
 
 @SLOW
