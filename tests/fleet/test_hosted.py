@@ -1,12 +1,14 @@
 """Rows that RunComfy is paid for: each once, whoever dies, and never more than --max-cost."""
 
+from PIL import Image
 from standin_faults import Standin
 from standin_server import Timing
-from trial import check
+from trial import check, kill
 
 from host.graph import Graph
 
 TOKEN = "token-of-a-fleet"
+PRICE = 0.021
 
 
 def hosted_graph():
@@ -14,15 +16,21 @@ def hosted_graph():
     remote = graph.add(
         "Flux2EditRunComfy", prompt="a heron", mode="auto", image_size="square", seed=1,
         guidance_scale=2.5, num_inference_steps=4, output_format="png", batch_count=1,
+        image_1=graph.add("LoadImage", image="astronaut.png"),
     )  # fmt: skip
     graph.add("SaveImage", images=remote, filename_prefix="hosted")
     return graph.prompt
 
 
-def test_paid_once_and_within_the_limit(fleet_of):
-    """The driver and all below it is killed while requests are under way."""
+def test_paid_once_and_within_the_limit(fleet_of, tmp_path):
+    """A server is killed while its request is under way, then the driver and all below it; the same
+    command goes on. A row that cannot be made stops nobody, and costs nothing."""
     fleet = fleet_of(hosted_graph())
-    options = [*fleet.table({"id": f"r{n}", "seed": n} for n in range(5)), "--servers", "2"]
+    Image.new("RGB", (48, 48), "red").save(tmp_path / "red.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    rows = [{"id": f"r{n}", "seed": n, "image": "red.png"} for n in range(6)]
+    rows[0]["image"] = "broken.png"
+    options = [*fleet.table(rows), "--servers", "2", "--max-cost", str(5.5 * PRICE)]
     with Standin(timing=Timing(0.1, 0.8), picture_side=32) as standin:
         environment = {
             "RUNCOMFY_API_BASE": standin.origin,
@@ -30,12 +38,17 @@ def test_paid_once_and_within_the_limit(fleet_of):
             "HF_HUB_OFFLINE": "1",
         }
         account = standin.state.account(TOKEN)
-        fleet.start(*options, "--max-cost", "1", environment=environment)
-        fleet.until(lambda: account.submissions >= 2, "second submission")
+        fleet.start(*options, environment=environment)
+        fleet.until(lambda: account.submissions >= 1, "first submission")
+        kill(fleet.servers()[0])
+        fleet.until(lambda: account.submissions >= 3, "third submission")
         fleet.kill_driver()
-        price = 0.021
-        ended = fleet.run(*options, "--max-cost", str(4.5 * price), environment=environment)
+        ended = fleet.run(*options, environment=environment)
     assert ended.status == 3, ended.told
+    # The broken one counts as if it were paid: nobody knows what a server did that failed.
+    assert ended.summary["failed"] == ended.summary["left"] == 1, ended.told
     assert ended.summary["done"] == account.submissions == 4, ended.told
-    assert ended.summary["left"] == 1 and ended.summary["cost_usd"] == round(4 * price, 6)
+    assert ended.summary["cost_usd"] == round(5 * PRICE, 6)
     check(fleet, {line["id"] for line in fleet.journal() if line["state"] == "done"})
+    (failed,) = [line for line in fleet.journal() if line["state"] == "failed"]
+    assert failed["id"] == "r0" and "LoadImage" in failed["error"]

@@ -1,6 +1,7 @@
 """Whole runs of ``./scripts/fleet``: real servers, real Ray, real kills.
 
-The long form is a command: ``python tests/fleet/kill.py --rows 300 --kills 20``.
+Minutes, so that ``test_hosted.py`` alone is in every run of the suite. The longest form is a
+command: ``python tests/fleet/kill.py --rows 300 --kills 20``.
 """
 
 import os
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.host
 SLOW = pytest.mark.skipif(not os.environ.get("FLUX2_SLOW"), reason="minutes; FLUX2_SLOW=1 runs it")
 
 
+@SLOW
 def test_killed_stopped_and_gone_on_with(fleet_of, tmp_path):
     """A server and an actor are killed, Ctrl-C drains, and the same command makes the rest; a row
     that cannot be made stops nobody and is not tried again."""
