@@ -23,7 +23,6 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "fleet"), str(ROOT)]
 
 from trial import Fleet  # noqa: E402
 
-from fleet.options import CPU, QUIET  # noqa: E402
 from host import models, server, stock  # noqa: E402
 from host.cache import cache_root  # noqa: E402
 from host.client import Client  # noqa: E402
@@ -88,7 +87,8 @@ def bare(base: Path, rows: int, threads: str) -> Taken:
         with (
             server.start(
                 Path(os.environ["COMFYUI_PATH"]), base, arguments=arguments,
-                defaults=(*QUIET, *CPU), environment=environment,
+                defaults=(*server.QUIET, "--preview-method", "none", *server.CPU),
+                environment=environment,
             ) as running,
             Client(running.url) as client,
         ):  # fmt: skip

@@ -4,11 +4,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-QUIET = (
-    "--disable-auto-launch", "--database-url", "sqlite:///:memory:", "--preview-method", "none"
-)  # fmt: skip
-CPU = ("--cpu", "--use-pytorch-cross-attention")
-"""How each ComfyUI is started, and how where it has no GPU."""
 TABLES = (".csv", ".jsonl", ".parquet")
 ABOUT = """\
 A table of edits over many ComfyUIs: one graph, a row a picture (or several), on Ray.

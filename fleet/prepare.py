@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from host.client import Client
-from host.server import ServerError, start
+from host.commands.fleet import BASE, GIVEN_PATH
+from host.server import CPU, QUIET, ServerError, start
 
 from . import hosted
 from .drive import Crew
-from .options import CPU, QUIET
 from .rows.table import Row, cross, read_folder, read_table
 from .worker import SCRATCH, Setup
 
+UNSEEN = (*QUIET, "--preview-method", "none")
+"""How each ComfyUI is started: nobody looks on."""
 PICTURE = "image"
 """The column of a folder's pictures: the input of that name, where there is one in the graph."""
 
@@ -48,16 +50,16 @@ def read_graph(path: Path) -> dict[str, Any]:
 def setup_of(given: argparse.Namespace, graph: dict[str, Any]) -> Setup:
     """The servers as the options and the environment want them."""
     comfyui = Path(os.environ["COMFYUI_PATH"])
-    base = given.base or Path(os.environ.get("FLUX2_FLEET_BASE") or comfyui)
+    base = given.base or Path(os.environ.get(BASE) or comfyui)
     return Setup(
         session=secrets.token_hex(4),
         comfyui=str(comfyui),
         python=os.environ["COMFYUI_PYTHON"],
         base=str(base.resolve()),
         arguments=tuple(given.comfyui_arguments),
-        defaults=(*QUIET, *CPU) if given.cpu else QUIET,
+        defaults=(*UNSEEN, *CPU) if given.cpu else UNSEEN,
         # Ours leads Ray's processes to this room; ComfyUI has modules of the same names.
-        environment={"PYTHONPATH": os.environ.get("FLUX2_FLEET_PYTHONPATH", "")},
+        environment={"PYTHONPATH": os.environ.get(GIVEN_PATH, "")},
         graph=graph,
         timeout=given.timeout,
     )
@@ -71,7 +73,7 @@ def on(setup: Setup, crew: Crew) -> Setup:
     # Apple's GPU is none that Ray knows; ComfyUI finds it.
     if crew.gpus or sys.platform == "darwin":
         return setup._replace(environment=own)
-    return setup._replace(environment=own, defaults=tuple(dict.fromkeys((*QUIET, *CPU))))
+    return setup._replace(environment=own, defaults=tuple(dict.fromkeys((*UNSEEN, *CPU))))
 
 
 def ask(setup: Setup, graph: Mapping[str, Any]) -> Known:

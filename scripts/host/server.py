@@ -13,15 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # PyTorch's attention is about twice as fast as the host's default on a CPU.
-ARGUMENTS = (
-    "--cpu",
-    "--use-pytorch-cross-attention",
-    "--disable-auto-launch",
-    "--database-url",
-    "sqlite:///:memory:",
-    "--preview-method",
-    "latent2rgb",
-)
+CPU = ("--cpu", "--use-pytorch-cross-attention")
+# Nobody's browser opens, and no server waits for another one's database.
+QUIET = ("--disable-auto-launch", "--database-url", "sqlite:///:memory:")
+ARGUMENTS = (*CPU, *QUIET, "--preview-method", "latent2rgb")
 # torch's waiting threads spin otherwise: five times slower when the cores have other work too.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 START_TIMEOUT = 180.0

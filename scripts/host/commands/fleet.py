@@ -14,6 +14,7 @@ from ..steps import SetupError
 
 # For the servers, which are not to see ours.
 GIVEN_PATH = "FLUX2_FLEET_PYTHONPATH"
+BASE = "FLUX2_FLEET_BASE"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     # Ray makes its workers yield to everybody (nice 15), and the ComfyUIs are theirs.
     environment.setdefault("RAY_worker_niceness", "0")
     if options.command == "run" and not options.base and _is_pinned():
-        environment["FLUX2_FLEET_BASE"] = str(_toy_base())
+        environment[BASE] = str(_toy_base())
     module, arguments = "fleet", sys.argv[1:]
     if options.command == "ray":
         module, arguments = "ray.scripts.scripts", options.ray

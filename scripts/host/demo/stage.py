@@ -54,8 +54,7 @@ def perform(lay_out: Callable[[Path], Scene], output: Path, timeout: float | Non
 
 
 def _on_a_server(scene: Scene, base: Path, output: Path, timeout: float) -> list[series.Shot]:
-    slow = ("--cpu", "--use-pytorch-cross-attention")
-    defaults = [name for name in server.ARGUMENTS if not (scene.gpu and name in slow)]
+    defaults = [name for name in server.ARGUMENTS if not (scene.gpu and name in server.CPU)]
     arguments = ["--output-directory", str(output), *scene.arguments]
     with contextlib.ExitStack() as stack:
         variables = stack.enter_context(remote.environment())
